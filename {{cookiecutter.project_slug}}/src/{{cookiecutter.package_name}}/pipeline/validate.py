@@ -1,0 +1,114 @@
+"""data/raw against the schema: reports/validation.json, and a stop that names column, rule, rows at a breach."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..params import ROOT, Column, Params, Schema, UserError, load, stage
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pandera.pandas as pa
+
+SHOWN = 3  # rows shown of a breach
+
+
+def column_rules(column: Column) -> "pa.Column":
+    """The declared type, range and values of one column as pandera's rules."""
+    import pandas as pd
+    import pandera.pandas as pa
+
+    rules = []
+    if column.min is not None:
+        rules.append(pa.Check.ge(column.min, error=f"at least {column.min:g}"))
+    if column.max is not None:
+        rules.append(pa.Check.le(column.max, error=f"at most {column.max:g}"))
+    if column.values:
+        rules.append(pa.Check.isin(column.values, error=f"one of {', '.join(column.values)}"))
+    if column.type == "integer":
+        rules.append(pa.Check(lambda values: values % 1 == 0, error="a whole number"))
+    if column.type == "boolean":
+        rules.append(pa.Check.isin([0, 1], error="a boolean"))
+    dtype: Any = pd.StringDtype() if column.type == "category" else float
+    return pa.Column(dtype, rules, nullable=column.nullable, coerce=True)
+
+
+def breaches(table: "pd.DataFrame", schema: Schema, now: datetime) -> list[dict[str, Any]]:
+    """Every breach in one raw table: column, rule, count and the first rows (from 0) with their values."""
+    import pandera.pandas as pa
+    from pandera.errors import SchemaErrors
+
+    columns = {n: column_rules(c) for n, c in schema.features.items() if n in table}
+    if schema.entity in table:
+        columns[schema.entity] = pa.Column(nullable=False)
+    if schema.timestamp in table:
+        past = pa.Check.le(now.replace(tzinfo=None), error="not in the future")
+        columns[schema.timestamp] = pa.Column("datetime64[ns]", past, nullable=False, coerce=True)
+    found = []
+    try:
+        pa.DataFrameSchema(columns).validate(table, lazy=True)
+    except SchemaErrors as error:
+        failures = error.failure_cases
+        for (column, rule), cases in failures.groupby(["column", "check"], sort=False):
+            found.append(breach(column, _words(rule, schema), cases["index"], cases["failure_case"]))
+    if schema.key and set(schema.key) <= set(table):
+        twice = table[table.duplicated(schema.key, keep="first")]
+        if len(twice):
+            found.append(breach(" + ".join(schema.key), "unique", twice.index, twice[schema.key[0]]))
+    if (target := schema.target.name) in table:
+        values = table[target].dropna().astype(str).str.lower()
+        classes = sorted(values.unique())
+        if len(classes) != 2 or str(schema.target.positive).lower() not in classes:
+            rule = f"two classes, {schema.target.positive!r} among them, not {len(classes)}"
+            first = values.drop_duplicates()
+            found.append(breach(target, rule, first.index, first) | {"count": len(values)})
+    return found
+
+
+def breach(column: str, rule: str, rows: Any, values: Any) -> dict[str, Any]:
+    """One breach as the report has it."""
+    first = [{"row": int(r), "value": str(v)} for r, v in list(zip(rows, values, strict=True))[:SHOWN]]
+    return {"column": column, "rule": rule, "count": len(rows), "first": first}
+
+
+def _words(rule: str, schema: Schema) -> str:
+    return {"not_nullable": "not missing"}.get(rule, "of the declared type" if "dtype" in rule else rule)
+
+
+def validate(params: Params, raw: Path, report: Path) -> str:
+    """Check every table of `raw`, write the report; says what was checked.
+
+    Raises:
+        UserError: the data break the schema; a line for each breach.
+    """
+    import pandas as pd
+
+    schema = params.schema_
+    tables = {path.stem: pd.read_parquet(path) for path in sorted(raw.glob("*.parquet"))}
+    if "events" not in tables:
+        raise UserError("data/raw/events.parquet is missing: run `dvc repro ingest`")
+    now = datetime.now(UTC)
+    found = [{"table": name, **b} for name, table in tables.items() for b in breaches(table, schema, now)]
+    events = tables["events"]
+    needed = {*schema.key, schema.entity, schema.timestamp, schema.target.name, *schema.request} - {None}
+    absent = sorted(needed - set(events))
+    found += [{"table": "events", "column": c, "rule": "present", "count": len(events), "first": []} for c in absent]
+    unlabelled = 0 if schema.target.name in absent else int(events[schema.target.name].isna().sum())
+    rows = {name: len(table) for name, table in tables.items()}
+    report.parent.mkdir(exist_ok=True)
+    result = {"passed": not found, "rows": rows, "unlabelled": unlabelled, "breaches": found}
+    report.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    if found:
+        lines = [
+            f"{b['table']}.{b['column']}: must be {b['rule']}; {b['count']:,} rows break it"
+            + "".join(f", row {f['row']}: {f['value']}" for f in b["first"])
+            for b in found
+        ]
+        raise UserError("\n  ".join([f"data/raw breaks the schema in params.yaml ({report.name} has it all)", *lines]))
+    return f"{', '.join(f'{n:,} {name}' for name, n in rows.items())} keep the schema"
+
+
+if __name__ == "__main__":
+    with stage("validate"):
+        print(f"validate: {validate(load(), ROOT / 'data/raw', ROOT / 'reports/validation.json')}")
