@@ -5,10 +5,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 ROOT = Path(os.environ.get("PROJECT_ROOT", Path(__file__).parents[2]))
 
@@ -86,7 +86,7 @@ class Simulator(Strict):
     seed: int
     transactions: int = Field(ge=1000)
     users: int = Field(ge=10)
-    start: Annotated[str, BeforeValidator(str)]
+    start: str
     days: int = Field(ge=1)
 
 
