@@ -19,9 +19,21 @@ def begin_history() -> None:
     """First commit, on `main`, by whoever git knows, else by the author given."""
     git("init", "--quiet", "--initial-branch=main")
     git("add", "--all")
-    known = all(subprocess.run(["git", "config", key], capture_output=True).stdout for key in ("user.name", "user.email"))
+    known = all(
+        subprocess.run(["git", "config", key], capture_output=True).stdout
+        for key in ("user.name", "user.email")
+    )
     identity = [] if known else ["-c", f"user.name={AUTHOR}", "-c", f"user.email={EMAIL}"]
-    git(*identity, "-c", "commit.gpgsign=false", "commit", "--quiet", "--no-verify", "--message", "Start from ml-template")
+    git(
+        *identity,
+        "-c",
+        "commit.gpgsign=false",
+        "commit",
+        "--quiet",
+        "--no-verify",
+        "--message",
+        "Start from ml-template",
+    )
 
 
 if not shutil.which("git"):

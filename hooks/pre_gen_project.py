@@ -7,11 +7,11 @@ import sys
 
 answers = json.loads(r"""{{ cookiecutter|tojson }}""")
 # A package or project of one of these names would hide the dependency, or depend on itself.
-TAKEN = set(
-    "cookiecutter dask duckdb dvc evidently fastapi feast ibis jinja2 matplotlib mlflow mypy numpy onnx onnxruntime pandas "
-    "pandera pip pre_commit protobuf pyarrow pydantic pytest ruff scikit_learn scipy setuptools skl2onnx sklearn "
-    "slugify src starlette test tests torch uv uvicorn wheel yaml".split()
-)
+TAKEN = """
+cookiecutter dask duckdb dvc evidently fastapi feast ibis jinja2 matplotlib mlflow mypy numpy onnx onnxruntime pandas
+pandera pip pre_commit protobuf pyarrow pydantic pytest ruff scikit_learn scipy setuptools skl2onnx sklearn slugify
+src starlette test tests torch uv uvicorn wheel yaml
+""".split()
 
 
 def problem() -> str | None:

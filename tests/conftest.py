@@ -1,0 +1,120 @@
+"""Bake once for each set of answers, build one environment, train once; every test works on its own copy."""
+
+import functools
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cookiecutter.main import cookiecutter
+
+ROOT = Path(__file__).parents[1]
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"  # whatever runs the tests runs the projects
+PACKAGE = "fraud_detection"
+
+Bake = Callable[..., Path]
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+Project = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def bake(tmp_path_factory: pytest.TempPathFactory) -> Bake:
+    """`bake(framework="torch")`: the folder of a project baked with these answers; don't write into it."""
+
+    @functools.cache
+    def bake(**answers: str) -> Path:
+        answers = {"python_version": PYTHON} | answers
+        out = tmp_path_factory.mktemp("baked")
+        return Path(
+            cookiecutter(
+                str(ROOT), no_input=True, default_config=True, extra_context=answers, output_dir=str(out)
+            )
+        )
+
+    return bake
+
+
+@pytest.fixture(scope="session")
+def baked(bake: Bake) -> Path:
+    """The project as it is by default; don't write into it."""
+    return bake()
+
+
+@pytest.fixture(scope="session")
+def environment(baked: Path) -> Path:
+    """The folder of the one virtual environment, of all that a default project needs but the project itself."""
+    uv = os.environ.get("UV") or shutil.which("uv")  # `uv run` says where it is
+    assert uv, "run the tests by `make test`"
+    folder = ROOT / ".cache/environment"
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(baked / "pyproject.toml", folder)
+    sync = [uv, "sync", "--no-install-project", "--python", PYTHON]
+    subprocess.run(sync, cwd=folder, check=True, env=clean(UV_COMPILE_BYTECODE="1"))
+    return folder / ".venv"
+
+
+@pytest.fixture(scope="session")
+def run(environment: Path) -> Run:
+    """`run(project, "dvc", "repro")`: the finished command, run in that project with the shared environment.
+
+    `code` is the exit status that it must have (None: any); further keywords are environment variables.
+    """
+
+    def run(
+        project: Path, *command: str | Path, code: int | None = 0, **variables: str
+    ) -> "subprocess.CompletedProcess[str]":
+        done = subprocess.run(
+            command, cwd=project, env=within(project, environment) | variables, capture_output=True, text=True
+        )
+        assert code is None or done.returncode == code, (
+            f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        )
+        return done
+
+    return run
+
+
+def clean(**variables: str) -> dict[str, str]:
+    """This process's environment without what would reach into a project: of git, Python, MLflow, uv's own run."""
+    reaching = ("GIT_", "PYTHON", "MLFLOW_", "DVC_", "VIRTUAL_ENV", "UV_RUN", "MAKE", "MFLAGS")
+    return {k: v for k, v in os.environ.items() if not k.startswith(reaching)} | variables
+
+
+def within(project: Path, environment: Path) -> dict[str, str]:
+    """The variables with which a command in `project` finds the shared environment and the project's own code."""
+    return clean(
+        PATH=f"{environment / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        PYTHONPATH=str(project / "src"),
+        # `uv run`, in the project's Makefile, takes the environment as it is.
+        UV_PROJECT_ENVIRONMENT=str(environment),
+        UV_NO_SYNC="1",
+        GIT_AUTHOR_NAME="Test",
+        GIT_AUTHOR_EMAIL="test@example.com",
+        GIT_COMMITTER_NAME="Test",
+        GIT_COMMITTER_EMAIL="test@example.com",
+    )
+
+
+@pytest.fixture
+def project(baked: Path, tmp_path: Path) -> Project:
+    """`project()` or `project(trained)`: the folder of a fresh copy, history included, to do anything with."""
+
+    def project(source: Path = baked) -> Path:
+        return shutil.copytree(
+            source, tmp_path / f"copy{len(list(tmp_path.iterdir()))}" / source.name, symlinks=True
+        )
+
+    return project
+
+
+@pytest.fixture(scope="session")
+def trained(baked: Path, run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project in which `dvc repro` ran, committed; don't write into it, copy it with `project(trained)`."""
+    folder = shutil.copytree(baked, tmp_path_factory.mktemp("trained") / baked.name, symlinks=True)
+    run(folder, "dvc", "repro")
+    run(folder, "git", "add", "--all")
+    run(folder, "git", "commit", "--quiet", "--message", "First model")
+    return folder
