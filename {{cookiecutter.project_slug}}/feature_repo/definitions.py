@@ -16,8 +16,11 @@ views = [
         name=name,
         entities=[entity],
         ttl=timedelta(0),  # no expiry
-        schema=[Field(name=schema.entity, dtype=String)] + [Field(name=n, dtype=TYPES[c.type]) for n, c in columns.items()],
-        source=FileSource(name=name, path=str(ROOT / "data/features" / f"{name}.parquet"), timestamp_field="event_timestamp"),
+        schema=[Field(name=schema.entity, dtype=String)]
+        + [Field(name=n, dtype=TYPES[c.type]) for n, c in columns.items()],
+        source=FileSource(
+            name=name, path=str(ROOT / "data/features" / f"{name}.parquet"), timestamp_field="event_timestamp"
+        ),
     )
     for name, columns in schema.views.items()
 ]

@@ -21,7 +21,9 @@ class Ranking:
         self.order = np.argsort(score, kind="stable")
         self.positive = np.asarray(target, bool)[self.order]
         ranked = np.asarray(score)[self.order]
-        self.ties = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])  # where each run of equal scores begins
+        self.ties = np.flatnonzero(
+            np.r_[True, ranked[1:] != ranked[:-1]]
+        )  # where each run of equal scores begins
 
     def auc(self, weights: np.ndarray) -> np.ndarray:
         """AUC under each row of weights, (b, n) -> (b,); NaN where a class has no weight.
@@ -57,7 +59,9 @@ def bootstrap_auc(target: np.ndarray, scores: list[np.ndarray], resamples: int, 
         if (now := time.monotonic()) - told > 2:
             told = now
             left = (now - began) * (resamples / (start + chunk) - 1)
-            print(f"bootstrap: {min(start + chunk, resamples)}/{resamples}, {left:.0f} s left", file=sys.stderr)
+            print(
+                f"bootstrap: {min(start + chunk, resamples)}/{resamples}, {left:.0f} s left", file=sys.stderr
+            )
     return np.concatenate(found, axis=1)
 
 
@@ -83,7 +87,9 @@ class Curve:
         order = np.argsort(-score, kind="stable")
         ranked, hits = np.asarray(score, float)[order], np.cumsum(np.asarray(target)[order])
         last = np.flatnonzero(np.r_[ranked[1:] != ranked[:-1], True])
-        return cls(ranked[last], hits[last], last + 1 - hits[last], int(hits[-1]), int(len(target) - hits[-1]))
+        return cls(
+            ranked[last], hits[last], last + 1 - hits[last], int(hits[-1]), int(len(target) - hits[-1])
+        )
 
     @property
     def precision(self) -> np.ndarray:
@@ -111,7 +117,11 @@ def calibration(target: np.ndarray, probability: np.ndarray, bins: int = 10) -> 
     """Predicted against observed share of positives, in at most `bins` bins of equal size."""
     order = np.argsort(probability, kind="stable")
     return [
-        {"predicted": float(probability[part].mean()), "observed": float(np.asarray(target)[part].mean()), "rows": len(part)}
+        {
+            "predicted": float(probability[part].mean()),
+            "observed": float(np.asarray(target)[part].mean()),
+            "rows": len(part),
+        }
         for part in np.array_split(order, bins)
         if len(part)
     ]

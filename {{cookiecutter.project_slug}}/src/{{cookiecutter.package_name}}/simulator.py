@@ -40,7 +40,9 @@ def simulate(params: Simulator) -> dict[str, pd.DataFrame]:
 
     second = events.second.to_numpy()
     late = second <= opened[events.user]  # nobody pays before the account is open
-    second = np.where(late, opened[events.user] + rng.uniform(0.01, 1, len(events)) * (window - opened[events.user]), second)
+    second = np.where(
+        late, opened[events.user] + rng.uniform(0.01, 1, len(events)) * (window - opened[events.user]), second
+    )
     typical = np.array([amount for _, amount in CATEGORIES.values()])[events.category]
     amount = typical * habit[events.user] * events.factor * rng.lognormal(0.0, 0.45, len(events))
     delay = rng.gamma(2.0, 3.0 * DAY, len(events))
@@ -49,7 +51,7 @@ def simulate(params: Simulator) -> dict[str, pd.DataFrame]:
             "user_id": users.user_id.to_numpy()[events.user],
             "timestamp": start + pd.to_timedelta(second.round(3), unit="s"),
             "amount": amount.round(2),
-            "merchant_category": np.where(rng.random(len(events)) < 0.01, None, NAMES[events.category]),
+            "merchant_category": pd.Series(NAMES[events.category]).mask(rng.random(len(events)) < 0.01),
             "channel": events.channel,
             "is_fraud": np.where(second + delay > window, np.nan, events.is_fraud),
             "label_timestamp": start + pd.to_timedelta((second + delay).round(), unit="s"),
@@ -74,7 +76,9 @@ def _users(rng: np.random.Generator, n: int, start: pd.Timestamp, days: int) -> 
     )
 
 
-def _draw(rng: np.random.Generator, user: np.ndarray, second: np.ndarray, factor: np.ndarray, bold: bool) -> pd.DataFrame:
+def _draw(
+    rng: np.random.Generator, user: np.ndarray, second: np.ndarray, factor: np.ndarray, bold: bool
+) -> pd.DataFrame:
     """Transactions of the given users, times and amounts relative to habit; `bold`: what resells well, online."""
     n = len(user)
     share = np.array([share for share, _ in CATEGORIES.values()])

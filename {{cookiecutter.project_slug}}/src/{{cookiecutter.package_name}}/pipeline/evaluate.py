@@ -40,7 +40,9 @@ def measure(target: np.ndarray, probability: np.ndarray, params: Params) -> dict
     }
 
 
-def segments(target: np.ndarray, probability: np.ndarray, rows: "pd.DataFrame", names: list[str]) -> dict[str, Any]:
+def segments(
+    target: np.ndarray, probability: np.ndarray, rows: "pd.DataFrame", names: list[str]
+) -> dict[str, Any]:
     """AUC within each level of each named column; null where a level has one class only."""
     found: dict[str, Any] = {}
     for name in names:
@@ -61,12 +63,15 @@ def curves(target: np.ndarray, probability: np.ndarray, params: Params) -> dict[
     curve, cost = Curve.of(target, probability), params.evaluate.cost
     costs = curve.cost(cost.false_positive, cost.false_negative) / len(target)
     ends = np.unique(np.linspace(0, len(curve.threshold) - 1, POINTS).astype(int))
-    by_recall = np.unique(np.searchsorted(curve.recall, np.linspace(0, 1, POINTS)).clip(0, len(curve.recall) - 1))
-    by_rate = np.searchsorted(curve.false_positive_rate, np.linspace(0, 1, POINTS)).clip(0, len(curve.recall) - 1)
+    by_recall = np.unique(
+        np.searchsorted(curve.recall, np.linspace(0, 1, POINTS)).clip(0, len(curve.recall) - 1)
+    )
+    by_rate = np.searchsorted(curve.false_positive_rate, np.linspace(0, 1, POINTS)).clip(
+        0, len(curve.recall) - 1
+    )
     roc = np.unique(np.r_[by_rate, by_recall])
     return {
-        "roc": [{"false_positive_rate": 0.0, "true_positive_rate": 0.0}]
-        + _points(roc, false_positive_rate=curve.false_positive_rate, true_positive_rate=curve.recall),
+        "roc": _points(roc, false_positive_rate=curve.false_positive_rate, true_positive_rate=curve.recall),
         "precision_recall": _points(by_recall, recall=curve.recall, precision=curve.precision),
         "calibration": calibration(target, probability),
         "threshold": _points(np.unique(np.r_[ends, by_recall]), threshold=curve.threshold, cost=costs),
@@ -78,19 +83,28 @@ def _points(at: np.ndarray, **axes: np.ndarray) -> list[dict[str, float]]:
 
 
 def against_champion(
-    champion: Path, candidate: str, rows: "pd.DataFrame", target: np.ndarray, probability: np.ndarray, params: Params
+    champion: Path,
+    candidate: str,
+    rows: "pd.DataFrame",
+    target: np.ndarray,
+    probability: np.ndarray,
+    params: Params,
 ) -> tuple[dict[str, Any], np.ndarray | None]:
     """Compare with the champion on the same rows; its figures, and its probabilities where it could be scored."""
     if not (champion / "model.json").exists():
         if champion.with_suffix(".dvc").exists():
-            raise UserError("models/champion.dvc pins a champion that is not here: run `dvc pull models/champion.dvc`")
+            raise UserError(
+                "models/champion.dvc pins a champion that is not here: run `dvc pull models/champion.dvc`"
+            )
         return {"verdict": "none yet"}, None
     card = json.loads((champion / "model.json").read_text())
     facts: dict[str, Any] = {"version": card["version"]}
     if card["version"] == candidate:
         return facts | {"verdict": "the candidate is the champion"}, None
     if gone := [name for name in Schema.model_validate(card["schema"]).features if name not in rows]:
-        return facts | {"verdict": f"not comparable: the data no longer have its input {', '.join(gone)}"}, None
+        return facts | {
+            "verdict": f"not comparable: the data no longer have its input {', '.join(gone)}"
+        }, None
     _, other = score(champion, rows)
     evaluate = params.evaluate
     sampled = bootstrap_auc(target, [probability, other], evaluate.bootstrap)
@@ -118,12 +132,16 @@ def evaluate(params: Params, min_auc: float) -> tuple[bool, str]:
     rows = pd.read_parquet(holdout)
     target = rows[params.schema_.target.name].to_numpy()
     if len(set(target)) < 2:
-        raise UserError(f"the holdout's {len(rows):,} rows are all of one class: raise split.holdout in params.yaml")
+        raise UserError(
+            f"the holdout's {len(rows):,} rows are all of one class: raise split.holdout in params.yaml"
+        )
     model, probability = score(candidate, rows)
     found = measure(target, probability, params)
     sampled = bootstrap_auc(target, [probability], params.evaluate.bootstrap)[0]
     found["auc_low"], found["auc_high"] = interval(sampled, params.evaluate.confidence)
-    champion, other = against_champion(ROOT / "models/champion", model["version"], rows, target, probability, params)
+    champion, other = against_champion(
+        ROOT / "models/champion", model["version"], rows, target, probability, params
+    )
 
     passed, reason = True, f"AUC {found['auc']:.4f} reaches the bar {min_auc:g}"
     if found["auc"] < min_auc:

@@ -2,7 +2,7 @@
 
 import shutil
 import sys
-import tempfile
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +26,9 @@ def connect(raw: Path) -> duckdb.DuckDBPyConnection:
     return connection
 
 
-def view_rows(db: duckdb.DuckDBPyConnection, schema: Schema, view: str, definitions: Path) -> duckdb.DuckDBPyRelation:
+def view_rows(
+    db: duckdb.DuckDBPyConnection, schema: Schema, view: str, definitions: Path
+) -> duckdb.DuckDBPyRelation:
     """One view's rows: entity, event_timestamp (when they were known), the view's columns in the schema's types.
 
     Computed by `definitions/<view>.sql`; without that file they are the events' own columns, one row per
@@ -42,7 +44,9 @@ def view_rows(db: duckdb.DuckDBPyConnection, schema: Schema, view: str, definiti
         rows = db.sql(f"SELECT {_typed(schema, columns)} FROM ({source})")
         return rows if path.exists() else rows.distinct()
     except duckdb.Error as error:
-        raise UserError(f"{path.name if path.exists() else f'view {view}'}: {' '.join(str(error).split())}") from None
+        raise UserError(
+            f"{path.name if path.exists() else f'view {view}'}: {' '.join(str(error).split())}"
+        ) from None
 
 
 def labelled_events(db: duckdb.DuckDBPyConnection, schema: Schema) -> "pd.DataFrame":
@@ -71,9 +75,10 @@ def _typed(schema: Schema, columns: dict[str, Column]) -> str:
 def join(events: "pd.DataFrame", schema: Schema, repo: Path) -> "pd.DataFrame":
     """Feast's point-in-time join: each event gets, of every view, the row last known at its time."""
     sys.path.insert(0, str(repo))
-    from definitions import entity, views  # type: ignore[import-not-found]
+    from definitions import entity, views
     from feast import FeatureStore
 
+    warnings.filterwarnings("ignore", category=DeprecationWarning, module="ibis")
     store = FeatureStore(repo_path=str(repo))
     store.apply([entity, *views])
     events = events.assign(event_timestamp=events.event_timestamp.dt.tz_localize("UTC"))
@@ -120,8 +125,8 @@ def featurize(params: Params, raw: Path) -> str:
     if schema.views:
         print(f"featurize: joining {len(rows):,} events with {', '.join(schema.views)} ...", flush=True)
         rows = join(rows, schema, repo)
-    columns = [*schema.key, schema.entity, "event_timestamp", *schema.features, schema.target.name]
-    columns = [c for c in dict.fromkeys(columns) if c and c != schema.timestamp]
+    names = [*schema.key, schema.entity, "event_timestamp", *schema.features, schema.target.name]
+    columns = [name for name in dict.fromkeys(names) if name and name != schema.timestamp]
     rows = rows[columns].sort_values(["event_timestamp", *columns], ignore_index=True)
     train, holdout = split(rows, schema, params.split.holdout)
     for name, part in (("train", train), ("holdout", holdout)):

@@ -21,11 +21,11 @@ def ingest(params: Params, out: Path) -> str:
         from ..simulator import simulate
 
         tables = simulate(params.data.simulator)
-        for name, table in tables.items():
-            table.to_parquet(out / f"{name}.parquet", index=False)
-        return ", ".join(f"{len(table):,} {name}" for name, table in tables.items())
+        for name, made in tables.items():
+            made.to_parquet(out / f"{name}.parquet", index=False)
+        return ", ".join(f"{len(made):,} {name}" for name, made in tables.items())
 
-    from ..table import read
+    from ..table import quote, read
 
     table = read(params.data.source, ROOT)
     schema = params.schema_
@@ -34,12 +34,14 @@ def ingest(params: Params, out: Path) -> str:
     sources |= {n: c.source for n, c in schema.features.items() if c.source}
     sources[schema.target.name] = schema.target.source or schema.target.name
     if missing := [s for n, s in sources.items() if s not in table.columns and not _computed(n, params)]:
-        raise UserError(f"{params.data.source} lacks column {missing[0]!r}; it has: {', '.join(table.columns)}")
+        raise UserError(
+            f"{params.data.source} lacks column {missing[0]!r}; it has: {', '.join(table.columns)}"
+        )
     renamed = {s: n for n, s in sources.items()}
-    table = table.project(", ".join(f'{_quote(c)} AS {_quote(renamed.get(c, c))}' for c in table.columns))
+    table = table.project(", ".join(f"{quote(c)} AS {quote(renamed.get(c, c))}" for c in table.columns))
     table.write_parquet(str(out / "events.parquet"))
-    rows = table.aggregate("count(*)").fetchone()
-    return f"{rows[0] if rows else 0:,} events from {params.data.source}"
+    rows = table.aggregate("count(*)").fetchall()[0][0]
+    return f"{rows:,} events from {params.data.source}"
 
 
 def _computed(name: str, params: Params) -> bool:
@@ -48,10 +50,6 @@ def _computed(name: str, params: Params) -> bool:
         name in columns and (ROOT / f"feature_repo/{view}.sql").exists()
         for view, columns in params.schema_.views.items()
     )
-
-
-def _quote(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 if __name__ == "__main__":

@@ -17,7 +17,9 @@ def install(role: str, model: dict[str, Any], evaluation: dict[str, Any]) -> Non
     folder = MODELS / role
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(MODELS / "candidate", folder)
-    metrics = {name: evaluation[name] for name in ("auc", "auc_low", "auc_high", "average_precision", "brier")}
+    metrics = {
+        name: evaluation[name] for name in ("auc", "auc_low", "auc_high", "average_precision", "brier")
+    }
     model = model | {"threshold": evaluation["threshold"], "metrics": metrics}
     (folder / "model.json").write_text(json.dumps(model, indent=1, ensure_ascii=False) + "\n")
     Repo(str(ROOT)).add(str(folder))
@@ -35,7 +37,9 @@ def register(params: Params, out: Path) -> str:
         raise UserError("the gate did not pass this candidate: `dvc repro evaluate` says why")
     if not (MODELS / "champion/model.json").exists():
         if (MODELS / "champion.dvc").exists():
-            raise UserError("models/champion.dvc pins a champion that is not here: run `dvc pull models/champion.dvc`")
+            raise UserError(
+                "models/champion.dvc pins a champion that is not here: run `dvc pull models/champion.dvc`"
+            )
         role = "champion"
     else:
         champion = json.loads((MODELS / "champion/model.json").read_text())
@@ -49,7 +53,9 @@ def register(params: Params, out: Path) -> str:
     client = connect(params)
     try:
         client.get_run(model["run_id"])
-    except MlflowException:  # trained elsewhere and pulled from DVC's cache: this registry doesn't know the run
+    except (
+        MlflowException
+    ):  # trained elsewhere and pulled from DVC's cache: this registry doesn't know the run
         import onnx
 
         model["run_id"] = track(params, model, onnx.load(str(MODELS / "candidate/model.onnx")))
@@ -64,7 +70,12 @@ def register(params: Params, out: Path) -> str:
         install(role, model, evaluation)
 
     out.parent.mkdir(exist_ok=True)
-    made = {"name": params.project, "registry_version": int(entry.version), "alias": role, "version": model["version"]}
+    made = {
+        "name": params.project,
+        "registry_version": int(entry.version),
+        "alias": role,
+        "version": model["version"],
+    }
     out.write_text(json.dumps(made, indent=1) + "\n")
     return f"{params.project} version {entry.version} ({model['version']}) is {role}"
 

@@ -2,14 +2,14 @@
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import subprocess
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..params import ROOT, Params, Schema, UserError, load, stage
+from ..params import ROOT, Params, UserError, load, stage
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,7 +38,9 @@ def check_parity(fitted: "np.ndarray", served: "np.ndarray", rows: "pd.DataFrame
     difference = abs(fitted - served)
     if (worst := difference.max()) >= PARITY:
         at = difference.argsort()[::-1][:3]
-        shown = "; ".join(f"row {i}: {fitted[i]:.6f} != {served[i]:.6f} for {rows.iloc[i].to_dict()}" for i in at)
+        shown = "; ".join(
+            f"row {i}: {fitted[i]:.6f} != {served[i]:.6f} for {rows.iloc[i].to_dict()}" for i in at
+        )
         raise UserError(
             f"the ONNX graph differs from the fitted model by {worst:.2g} (bar {PARITY:g}) "
             f"on {(difference >= PARITY).sum():,} of {len(rows):,} holdout rows: {shown}"
@@ -55,6 +57,8 @@ def connect(params: Params) -> "MlflowClient":
     """MLflow's client: at MLFLOW_TRACKING_URI, or with mlflow.db and mlruns/ in the project."""
     import mlflow
 
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     os.chdir(ROOT)  # MLflow puts artefacts of an SQLite store below the working directory
     mlflow.set_tracking_uri(os.environ.get("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db"))
     mlflow.set_experiment(params.project)
@@ -65,11 +69,13 @@ def track(params: Params, card: dict[str, Any], graph: "onnx.ModelProto") -> str
     """Log parameters, what model.json says, and the graph with its signature; the id of the run."""
     import mlflow
     from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec
+    from mlflow.types import ColSpec, TensorSpec
     from mlflow.types import Schema as Columns
 
     connect(params)
-    columns = [ColSpec("float" if c.numeric else "string", n) for n, c in params.schema_.features.items()]
+    columns: list[ColSpec | TensorSpec] = [
+        ColSpec("float" if c.numeric else "string", n) for n, c in params.schema_.features.items()
+    ]
     signature = ModelSignature(Columns(columns), Columns([ColSpec("float", "probability")]))
     with mlflow.start_run() as run:
         mlflow.log_params(params.train)
@@ -89,7 +95,9 @@ def train(params: Params) -> str:
 
     schema = params.schema_
     rows, held = (pd.read_parquet(FEATURES / f"{part}.parquet") for part in ("train", "holdout"))
-    print(f"train: fitting {FRAMEWORK} on {len(rows):,} rows x {len(schema.features)} features ...", flush=True)
+    print(
+        f"train: fitting {FRAMEWORK} on {len(rows):,} rows x {len(schema.features)} features ...", flush=True
+    )
     features, target = frame(rows, schema), rows[schema.target.name].to_numpy()
     estimator = fit(features, target, schema, params.train)
     onnx_model = to_onnx(estimator, schema)
@@ -121,7 +129,9 @@ def train(params: Params) -> str:
     }
     card["run_id"] = track(params, card, onnx_model)
     (CANDIDATE / "model.json").write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n")
-    return f"version {version} on {len(rows):,} rows, parity {parity['largest_difference']:.1e} on {len(held):,}"
+    return (
+        f"version {version} on {len(rows):,} rows, parity {parity['largest_difference']:.1e} on {len(held):,}"
+    )
 
 
 if __name__ == "__main__":

@@ -40,9 +40,9 @@ def breaches(table: "pd.DataFrame", schema: Schema, now: datetime) -> list[dict[
     from pandera.errors import SchemaErrors
 
     columns = {n: column_rules(c) for n, c in schema.features.items() if n in table}
-    if schema.entity in table:
+    if schema.entity and schema.entity in table:
         columns[schema.entity] = pa.Column(nullable=False)
-    if schema.timestamp in table:
+    if schema.timestamp and schema.timestamp in table:
         past = pa.Check.le(now.replace(tzinfo=None), error="not in the future")
         columns[schema.timestamp] = pa.Column("datetime64[ns]", past, nullable=False, coerce=True)
     found = []
@@ -51,7 +51,7 @@ def breaches(table: "pd.DataFrame", schema: Schema, now: datetime) -> list[dict[
     except SchemaErrors as error:
         failures = error.failure_cases
         for (column, rule), cases in failures.groupby(["column", "check"], sort=False):
-            found.append(breach(column, _words(rule, schema), cases["index"], cases["failure_case"]))
+            found.append(breach(column, _words(rule), cases["index"], cases["failure_case"]))
     if schema.key and set(schema.key) <= set(table):
         twice = table[table.duplicated(schema.key, keep="first")]
         if len(twice):
@@ -72,7 +72,7 @@ def breach(column: str, rule: str, rows: Any, values: Any) -> dict[str, Any]:
     return {"column": column, "rule": rule, "count": len(rows), "first": first}
 
 
-def _words(rule: str, schema: Schema) -> str:
+def _words(rule: str) -> str:
     return {"not_nullable": "not missing"}.get(rule, "of the declared type" if "dtype" in rule else rule)
 
 
@@ -85,15 +85,20 @@ def validate(params: Params, raw: Path, report: Path) -> str:
     import pandas as pd
 
     schema = params.schema_
-    tables = {path.stem: pd.read_parquet(path) for path in sorted(raw.glob("*.parquet"))}
+    tables = {
+        path.stem: pd.read_parquet(path, dtype_backend="numpy_nullable")
+        for path in sorted(raw.glob("*.parquet"))
+    }
     if "events" not in tables:
         raise UserError("data/raw/events.parquet is missing: run `dvc repro ingest`")
     now = datetime.now(UTC)
     found = [{"table": name, **b} for name, table in tables.items() for b in breaches(table, schema, now)]
     events = tables["events"]
-    needed = {*schema.key, schema.entity, schema.timestamp, schema.target.name, *schema.request} - {None}
-    absent = sorted(needed - set(events))
-    found += [{"table": "events", "column": c, "rule": "present", "count": len(events), "first": []} for c in absent]
+    needed = [*schema.key, schema.entity, schema.timestamp, schema.target.name, *schema.request]
+    absent = [name for name in needed if name and name not in events]
+    found += [
+        {"table": "events", "column": c, "rule": "present", "count": len(events), "first": []} for c in absent
+    ]
     unlabelled = 0 if schema.target.name in absent else int(events[schema.target.name].isna().sum())
     rows = {name: len(table) for name, table in tables.items()}
     report.parent.mkdir(exist_ok=True)
@@ -105,7 +110,9 @@ def validate(params: Params, raw: Path, report: Path) -> str:
             + "".join(f", row {f['row']}: {f['value']}" for f in b["first"])
             for b in found
         ]
-        raise UserError("\n  ".join([f"data/raw breaks the schema in params.yaml ({report.name} has it all)", *lines]))
+        raise UserError(
+            "\n  ".join([f"data/raw breaks the schema in params.yaml ({report.name} has it all)", *lines])
+        )
     return f"{', '.join(f'{n:,} {name}' for name, n in rows.items())} keep the schema"
 
 

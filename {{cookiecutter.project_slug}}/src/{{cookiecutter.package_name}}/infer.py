@@ -1,0 +1,266 @@
+"""A schema from a table: which columns are features, of what type, and why the others are left out."""
+
+import difflib
+import keyword
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+import duckdb
+from slugify import slugify
+
+from .params import UserError
+from .table import quote
+
+LEVELS = 100  # a text column with more distinct values is no category
+TYPES = {
+    "BOOLEAN": "boolean",
+    "FLOAT": "number",
+    "DOUBLE": "number",
+    "DECIMAL": "number",
+    "VARCHAR": "category",
+    "ENUM": "category",
+}
+TYPES |= {f"{u}{size}INT": "integer" for u in ("", "U") for size in ("TINY", "SMALL", "", "BIG", "HUGE")} | {
+    "INTEGER": "integer",
+    "UINTEGER": "integer",
+}
+YES = {"1", "1.0", "true", "t", "yes", "y", "positive", "pos"}
+NO = {"0", "0.0", "false", "f", "no", "n", "negative", "neg"}
+# Words that YAML reads as something else, and the answer's own fields.
+RESERVED = {
+    "yes",
+    "no",
+    "on",
+    "off",
+    "y",
+    "n",
+    "true",
+    "false",
+    "null",
+    "probability",
+    "prediction",
+    "event_timestamp",
+}
+
+
+@dataclass
+class Inferred:
+    """The schema as params.yaml has it, and for each column of the table what was decided and why."""
+
+    schema: dict[str, Any]
+    decisions: list[tuple[str, str, str]] = field(default_factory=list)
+    segments: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Facts:
+    """What one column holds."""
+
+    kind: str  # DuckDB's type
+    present: int
+    distinct: int
+    consecutive: bool
+
+
+def infer(table: duckdb.DuckDBPyRelation, target: str, entity: str | None, timestamp: str | None) -> Inferred:
+    """Decide on every column.
+
+    Raises:
+        UserError: a named column is missing or can't play its part, or no feature is left.
+    """
+    for role, name in (("TARGET", target), ("ENTITY", entity), ("TIMESTAMP", timestamp)):
+        if name is not None and name not in table.columns:
+            near = difflib.get_close_matches(name, table.columns, 1, 0.4)
+            raise UserError(
+                f"{role}={name}: no such column; {f'did you mean {near[0]!r}? ' if near else ''}it has: {', '.join(table.columns)}"
+            )
+    rows, facts = describe(table)
+    names = safe_names(table.columns)
+    positive, why = positive_class(table, target)
+    found = Inferred({"key": []})
+    found.decisions.append((target, "target", why))
+    if entity:
+        if facts[entity].present < rows:
+            raise UserError(
+                f"ENTITY={entity}: {rows - facts[entity].present:,} rows lack it; fill or remove them"
+            )
+        found.decisions.append((entity, "entity", f"{facts[entity].distinct:,} of them"))
+    if timestamp:
+        check_timestamp(table, timestamp, facts[timestamp], rows)
+        found.decisions.append((timestamp, "timestamp", "splits by time"))
+
+    features: dict[str, dict[str, Any]] = {}
+    for name in table.columns:
+        if name in (target, entity, timestamp):
+            continue
+        kind, why = decide(name, facts[name], rows)
+        if kind == "id" and not found.schema["key"]:
+            found.schema["key"] = [names[name]]
+            kind = "key"
+        found.decisions.append((name, kind, why))
+        if kind in TYPES.values():
+            features[name] = {"type": kind} | ({"source": name} if names[name] != name else {})
+    if not features:
+        raise UserError("no column is left to learn from: each is constant, an id, a date or free text")
+    if not found.schema["key"] and entity:
+        candidates = [entity, *([timestamp] if timestamp else [])]
+        if table.aggregate(f"count(DISTINCT ({', '.join(map(quote, candidates))}))").fetchall()[0][0] == rows:
+            found.schema["key"] = [names[name] for name in candidates]
+
+    steady = constant_within(table, entity, list(features)) if entity else []
+    views = (
+        {f"{names[entity]}_features": {names[n]: features[n] for n in steady}} if entity and steady else {}
+    )
+    found.schema |= {
+        "entity": names[entity] if entity else None,
+        "timestamp": names[timestamp] if timestamp else None,
+        "target": {"name": names[target], "positive": positive}
+        | ({"source": target} if names[target] != target else {}),
+        "views": views,
+        "request": {names[n]: f for n, f in features.items() if n not in steady},
+    }
+    keys = [n for n in table.columns if names[n] in found.schema["key"]]
+    found.schema["sources"] = {names[n]: n for n in [*keys, entity, timestamp] if n and names[n] != n}
+    found.segments = [
+        names[n] for n, f in features.items() if f["type"] == "category" and facts[n].distinct <= 10
+    ][:2]
+    return found
+
+
+def describe(table: duckdb.DuckDBPyRelation) -> tuple[int, dict[str, Facts]]:
+    """Number of rows, and each column's facts, in one pass."""
+    parts = ["count(*)"]
+    for name, kind in zip(table.columns, table.types, strict=True):
+        column = quote(name)
+        whole = TYPES.get(base(kind)) == "integer"
+        parts += [
+            f"count({column})",
+            f"count(DISTINCT {column})",
+            f"max({column})::HUGEINT - min({column})::HUGEINT" if whole else "NULL",
+        ]
+    rows, *values = table.aggregate(", ".join(f"{part} AS c{i}" for i, part in enumerate(parts))).fetchall()[
+        0
+    ]
+    facts = {}
+    for i, (name, kind) in enumerate(zip(table.columns, table.types, strict=True)):
+        present, distinct, span = values[3 * i : 3 * i + 3]
+        facts[name] = Facts(base(kind), present, distinct, span is not None and span == distinct - 1)
+    return rows, facts
+
+
+def base(kind: object) -> str:
+    """DuckDB's type without its arguments: DECIMAL(9,2) is DECIMAL."""
+    return re.sub(r"[(\[].*", "", str(kind))
+
+
+def decide(name: str, facts: Facts, rows: int) -> tuple[str, str]:
+    """A column's feature type, or `id` or `left out`; and why."""
+    kind = TYPES.get(facts.kind)
+    missing = f"; {rows - facts.present:,} missing" if facts.present < rows else ""
+    if facts.distinct <= 1:
+        return "left out", "always the same" if facts.distinct else "always missing"
+    if kind is None:
+        return (
+            "left out",
+            "a date: not a feature as it is"
+            if "DATE" in facts.kind or "TIME" in facts.kind
+            else f"of type {facts.kind}",
+        )
+    unique = facts.distinct == rows
+    if (
+        unique
+        and rows > 20
+        and (kind == "category" or (kind == "integer" and (facts.consecutive or _names_an_id(name))))
+    ):
+        return "id", "another one in every row"
+    if kind == "category" and facts.distinct > LEVELS:
+        return "left out", f"text with {facts.distinct:,} distinct values; more than {LEVELS} are no category"
+    if kind == "category":
+        return kind, f"{facts.distinct} levels{missing}"
+    return kind, f"{facts.distinct:,} distinct values{missing}"
+
+
+def _names_an_id(name: str) -> bool:
+    return bool(
+        re.search(
+            r"(^|[^a-z])(id|uuid|guid|key|no|nr|number|index|idx|row|unnamed)([^a-z]|$)",
+            re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower(),
+        )
+    )
+
+
+def positive_class(table: duckdb.DuckDBPyRelation, target: str) -> tuple[str, str]:
+    """Which of the target's two values is 1, as lower-case text; and why.
+
+    Raises:
+        UserError: it has another number of values.
+    """
+    column = quote(target)
+    counts = (
+        table.aggregate(f"lower({column}::VARCHAR) AS value, count(*) AS rows")
+        .order("rows, value")
+        .limit(1000)
+        .fetchall()
+    )
+    classes = {value: rows for value, rows in counts if value is not None}
+    unlabelled = sum(rows for value, rows in counts if value is None)
+    if len(classes) != 2:
+        shown = ", ".join(sorted(classes)[:5]) + (", ..." if len(classes) > 5 else "")
+        raise UserError(f"TARGET={target} has {len(classes)} values ({shown}): it must have two")
+    words = [value for value in classes if value in YES] or [
+        v for v in classes if not classes.keys() & NO or v not in NO
+    ]
+    positive = words[0]  # the rarer one comes first
+    (negative,) = classes.keys() - {positive}
+    reason = (
+        f"{positive!r} is positive ({classes[positive]:,} rows), {negative!r} is not ({classes[negative]:,})"
+    )
+    return positive, reason + (f"; {unlabelled:,} rows have no label yet" if unlabelled else "")
+
+
+def check_timestamp(table: duckdb.DuckDBPyRelation, name: str, facts: Facts, rows: int) -> None:
+    """Raises: UserError: the column is no date or time, or some rows lack it."""
+    if facts.present < rows:
+        raise UserError(f"TIMESTAMP={name}: {rows - facts.present:,} rows lack it; fill or remove them")
+    if "DATE" not in facts.kind and "TIMESTAMP" not in facts.kind:
+        column = quote(name)
+        bad = (
+            table.filter(f"TRY_CAST({column}::VARCHAR AS TIMESTAMP) IS NULL")
+            .project(column)
+            .limit(1)
+            .fetchall()
+        )
+        if bad or facts.kind != "VARCHAR":
+            value = bad[0][0] if bad else table.project(column).limit(1).fetchall()[0][0]
+            raise UserError(
+                f"TIMESTAMP={name}: {value!r} is no date or time; write them like 2026-01-31 or 2026-01-31 12:00:00"
+            )
+
+
+def constant_within(table: duckdb.DuckDBPyRelation, entity: str, names: list[str]) -> list[str]:
+    """The columns that never change within an entity: what can be looked up by its key alone."""
+    counts = ", ".join(
+        f"count(DISTINCT coalesce({quote(n)}::VARCHAR, '')) AS n{i}" for i, n in enumerate(names)
+    )
+    steady = ", ".join(f"max(n{i}) <= 1 AS s{i}" for i in range(len(names)))
+    per_entity = table.aggregate(f"{quote(entity)}, {counts}", quote(entity))
+    return [
+        n for n, is_steady in zip(names, per_entity.aggregate(steady).fetchall()[0], strict=True) if is_steady
+    ]
+
+
+def safe_names(columns: list[str]) -> dict[str, str]:
+    """Each column's name in snake case and ASCII, as Python, YAML, SQL, Feast and JSON all take it."""
+    names: dict[str, str] = {}
+    for column in columns:
+        name = slugify(re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", column), separator="_") or "column"
+        if not name[0].isalpha():
+            name = f"c_{name}"
+        if keyword.iskeyword(name) or name in RESERVED:
+            name += "_"
+        unique, n = name, 2
+        while unique in names.values():
+            unique, n = f"{name}_{n}", n + 1
+        names[column] = unique
+    return names
