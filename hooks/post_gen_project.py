@@ -7,38 +7,34 @@ import sys
 AUTHOR, EMAIL = "{{ cookiecutter.author }}", "{{ cookiecutter.email }}"
 
 
-def git(*arguments: str) -> str:
-    """Run git in the new project; its output."""
+def git(*arguments: str, check: bool = True) -> str:
+    """Run git in the new project; its output, empty where it failed."""
     done = subprocess.run(["git", *arguments], capture_output=True, text=True)
-    if done.returncode:
+    if check and done.returncode:
         sys.exit(f"ml-template: git {arguments[0]}: {done.stderr.strip()}")
-    return done.stdout.strip()
+    return "" if done.returncode else done.stdout.strip()
 
 
 def begin_history() -> None:
     """First commit, on `main`, by whoever git knows, else by the author given."""
     git("init", "--quiet", "--initial-branch=main")
     git("add", "--all")
-    known = all(
-        subprocess.run(["git", "config", key], capture_output=True).stdout
-        for key in ("user.name", "user.email")
-    )
-    identity = [] if known else ["-c", f"user.name={AUTHOR}", "-c", f"user.email={EMAIL}"]
+    known = git("config", "user.name", check=False) and git("config", "user.email", check=False)
+    who = [] if known else ["-c", f"user.name={AUTHOR}", "-c", f"user.email={EMAIL}"]
     git(
-        *identity,
-        "-c",
-        "commit.gpgsign=false",
-        "commit",
-        "--quiet",
-        "--no-verify",
-        "--message",
-        "Start from ml-template",
+        *who, "-c", "commit.gpgsign=false", "commit", "--quiet", "--no-verify", "-m", "Start from ml-template"
     )
 
 
 if not shutil.which("git"):
     sys.exit("ml-template: git is missing: install it, the project lives in its history")
+around = git("rev-parse", "--show-toplevel", check=False)
+ignored = git("check-ignore", ".", check=False)
 begin_history()
+if around and not ignored:
+    print(
+        f"\nNote: this is a repository of its own inside the repository {around}: move it out, or ignore it there."
+    )
 print(
     """
 {{ cookiecutter.project_slug }} is ready. Next:

@@ -9,26 +9,29 @@ answers = json.loads(r"""{{ cookiecutter|tojson }}""")
 # A package or project of one of these names would hide the dependency, or depend on itself.
 TAKEN = """
 cookiecutter dask duckdb dvc evidently fastapi feast ibis jinja2 matplotlib mlflow mypy numpy onnx onnxruntime pandas
-pandera pip pre_commit protobuf pyarrow pydantic pytest ruff scikit_learn scipy setuptools skl2onnx sklearn slugify
-src starlette test tests torch uv uvicorn wheel yaml
+pandera pip pre_commit protobuf pyarrow pydantic pytest python_slugify pyyaml ruamel ruamel_yaml ruff scikit_learn
+scipy setuptools skl2onnx sklearn slugify src starlette test tests torch uv uvicorn wheel yaml
 """.split()
 
 
 def problem() -> str | None:
     """What is wrong with the answers, naming the one to mend; None if all can work."""
     slug, package = answers["project_slug"], answers["package_name"]
+    for name in ("project_name", "description", "author", "email"):
+        if not answers[name].strip() or re.search(r'["\\\x00-\x1f{}]', answers[name]):
+            return f"{name} {answers[name]!r}: must not be empty, nor hold quotes, backslashes, braces or line breaks"
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", slug):
         return f"project_slug {slug!r}: use lower-case letters, digits and single hyphens, a letter first"
     if not re.fullmatch(r"[a-z][a-z0-9_]*", package) or keyword.iskeyword(package):
         return f"package_name {package!r}: use lower-case letters, digits and underscores, a letter first, no keyword"
-    for name, value in (("package_name", package), ("project_slug", slug.replace("-", "_"))):
-        if value in TAKEN or value in sys.stdlib_module_names:
-            return f"{name} {answers[name]!r} is the name of a package that the project needs: choose another"
+    for name, value, taken in (
+        ("project_slug", slug, TAKEN),
+        ("package_name", package, [*TAKEN, *sys.stdlib_module_names]),
+    ):
+        if value.replace("-", "_") in taken:
+            return f"{name} {value!r} is the name of a package that the project needs: choose another"
     if not re.fullmatch(r"[a-z0-9][a-z0-9.:_-]*(/[a-z0-9][a-z0-9._-]*)*", answers["container_registry"]):
         return f"container_registry {answers['container_registry']!r}: give it like ghcr.io/your-org, in lower case"
-    for name in ("project_name", "description", "author", "email"):
-        if not answers[name].strip() or re.search(r'["\\\x00-\x1f{}]', answers[name]):
-            return f"{name} {answers[name]!r}: must not be empty, nor hold quotes, backslashes, braces or line breaks"
     return None
 
 

@@ -1,0 +1,207 @@
+"""What comes out of the bake, before anything of it runs; and what is refused."""
+
+import itertools
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import PYTHON, ROOT, Bake, Project, clean
+
+CHOICES = json.loads((ROOT / "cookiecutter.json").read_text())
+COMBINATIONS = list(itertools.product(CHOICES["framework"], CHOICES["python_version"], CHOICES["license"]))
+
+
+def cookiecutter(out: Path, *answers: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+    """Bake as a user does, by the command line."""
+    command = [
+        sys.executable,
+        "-m",
+        "cookiecutter",
+        ROOT,
+        "--no-input",
+        "--default-config",
+        "-o",
+        out,
+        *answers,
+    ]
+    return subprocess.run(command, capture_output=True, text=True, env=clean(**variables))
+
+
+def git(project: Path, *arguments: str) -> str:
+    return subprocess.run(
+        ["git", *arguments], cwd=project, env=clean(), capture_output=True, text=True
+    ).stdout
+
+
+def files(project: Path) -> Iterator[Path]:
+    return (project / name for name in git(project, "ls-files").splitlines())
+
+
+@pytest.mark.parametrize(("framework", "python_version", "license"), COMBINATIONS)
+def test_every_combination_is_whole(bake: Bake, framework: str, python_version: str, license: str) -> None:
+    project = bake(framework=framework, python_version=python_version, license=license)
+    for path in files(project):
+        text = path.read_text()
+        workflow = path.is_relative_to(project / ".github")  # `${{ }}` is GitHub's own
+        left = re.search(r"cookiecutter\." + ("" if workflow else r"|(?<!\$)\{\{|\{%"), text)
+        if path.suffix != ".html":  # the report's own Jinja
+            assert not left, f"{path}: {left}"
+        if path.suffix in (".yaml", ".yml"):
+            list(yaml.safe_load_all(text))
+        elif path.suffix == ".toml":
+            tomllib.loads(text)
+        elif path.suffix == ".json":
+            json.loads(text)
+        elif path.suffix == ".py":
+            compile(text, path, "exec")
+        assert text.endswith("\n") or not text, f"{path} does not end with a line break"
+    pyproject = tomllib.loads((project / "pyproject.toml").read_text())
+    assert pyproject["project"]["requires-python"] == f"=={python_version}.*"
+    assert ("torch" in str(pyproject["dependency-groups"])) == (framework == "torch")
+    title = {"MIT": "MIT License", "Apache-2.0": "Apache License", "Proprietary": "All rights reserved"}[
+        license
+    ]
+    assert title in (project / "LICENSE").read_text()
+
+
+def test_style_is_clean_and_formatting_leaves_no_diff(bake: Bake, project: Project) -> None:
+    for framework in CHOICES["framework"]:
+        copy = project(bake(framework=framework))
+        for command in (["check"], ["format", "--check"]):
+            done = subprocess.run(
+                [sys.executable, "-m", "ruff", *command, "--no-cache", "."],
+                cwd=copy,
+                capture_output=True,
+                text=True,
+            )
+            assert done.returncode == 0, done.stdout
+
+
+def test_style_of_a_long_package_name(bake: Bake, project: Project) -> None:
+    """Imports are sorted and lines are short enough whatever the package is called."""
+    copy = project(bake(project_name="A zebra crossings project"))
+    done = subprocess.run(
+        [sys.executable, "-m", "ruff", "check", "--no-cache", "."], cwd=copy, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_history_has_one_commit_and_nothing_is_left_over(baked: Path) -> None:
+    assert git(baked, "log", "--format=%s").splitlines() == ["Start from ml-template"]
+    assert git(baked, "branch", "--show-current").strip() == "main"
+    assert git(baked, "status", "--porcelain", "--ignored") == ""
+
+
+def test_an_unknown_git_user_commits_as_the_author(tmp_path: Path) -> None:
+    done = cookiecutter(
+        tmp_path / "out",
+        "author=Zoë O'Brien",
+        "email=zoe@example.org",
+        HOME=str(tmp_path),
+        XDG_CONFIG_HOME=str(tmp_path),
+        GIT_CONFIG_NOSYSTEM="1",
+    )
+    assert done.returncode == 0, done.stderr
+    project = tmp_path / "out/fraud-detection"
+    assert git(project, "log", "--format=%an <%ae>").strip() == "Zoë O'Brien <zoe@example.org>"
+
+
+def test_baking_takes_about_a_second_and_says_what_is_next(tmp_path: Path) -> None:
+    began = time.monotonic()
+    done = cookiecutter(tmp_path)
+    assert time.monotonic() - began < 5  # 0.5 s on an idle machine
+    for line in ("cd fraud-detection", "make setup", "make train"):
+        assert line in done.stdout
+
+
+def test_baking_inside_a_repository_says_so(tmp_path: Path) -> None:
+    git(tmp_path, "init", "--quiet")
+    assert f"inside the repository {tmp_path}" in cookiecutter(tmp_path / "a").stdout
+    (tmp_path / ".gitignore").write_text("b/\n")
+    assert "inside the repository" not in cookiecutter(tmp_path / "b").stdout
+
+
+def test_baking_twice_gives_the_same_bytes(bake: Bake, baked: Path, tmp_path: Path) -> None:
+    cookiecutter(tmp_path, f"python_version={PYTHON}")
+    again = tmp_path / baked.name
+    assert git(baked, "ls-tree", "-r", "HEAD") == git(again, "ls-tree", "-r", "HEAD") != ""
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        ("project_slug=Fraud", "lower-case"),
+        ("project_slug=2fraud", "a letter first"),
+        ("project_slug=fraud-", "single hyphens"),
+        ("project_slug=../fraud", "lower-case"),
+        ("project_slug=mlflow", "choose another"),
+        ("package_name=json", "choose another"),
+        ("package_name=fraud-detection", "underscores"),
+        ("package_name=class", "no keyword"),
+        ("package_name=tests", "choose another"),
+        ("project_name=   ", "must not be empty"),
+        ('author=Ann "the" Author', "quotes"),
+        ("description=two\nlines", "line breaks"),
+        ("description={{ 7 }}{", "braces"),
+        ("container_registry=ghcr.io/Your-Org", "lower case"),
+    ],
+)
+def test_what_cannot_work_is_refused(answer: str, why: str, tmp_path: Path) -> None:
+    done = cookiecutter(tmp_path, answer)
+    assert done.returncode == 1
+    first, *_ = done.stderr.splitlines()
+    assert first.startswith(f"ml-template: {answer.split('=')[0]} ")
+    assert why in first
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("answer", ["python_version=3.10", "framework=jax", "license=GPL"])
+def test_an_unknown_choice_is_refused(answer: str, tmp_path: Path) -> None:
+    name, value = answer.split("=")
+    done = cookiecutter(tmp_path, answer)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(f"ValueError: {value} provided for choice variable {name}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_package_hides_a_dependency(baked: Path) -> None:
+    pyproject = tomllib.loads((baked / "pyproject.toml").read_text())
+    needed = [
+        *pyproject["project"]["dependencies"],
+        *itertools.chain(*pyproject["dependency-groups"].values()),
+    ]
+    names = {re.split(r"[\[<>=]", name)[0].replace("-", "_") for name in needed}
+    source = (ROOT / "hooks/pre_gen_project.py").read_text()
+    taken = set(source.split('TAKEN = """')[1].split('"""')[0].split())
+    stubs = {name for name in names if name.endswith("_stubs") or name.startswith("types_")}
+    assert names - stubs <= taken
+
+
+def test_without_git_it_says_so(tmp_path: Path) -> None:
+    done = cookiecutter(tmp_path / "out", PATH=str(tmp_path))
+    assert done.returncode == 1
+    assert done.stderr.startswith("ml-template: git is missing")
+    assert not (tmp_path / "out/fraud-detection").exists()
+
+
+def test_make_alone_lists_the_commands(baked: Path) -> None:
+    make = shutil.which("make")
+    assert make
+    shown = subprocess.run([make], cwd=baked, capture_output=True, text=True, env=clean()).stdout
+    targets = re.findall(r"^\.PHONY: (.+)$", (baked / "Makefile").read_text(), re.MULTILINE)
+    assert re.findall(r"^  make (\S+)", shown, re.MULTILINE) == targets
+
+
+def test_it_can_be_read_in_an_hour(baked: Path) -> None:
+    names = list(files(baked))
+    lines = {path: len(path.read_text().splitlines()) for path in names if path.suffix == ".py"}
+    assert len(names) < 60
+    assert max(lines.values()) < 300, max(lines, key=lambda path: lines[path])
