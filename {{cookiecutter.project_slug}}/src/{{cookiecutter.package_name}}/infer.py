@@ -12,7 +12,7 @@ from slugify import slugify
 from .params import UserError
 from .table import quote
 
-LEVELS = 100  # a text column with more distinct values is no category
+LEVELS = 255  # a text column with more distinct values is no category: trees bin no finer
 TYPES = {
     "BOOLEAN": "boolean",
     "FLOAT": "number",

