@@ -13,7 +13,7 @@ from cookiecutter.main import cookiecutter
 
 ROOT = Path(__file__).parents[1]
 PYTHON = f"3.{min(sys.version_info.minor, 13)}"  # whatever runs the tests runs the projects
-PACKAGE = "fraud_detection"
+UV = os.environ.get("UV") or shutil.which("uv")  # `uv run` says where it is
 
 Bake = Callable[..., Path]
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -46,12 +46,11 @@ def baked(bake: Bake) -> Path:
 @pytest.fixture(scope="session")
 def environment(baked: Path) -> Path:
     """The folder of the one virtual environment, of all that a default project needs but the project itself."""
-    uv = os.environ.get("UV") or shutil.which("uv")  # `uv run` says where it is
-    assert uv, "run the tests by `make test`"
+    assert UV, "run the tests by `make test`"
     folder = ROOT / ".cache/environment"
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(baked / "pyproject.toml", folder)
-    sync = [uv, "sync", "--no-install-project", "--python", PYTHON]
+    sync = [UV, "sync", "--no-install-project", "--python", PYTHON]
     subprocess.run(sync, cwd=folder, check=True, env=clean(UV_COMPILE_BYTECODE="1"))
     return folder / ".venv"
 

@@ -147,7 +147,9 @@ def load(path: Path | None = None) -> Params:
     except yaml.YAMLError as error:
         raise UserError(f"{path.name} is not YAML: {' '.join(str(error).split())}") from None
     except ValidationError as error:
-        first = error.errors()[0]
+        first = min(
+            error.errors(), key=lambda e: e["type"] != "extra_forbidden"
+        )  # a name misspelt, before it is missed
         raise UserError(f"{path.name}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 

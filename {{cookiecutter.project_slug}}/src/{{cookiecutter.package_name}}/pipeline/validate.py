@@ -49,9 +49,15 @@ def breaches(table: "pd.DataFrame", schema: Schema, now: datetime) -> list[dict[
     try:
         pa.DataFrameSchema(columns).validate(table, lazy=True)
     except SchemaErrors as error:
-        failures = error.failure_cases
-        for (column, rule), cases in failures.groupby(["column", "check"], sort=False):
-            found.append(breach(column, _words(rule), cases["index"], cases["failure_case"]))
+        failures = error.failure_cases.assign(rule=lambda cases: cases.check.map(_words))
+        # A case without a row only follows from a value of a wrong type, which has a case of its own.
+        cases = (
+            failures.dropna(subset="index").drop_duplicates(["column", "rule", "index"]).sort_values("index")
+        )
+        if cases.empty:
+            raise
+        for (column, rule), broken in cases.groupby(["column", "rule"]):
+            found.append(breach(column, rule, broken["index"], broken["failure_case"]))
     if schema.key and set(schema.key) <= set(table):
         twice = table[table.duplicated(schema.key, keep="first")]
         if len(twice):

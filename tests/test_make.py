@@ -1,0 +1,36 @@
+"""The commands that people type."""
+
+from pathlib import Path
+
+from conftest import UV, Project, Run
+
+
+def test_make_train_ends_with_what_came_of_it(run: Run, project: Project, trained: Path) -> None:
+    copy = project(trained)
+    said = run(copy, "make", f"UV={UV}", "train").stdout
+    assert "Data and pipelines are up to date." in said
+    for line in ("AUC ", "gate        passed: ", "prediction  is_fraud = "):
+        assert f"\n{line}" in said
+    report = said.split("report      file://")[1].splitlines()[0]
+    assert Path(report) == copy / "reports/evaluation.html"
+    assert Path(report).exists()
+
+
+def test_before_training_the_summary_says_so(run: Run, project: Project) -> None:
+    done = run(project(), "make", f"UV={UV}", "summary", code=2)
+    assert done.stderr.splitlines()[0] == "summary: nothing is trained yet: run `make train`"
+
+
+def test_make_lint_passes_and_format_has_nothing_to_do(run: Run, project: Project, trained: Path) -> None:
+    copy = project(trained)
+    run(copy, "make", f"UV={UV}", "lint")
+    run(copy, "make", f"UV={UV}", "format")
+    assert run(copy, "git", "status", "--porcelain").stdout == ""
+
+
+def test_make_adopt_takes_names_with_spaces(run: Run, project: Project, tmp_path: Path) -> None:
+    copy = project()
+    rows = "\n".join(f"{i % 7},{i % 3},{'yes' if i % 7 + i % 3 > 5 else 'no'}" for i in range(300))
+    (tmp_path / "my table.csv").write_text(f"Visits,Sites,Bought it\n{rows}\n")
+    run(copy, "make", f"UV={UV}", "adopt", f"DATA={tmp_path}/my table.csv", "TARGET=Bought it")
+    assert "bought_it" in (copy / "params.yaml").read_text()
