@@ -86,6 +86,7 @@ def test_what_real_tables_have(run: Run, fresh: Path, tmp_path: Path) -> None:
             "class": rng.choice(["a", "b"], n),
             "Class": rng.choice([True, False], n),
             "TotalCharges": [" " if i % 50 == 0 else i * 1.5 for i in range(n)],
+            "label": rng.normal(0, 1, n),
             "land": "DE",
             "leer": None,
             "Kommentar": [f"text {i % 300}" for i in range(n)],
@@ -104,6 +105,7 @@ def test_what_real_tables_have(run: Run, fresh: Path, tmp_path: Path) -> None:
         "class_": "category",
         "class_1": "boolean",
         "total_charges": "number",
+        "label": "number",
         "c_2nd": "integer",
         "no_": "category",
     }

@@ -74,6 +74,10 @@ class Schema(Strict):
         names = [n for view in self.views.values() for n in view] + list(self.request)
         if not names:
             raise ValueError("no feature: declare at least one under `views` or `request`")
+        if odd := [n for n in names if not n.isidentifier() or n in ("probability", "event_timestamp")]:
+            raise ValueError(
+                f"{odd[0]!r} can't be a column's name here: choose another, and give the raw one as `source`"
+            )
         roles = [self.entity, self.timestamp, self.target.name]
         if twice := {n for n in names if names.count(n) > 1 or n in roles}:
             raise ValueError(f"declared twice: {', '.join(sorted(twice))}")
