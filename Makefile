@@ -8,7 +8,7 @@ endif
 
 .PHONY: demo
 demo: $(DEMO) ## bake the example, train it, show what came of it
-	$(MAKE) -C $(DEMO) UV=$(abspath $(UV)) setup train
+	$(MAKE) --no-print-directory -C $(DEMO) UV=$(abspath $(UV)) setup train
 
 $(DEMO): | $(UV)
 	$(UV) run --quiet cookiecutter . --no-input --output-dir demo python_version=$(PYTHON)
