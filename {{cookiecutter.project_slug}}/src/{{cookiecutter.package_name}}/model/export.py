@@ -27,3 +27,28 @@ def convert(estimator: Any, schema: Schema, **options: Any) -> "onnx.ModelProto"
     for node in model.graph.node:
         node.input[:] = [names.get(name, name) for name in node.input]
     return model
+
+
+def flat_inputs(model: "onnx.ModelProto") -> "onnx.ModelProto":
+    """The same graph with inputs of shape (n,): MLflow feeds a table's columns to it as they are."""
+    from onnx import TensorProto, compose, helper
+
+    graph = helper.make_graph(
+        [
+            helper.make_node("Reshape", [e.name, "mlflow/shape"], [f"mlflow/{e.name}"])
+            for e in model.graph.input
+        ],
+        "columns",
+        [
+            helper.make_tensor_value_info(e.name, e.type.tensor_type.elem_type, ["n"])
+            for e in model.graph.input
+        ],
+        [
+            helper.make_tensor_value_info(f"mlflow/{e.name}", e.type.tensor_type.elem_type, ["n", 1])
+            for e in model.graph.input
+        ],
+        [helper.make_tensor("mlflow/shape", TensorProto.INT64, [2], [-1, 1])],
+    )
+    columns = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
+    inner = compose.add_prefix(model, "mlflow/", rename_outputs=False)
+    return compose.merge_models(columns, inner, io_map=[(e.name, e.name) for e in graph.output])

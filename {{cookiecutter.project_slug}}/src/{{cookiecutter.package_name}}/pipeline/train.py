@@ -65,27 +65,14 @@ def connect(params: Params) -> "MlflowClient":
     return mlflow.MlflowClient()
 
 
-def by_column(graph: "onnx.ModelProto") -> "onnx.ModelProto":
-    """The graph with inputs of shape (n,), not (n, 1): as MLflow feeds a table to it."""
-    from onnx import TensorProto, helper
-
-    flat = type(graph).FromString(graph.SerializeToString())
-    flat.graph.initializer.append(helper.make_tensor("column", TensorProto.INT64, [2], [-1, 1]))
-    for entry in flat.graph.input:
-        inner = f"{entry.name}/column"
-        for node in flat.graph.node:
-            node.input[:] = [inner if name == entry.name else name for name in node.input]
-        flat.graph.node.insert(0, helper.make_node("Reshape", [entry.name, "column"], [inner]))
-        del entry.type.tensor_type.shape.dim[1:]
-    return flat
-
-
 def track(params: Params, card: dict[str, Any], graph: "onnx.ModelProto") -> str:
     """Log parameters, what model.json says, and the graph with its signature; the id of the run."""
     import mlflow
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, TensorSpec
     from mlflow.types import Schema as Columns
+
+    from ..model.export import flat_inputs
 
     connect(params)
     columns: list[ColSpec | TensorSpec] = [
@@ -97,9 +84,8 @@ def track(params: Params, card: dict[str, Any], graph: "onnx.ModelProto") -> str
         mlflow.log_metrics({"train_rows": card["rows"], "parity": card["parity"]["largest_difference"]})
         mlflow.set_tags({key: card[key] for key in ("version", "git_commit", "data_hash", "framework")})
         # Requirements given, not inferred: that would load the model in another process.
-        mlflow.onnx.log_model(
-            by_column(graph), name="model", signature=signature, pip_requirements=["onnxruntime"]
-        )
+        flat = flat_inputs(graph)
+        mlflow.onnx.log_model(flat, name="model", signature=signature, pip_requirements=["onnxruntime"])
         return str(run.info.run_id)
 
 
