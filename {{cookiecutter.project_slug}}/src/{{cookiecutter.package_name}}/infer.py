@@ -1,47 +1,23 @@
 """A schema from a table: which columns are features, of what type, and why the others are left out."""
 
 import difflib
-import keyword
 import re
 from dataclasses import dataclass, field
 from typing import Any
 
 import duckdb
-from slugify import slugify
 
 from .params import UserError
-from .table import quote
+from .table import quote, safe_names, snake
 
 LEVELS = 255  # a text column with more distinct values is no category: trees bin no finer
-TYPES = {
-    "BOOLEAN": "boolean",
-    "FLOAT": "number",
-    "DOUBLE": "number",
-    "DECIMAL": "number",
-    "VARCHAR": "category",
-    "ENUM": "category",
-}
-TYPES |= {f"{u}{size}INT": "integer" for u in ("", "U") for size in ("TINY", "SMALL", "", "BIG", "HUGE")} | {
-    "INTEGER": "integer",
-    "UINTEGER": "integer",
-}
+INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT")
+TYPES = {"BOOLEAN": "boolean"} | dict.fromkeys(("VARCHAR", "ENUM"), "category")
+TYPES |= dict.fromkeys(("FLOAT", "DOUBLE", "DECIMAL"), "number")
+TYPES |= dict.fromkeys((*INTEGERS, *(f"U{name}" for name in INTEGERS)), "integer")
 YES = {"1", "1.0", "true", "t", "yes", "y", "positive", "pos"}
 NO = {"0", "0.0", "false", "f", "no", "n", "negative", "neg"}
-# Words that YAML reads as something else, and the answer's own fields.
-RESERVED = {
-    "yes",
-    "no",
-    "on",
-    "off",
-    "y",
-    "n",
-    "true",
-    "false",
-    "null",
-    "probability",
-    "prediction",
-    "event_timestamp",
-}
+ID = re.compile(r"(^|[^a-z])(id|uuid|guid|key|no|nr|number|index|idx|row|unnamed)([^a-z]|$)")
 
 
 @dataclass
@@ -72,22 +48,20 @@ def infer(table: duckdb.DuckDBPyRelation, target: str, entity: str | None, times
     for role, name in (("TARGET", target), ("ENTITY", entity), ("TIMESTAMP", timestamp)):
         if name is not None and name not in table.columns:
             near = difflib.get_close_matches(name, table.columns, 1, 0.4)
-            raise UserError(
-                f"{role}={name}: no such column; {f'did you mean {near[0]!r}? ' if near else ''}it has: {', '.join(table.columns)}"
-            )
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise UserError(f"{role}={name}: no such column; {hint}it has: {', '.join(table.columns)}")
     rows, facts = describe(table)
     names = safe_names(table.columns)
     positive, why = positive_class(table, target)
     found = Inferred({"key": []})
     found.decisions.append((target, "target", why))
+    for role, name in (("ENTITY", entity), ("TIMESTAMP", timestamp)):
+        if name and (lacking := rows - facts[name].present):
+            raise UserError(f"{role}={name}: {lacking:,} rows lack it; fill or remove them")
     if entity:
-        if facts[entity].present < rows:
-            raise UserError(
-                f"ENTITY={entity}: {rows - facts[entity].present:,} rows lack it; fill or remove them"
-            )
         found.decisions.append((entity, "entity", f"{facts[entity].distinct:,} of them"))
     if timestamp:
-        check_timestamp(table, timestamp, facts[timestamp], rows)
+        check_timestamp(table, timestamp, facts[timestamp].kind)
         found.decisions.append((timestamp, "timestamp", "splits by time"))
 
     features: dict[str, dict[str, Any]] = {}
@@ -109,22 +83,19 @@ def infer(table: duckdb.DuckDBPyRelation, target: str, entity: str | None, times
             found.schema["key"] = [names[name] for name in candidates]
 
     steady = constant_within(table, entity, list(features)) if entity else []
-    views = (
-        {f"{names[entity]}_features": {names[n]: features[n] for n in steady}} if entity and steady else {}
-    )
+    view = {names[n]: features[n] for n in steady}
     found.schema |= {
         "entity": names[entity] if entity else None,
         "timestamp": names[timestamp] if timestamp else None,
         "target": {"name": names[target], "positive": positive}
         | ({"source": target} if names[target] != target else {}),
-        "views": views,
+        "views": {f"{names[entity]}_features": view} if entity and view else {},
         "request": {names[n]: f for n, f in features.items() if n not in steady},
     }
     keys = [n for n in table.columns if names[n] in found.schema["key"]]
     found.schema["sources"] = {names[n]: n for n in [*keys, entity, timestamp] if n and names[n] != n}
-    found.segments = [
-        names[n] for n, f in features.items() if f["type"] == "category" and facts[n].distinct <= 10
-    ][:2]
+    few = [names[n] for n, f in features.items() if f["type"] == "category" and facts[n].distinct <= 10]
+    found.segments = few[:2]
     return found
 
 
@@ -139,9 +110,8 @@ def describe(table: duckdb.DuckDBPyRelation) -> tuple[int, dict[str, Facts]]:
             f"count(DISTINCT {column})",
             f"max({column})::HUGEINT - min({column})::HUGEINT" if whole else "NULL",
         ]
-    rows, *values = table.aggregate(", ".join(f"{part} AS c{i}" for i, part in enumerate(parts))).fetchall()[
-        0
-    ]
+    named = ", ".join(f"{part} AS c{i}" for i, part in enumerate(parts))
+    rows, *values = table.aggregate(named).fetchall()[0]
     facts = {}
     for i, (name, kind) in enumerate(zip(table.columns, table.types, strict=True)):
         present, distinct, span = values[3 * i : 3 * i + 3]
@@ -161,33 +131,16 @@ def decide(name: str, facts: Facts, rows: int) -> tuple[str, str]:
     if facts.distinct <= 1:
         return "left out", "always the same" if facts.distinct else "always missing"
     if kind is None:
-        return (
-            "left out",
-            "a date: not a feature as it is"
-            if "DATE" in facts.kind or "TIME" in facts.kind
-            else f"of type {facts.kind}",
-        )
-    unique = facts.distinct == rows
-    if (
-        unique
-        and rows > 20
-        and (kind == "category" or (kind == "integer" and (facts.consecutive or _names_an_id(name))))
-    ):
+        dated = "DATE" in facts.kind or "TIME" in facts.kind
+        return "left out", "a date: not a feature as it is" if dated else f"of type {facts.kind}"
+    counted = kind == "integer" and (facts.consecutive or ID.search(snake(name)))
+    if facts.distinct == rows > 20 and (kind == "category" or counted):
         return "id", "another one in every row"
     if kind == "category" and facts.distinct > LEVELS:
         return "left out", f"text with {facts.distinct:,} distinct values; more than {LEVELS} are no category"
     if kind == "category":
         return kind, f"{facts.distinct} levels{missing}"
     return kind, f"{facts.distinct:,} distinct values{missing}"
-
-
-def _names_an_id(name: str) -> bool:
-    return bool(
-        re.search(
-            r"(^|[^a-z])(id|uuid|guid|key|no|nr|number|index|idx|row|unnamed)([^a-z]|$)",
-            re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower(),
-        )
-    )
 
 
 def positive_class(table: duckdb.DuckDBPyRelation, target: str) -> tuple[str, str]:
@@ -197,12 +150,8 @@ def positive_class(table: duckdb.DuckDBPyRelation, target: str) -> tuple[str, st
         UserError: it has another number of values.
     """
     column = quote(target)
-    counts = (
-        table.aggregate(f"lower({column}::VARCHAR) AS value, count(*) AS rows")
-        .order("rows, value")
-        .limit(1000)
-        .fetchall()
-    )
+    grouped = table.aggregate(f"lower({column}::VARCHAR) AS value, count(*) AS rows")
+    counts = grouped.order("rows, value").limit(1000).fetchall()
     classes = {value: rows for value, rows in counts if value is not None}
     unlabelled = sum(rows for value, rows in counts if value is None)
     if len(classes) != 2:
@@ -219,23 +168,15 @@ def positive_class(table: duckdb.DuckDBPyRelation, target: str) -> tuple[str, st
     return positive, reason + (f"; {unlabelled:,} rows have no label yet" if unlabelled else "")
 
 
-def check_timestamp(table: duckdb.DuckDBPyRelation, name: str, facts: Facts, rows: int) -> None:
-    """Raises: UserError: the column is no date or time, or some rows lack it."""
-    if facts.present < rows:
-        raise UserError(f"TIMESTAMP={name}: {rows - facts.present:,} rows lack it; fill or remove them")
-    if "DATE" not in facts.kind and "TIMESTAMP" not in facts.kind:
-        column = quote(name)
-        bad = (
-            table.filter(f"TRY_CAST({column}::VARCHAR AS TIMESTAMP) IS NULL")
-            .project(column)
-            .limit(1)
-            .fetchall()
-        )
-        if bad or facts.kind != "VARCHAR":
-            value = bad[0][0] if bad else table.project(column).limit(1).fetchall()[0][0]
-            raise UserError(
-                f"TIMESTAMP={name}: {value!r} is no date or time; write them like 2026-01-31 or 2026-01-31 12:00:00"
-            )
+def check_timestamp(table: duckdb.DuckDBPyRelation, name: str, kind: str) -> None:
+    """Raises: UserError: the column holds something that is no date or time."""
+    if "DATE" in kind or "TIMESTAMP" in kind:
+        return
+    column = table.project(quote(name))
+    bad = column.filter(f"TRY_CAST({quote(name)} AS TIMESTAMP) IS NULL") if kind == "VARCHAR" else column
+    if found := bad.limit(1).fetchall():
+        advice = "write them like 2026-01-31 or 2026-01-31 12:00:00"
+        raise UserError(f"TIMESTAMP={name}: {found[0][0]!r} is no date or time; {advice}")
 
 
 def constant_within(table: duckdb.DuckDBPyRelation, entity: str, names: list[str]) -> list[str]:
@@ -248,19 +189,3 @@ def constant_within(table: duckdb.DuckDBPyRelation, entity: str, names: list[str
     return [
         n for n, is_steady in zip(names, per_entity.aggregate(steady).fetchall()[0], strict=True) if is_steady
     ]
-
-
-def safe_names(columns: list[str]) -> dict[str, str]:
-    """Each column's name in snake case and ASCII, as Python, YAML, SQL, Feast and JSON all take it."""
-    names: dict[str, str] = {}
-    for column in columns:
-        name = slugify(re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", column), separator="_") or "column"
-        if not name[0].isalpha():
-            name = f"c_{name}"
-        if keyword.iskeyword(name) or name in RESERVED:
-            name += "_"
-        unique, n = name, 2
-        while unique in names.values():
-            unique, n = f"{name}_{n}", n + 1
-        names[column] = unique
-    return names

@@ -1,6 +1,8 @@
 """Tables as users have them: CSV or Parquet, a path or a URL."""
 
 import atexit
+import keyword
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -9,6 +11,9 @@ import duckdb
 
 from .params import UserError
 
+# Words that YAML reads as other than text, and names that the project uses itself.
+RESERVED = {"yes", "no", "on", "off", "y", "n", "true", "false", "null"}
+RESERVED |= {"probability", "prediction", "event_timestamp"}
 MISSING = ["", " ", "NA", "N/A", "n/a", "null", "NULL", "None", "nan", "NaN", "?"]
 
 
@@ -38,6 +43,29 @@ def read(source: str, root: Path) -> duckdb.DuckDBPyRelation:
 def quote(name: str) -> str:
     """A column's name as SQL takes it."""
     return '"' + name.replace('"', '""') + '"'
+
+
+def snake(name: str) -> str:
+    """A name in snake case and ASCII: TotalCharges is total_charges, Größe is grosse."""
+    from slugify import slugify
+
+    return slugify(re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", name), separator="_")
+
+
+def safe_names(columns: list[str]) -> dict[str, str]:
+    """Each column's name in snake case and ASCII, as Python, YAML, SQL, Feast and JSON all take it."""
+    names: dict[str, str] = {}
+    for column in columns:
+        name = snake(column) or "column"
+        if not name[0].isalpha():
+            name = f"c_{name}"
+        if keyword.iskeyword(name) or name in RESERVED:
+            name += "_"
+        unique, n = name, 2
+        while unique in names.values():
+            unique, n = f"{name}_{n}", n + 1
+        names[column] = unique
+    return names
 
 
 def _csv(path: Path) -> duckdb.DuckDBPyRelation:
