@@ -79,10 +79,11 @@ def test_flights_with_entity_timestamp_and_columns_of_the_entity(
 def test_what_real_tables_have(run: Run, fresh: Path, tmp_path: Path) -> None:
     n = 400
     rng = np.random.default_rng(0)
+    height = rng.normal(175, 10, n).round(1)
     pd.DataFrame(
         {
             "Kunden-Nr.": [f"K{i:05d}" for i in range(n)],
-            "Größe (cm)": rng.normal(175, 10, n).round(1),
+            "Größe (cm)": height,
             "class": rng.choice(["a", "b"], n),
             "Class": rng.choice([True, False], n),
             "TotalCharges": [" " if i % 50 == 0 else i * 1.5 for i in range(n)],
@@ -93,7 +94,7 @@ def test_what_real_tables_have(run: Run, fresh: Path, tmp_path: Path) -> None:
             "seit": pd.date_range("2020-01-01", periods=n).strftime("%Y-%m-%d"),
             "2nd": rng.integers(0, 5, n),
             "no": rng.choice(["?", "x", "y"], n),
-            "Gekündigt": rng.choice(["ja", "nein"], n, p=[0.3, 0.7]),
+            "Gekündigt": np.where(height + rng.normal(0, 5, n) > 180, "ja", "nein"),
         }
     ).to_csv(tmp_path / "kunden.csv", sep=";", index=False, encoding="latin-1")
     done = run(fresh, *ADOPT, str(tmp_path / "kunden.csv"), "--target", "Gekündigt")
