@@ -46,10 +46,15 @@ def baked(bake: Bake) -> Path:
 @pytest.fixture(scope="session")
 def environment(baked: Path) -> Path:
     """The folder of the one virtual environment, of all that a default project needs but the project itself."""
+    return environment_of(baked, "environment")
+
+
+def environment_of(project: Path, name: str) -> Path:
+    """The virtual environment of a project's dependencies, kept between runs of the tests under `name`."""
     assert UV, "run the tests by `make test`"
-    folder = ROOT / ".cache/environment"
+    folder = ROOT / ".cache" / name
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copy(baked / "pyproject.toml", folder)
+    shutil.copy(project / "pyproject.toml", folder)
     sync = [UV, "sync", "--no-install-project", "--python", PYTHON]
     subprocess.run(sync, cwd=folder, check=True, env=clean(UV_COMPILE_BYTECODE="1"))
     return folder / ".venv"

@@ -1,8 +1,33 @@
 """The commands that people type."""
 
+import shutil
+import subprocess
 from pathlib import Path
 
-from conftest import UV, Project, Run
+from conftest import ROOT, UV, Bake, Project, Run, clean, environment_of, within
+
+
+def test_make_demo_from_nothing_to_a_prediction(tmp_path: Path) -> None:
+    out = shutil.ignore_patterns(".git", ".venv", ".uv", ".cache", "demo", "__pycache__")
+    template = shutil.copytree(ROOT, tmp_path / "template", ignore=out)
+    done = subprocess.run(["make", "demo"], cwd=template, env=clean(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for line in ("AUC  ", "gate        passed: ", "report      file://", "prediction  is_fraud = "):
+        assert f"\n{line}" in done.stdout
+
+
+def test_torch_from_data_to_a_prediction(bake: Bake, project: Project) -> None:
+    copy = project(bake(framework="torch"))
+    variables = within(copy, environment_of(copy, "environment-torch"))
+    for command in (
+        ["dvc", "repro"],
+        ["mypy"],
+        ["pytest", "-q"],
+        ["python", "-m", "fraud_detection.summary"],
+    ):
+        done = subprocess.run(command, cwd=copy, env=variables, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert "(torch, " in done.stdout and "\nprediction  is_fraud = " in done.stdout
 
 
 def test_make_train_ends_with_what_came_of_it(run: Run, project: Project, trained: Path) -> None:
