@@ -82,22 +82,21 @@ def _points(at: np.ndarray, **axes: np.ndarray) -> list[dict[str, float]]:
     return [{name: round(float(values[i]), 6) for name, values in axes.items()} for i in at]
 
 
-def against_champion(
-    champion: Path,
-    candidate: str,
-    rows: "pd.DataFrame",
-    target: np.ndarray,
-    probability: np.ndarray,
-    params: Params,
+def score_champion(
+    folder: Path, candidate: str, rows: "pd.DataFrame"
 ) -> tuple[dict[str, Any], np.ndarray | None]:
-    """Compare with the champion on the same rows; its figures, and its probabilities where it could be scored."""
-    if not (champion / "model.json").exists():
-        if champion.with_suffix(".dvc").exists():
+    """The champion's version and its P(positive), (n,); or why there is nothing to compare with, and None.
+
+    Raises:
+        UserError: DVC pins a champion that is not here.
+    """
+    if not (folder / "model.json").exists():
+        if folder.with_suffix(".dvc").exists():
             raise UserError(
-                "models/champion.dvc pins a champion that is not here: run `dvc pull models/champion.dvc`"
+                "models/champion.dvc pins a model that is not here: run `dvc pull models/champion.dvc`"
             )
         return {"verdict": "none yet"}, None
-    card = json.loads((champion / "model.json").read_text())
+    card = json.loads((folder / "model.json").read_text())
     facts: dict[str, Any] = {"version": card["version"]}
     if card["version"] == candidate:
         return facts | {"verdict": "the candidate is the champion"}, None
@@ -105,14 +104,7 @@ def against_champion(
         return facts | {
             "verdict": f"not comparable: the data no longer have its input {', '.join(gone)}"
         }, None
-    _, other = score(champion, rows)
-    evaluate = params.evaluate
-    sampled = bootstrap_auc(target, [probability, other], evaluate.bootstrap)
-    low, high = interval(sampled[0] - sampled[1], evaluate.confidence)
-    verdict = "worse" if high < 0 else "better" if low > 0 else "no significant difference"
-    theirs = auc(target, other)
-    difference = {"auc": theirs, "difference": auc(target, probability) - theirs, "low": low, "high": high}
-    return facts | difference | {"verdict": verdict}, other
+    return facts, score(folder, rows)[1]
 
 
 def evaluate(params: Params, min_auc: float) -> tuple[bool, str]:
@@ -136,12 +128,16 @@ def evaluate(params: Params, min_auc: float) -> tuple[bool, str]:
             f"the holdout's {len(rows):,} rows are all of one class: raise split.holdout in params.yaml"
         )
     model, probability = score(candidate, rows)
-    found = measure(target, probability, params)
-    sampled = bootstrap_auc(target, [probability], params.evaluate.bootstrap)[0]
-    found["auc_low"], found["auc_high"] = interval(sampled, params.evaluate.confidence)
-    champion, other = against_champion(
-        ROOT / "models/champion", model["version"], rows, target, probability, params
-    )
+    champion, other = score_champion(ROOT / "models/champion", model["version"], rows)
+    found, confidence = measure(target, probability, params), params.evaluate.confidence
+    scores = [probability] if other is None else [probability, other]
+    sampled = bootstrap_auc(target, scores, params.evaluate.bootstrap)
+    found["auc_low"], found["auc_high"] = interval(sampled[0], confidence)
+    if other is not None:
+        low, high = interval(sampled[0] - sampled[1], confidence)
+        verdict = "worse" if high < 0 else "better" if low > 0 else "no significant difference"
+        champion |= {"auc": auc(target, other), "low": low, "high": high, "verdict": verdict}
+        champion["difference"] = found["auc"] - champion["auc"]
 
     passed, reason = True, f"AUC {found['auc']:.4f} reaches the bar {min_auc:g}"
     if found["auc"] < min_auc:
