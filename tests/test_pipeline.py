@@ -264,3 +264,28 @@ def test_the_projects_own_tests_and_lint_pass(run: Run, copy: Path, fresh: Path)
     for one in (fresh, copy):
         assert " passed" in run(one, "pytest", "-q").stdout
     run(fresh, "mypy")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda p: p["train"].update(max_iterr=5), "params.yaml: train: "),
+        (lambda p: p["train"].update(learning_rate=-1), "params.yaml: train: "),
+        (lambda p: p["schema"].update(entity=None), "params.yaml: schema: "),
+        (lambda p: p["evaluate"].update(segments=["colour"]), "evaluate.segments: not a feature: colour"),
+    ],
+    ids=["unknown argument", "bad argument", "views without entity", "unknown segment"],
+)
+def test_a_mistake_in_params_is_one_line(
+    run: Run, copy: Path, change: Callable[[Any], None], says: str
+) -> None:
+    edit(copy, change)
+    done = run(copy, "python", "-m", "fraud_detection.pipeline.train", code=1)
+    assert says in done.stderr and "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_mistake_in_a_features_sql_is_named(run: Run, copy: Path) -> None:
+    (copy / "feature_repo/transaction_features.sql").write_text("SELECT user_id, timestamp FROM events")
+    done = run(copy, "python", "-m", "fraud_detection.pipeline.featurize", code=1)
+    assert done.stderr.startswith("featurize: transaction_features.sql: ") and "avg_7d_spend" in done.stderr

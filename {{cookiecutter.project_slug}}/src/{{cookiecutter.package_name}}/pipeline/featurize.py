@@ -115,12 +115,15 @@ def split(rows: "pd.DataFrame", schema: Schema, share: float) -> "tuple[pd.DataF
 def featurize(params: Params, raw: Path) -> str:
     """Write data/features: `<view>.parquet` for Feast, `train.parquet`, `holdout.parquet`; says what was made."""
     schema, repo = params.schema_, ROOT / "feature_repo"
+    if not (raw / "events.parquet").exists():
+        raise UserError("data/raw/events.parquet is missing: run `dvc repro ingest`")
     db = connect(raw)
+    views = {view: view_rows(db, schema, view, repo) for view in schema.views}
+    rows = labelled_events(db, schema)
     shutil.rmtree(FEATURES, ignore_errors=True)
     FEATURES.mkdir(parents=True)
-    for view in schema.views:
-        view_rows(db, schema, view, repo).write_parquet(str(FEATURES / f"{view}.parquet"))
-    rows = labelled_events(db, schema)
+    for view, known in views.items():
+        known.write_parquet(str(FEATURES / f"{view}.parquet"))
     unlabelled = db.sql("SELECT count(*) FROM events").fetchall()[0][0] - len(rows)
     if schema.views:
         print(f"featurize: joining {len(rows):,} events with {', '.join(schema.views)} ...", flush=True)

@@ -102,7 +102,10 @@ def train(params: Params) -> str:
         f"train: fitting {FRAMEWORK} on {len(rows):,} rows x {len(schema.features)} features ...", flush=True
     )
     features, target = frame(rows, schema), rows[schema.target.name].to_numpy()
-    estimator = fit(features, target, schema, params.train)
+    try:
+        estimator = fit(features, target, schema, params.train)
+    except (TypeError, ValueError) as error:  # what estimators raise for arguments they don't take
+        raise UserError(f"params.yaml: train: {' '.join(str(error).split())}") from error
     onnx_model = to_onnx(estimator, schema)
 
     content = onnx_model.SerializeToString()
