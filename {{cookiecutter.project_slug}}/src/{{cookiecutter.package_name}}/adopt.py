@@ -65,6 +65,8 @@ def keep(source: str) -> str:
     try:
         Repo(str(ROOT)).add(str(path))
     except DvcException as error:
+        if path != Path(source).resolve():
+            path.unlink()
         raise UserError(f"{path.relative_to(ROOT)}: DVC can't take it: {error}") from None
     return str(path.relative_to(ROOT))
 
@@ -82,49 +84,36 @@ def rewrite(source: str, schema: dict[str, Any], segments: list[str]) -> None:
         type(None), lambda representer, _: representer.represent_scalar("tag:yaml.org,2002:null", "null")
     )
 
-    def node(value: Any, depth: int = 0) -> Any:
+    def node(value: Any, key: str) -> Any:
+        """As YAML: a column on a line, and in quotes what the table's own words could be taken for otherwise."""
         if isinstance(value, dict):
-            made = CommentedMap({key: node(item, depth + 1) for key, item in value.items()})
-            if not any(isinstance(item, dict) for item in value.values()) and depth:
+            made = CommentedMap({name: node(item, name) for name, item in value.items()})
+            if not any(isinstance(item, dict) for item in value.values()):
                 made.fa.set_flow_style()
             return made
-        return (
-            DoubleQuotedScalarString(value) if isinstance(value, str) and not value.isidentifier() else value
-        )
-
-    def quoted(columns: dict[str, Any]) -> dict[str, Any]:
-        """`source` and `positive` always in quotes: YAML would read some of them as other than text."""
-        return {
-            key: DoubleQuotedScalarString(item)
-            if key in ("source", "positive")
-            else quoted(item)
-            if isinstance(item, dict)
-            else item
-            for key, item in columns.items()
-        }
+        if isinstance(value, list):
+            return yaml.load(f"[{', '.join(value)}]")
+        plain = not isinstance(value, str) or key in ("type", "name", "entity", "timestamp")
+        return value if plain else DoubleQuotedScalarString(value)
 
     params = yaml.load(ROOT / "params.yaml")
     if params["data"].pop("simulator", None):
         params.yaml_set_comment_before_after_key("schema", before="\n")
-    params["data"]["source"] = DoubleQuotedScalarString(source)
-    for name, value in quoted(schema).items():
+    before = params["data"]["source"]
+    params["data"]["source"] = node(source, "source")
+    for name, value in schema.items():
         if value or value is None:
-            params["schema"][name] = node(value, 0 if name in ("views", "request") else 1)
+            params["schema"][name] = node(value, name)
         else:
             params["schema"].pop(name, None)
-    params["evaluate"]["segments"] = segments
+    params["evaluate"]["segments"] = node(segments, "segments")
     params["gates"]["min_auc"] = 0.5
-    params["gates"].yaml_add_eol_comment(
-        "raise it to what the task needs, once you know what is reached", "min_auc"
-    )
+    params["gates"].yaml_add_eol_comment("raise it to what the task needs", "min_auc")
     Params.model_validate(params)
 
     graph = yaml.load(ROOT / "dvc.yaml")
-    ingest = graph["stages"]["ingest"]
-    gone = {f"src/{PACKAGE.name}/simulator.py", str(yaml.load(ROOT / "params.yaml")["data"]["source"])}
-    ingest["deps"][:] = [dep for dep in ingest["deps"] if dep not in gone] + (
-        [] if "://" in source else [source]
-    )
+    needs, gone = graph["stages"]["ingest"]["deps"], (f"src/{PACKAGE.name}/simulator.py", before)
+    needs[:] = [path for path in needs if path not in gone] + ([] if "://" in source else [source])
     for name, content in (("params.yaml", params), ("dvc.yaml", graph)):
         text = io.StringIO()
         yaml.dump(content, text)
