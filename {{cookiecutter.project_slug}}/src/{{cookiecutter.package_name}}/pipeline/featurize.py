@@ -1,8 +1,11 @@
 """data/raw to data/features: the views' SQL, Feast's point-in-time join, the split into train and holdout."""
 
+import contextlib
+import io
 import shutil
 import sys
 import warnings
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +15,7 @@ from ..params import ROOT, Column, Params, Schema, UserError, load, stage
 
 if TYPE_CHECKING:
     import pandas as pd
+    from feast import FeatureStore
 
 FEATURES = ROOT / "data/features"
 PANDAS_TYPES = {"integer": "Int64", "boolean": "boolean"}  # which keep missing values apart from numbers
@@ -72,8 +76,8 @@ def _typed(schema: Schema, columns: dict[str, Column]) -> str:
     return ", ".join([*entity, f"{time} AS event_timestamp", *casts])
 
 
-def join(events: "pd.DataFrame", schema: Schema, repo: Path) -> "pd.DataFrame":
-    """Feast's point-in-time join: each event gets, of every view, the row last known at its time."""
+def feature_store(repo: Path) -> "FeatureStore":
+    """Feast's store, with the definitions of `repo` applied."""
     sys.path.insert(0, str(repo))
     from definitions import entity, views
     from feast import FeatureStore
@@ -81,6 +85,17 @@ def join(events: "pd.DataFrame", schema: Schema, repo: Path) -> "pd.DataFrame":
     warnings.filterwarnings("ignore", category=DeprecationWarning, module="ibis")
     store = FeatureStore(repo_path=str(repo))
     store.apply([entity, *views])
+    return store
+
+
+def materialize(store: "FeatureStore") -> None:
+    """The newest row of every entity to the online store, where the service looks features up."""
+    with contextlib.redirect_stdout(io.StringIO()):  # a page of Feast's own
+        store.materialize(datetime(1970, 1, 1, tzinfo=UTC), datetime.now(UTC))
+
+
+def join(events: "pd.DataFrame", schema: Schema, store: "FeatureStore") -> "pd.DataFrame":
+    """Feast's point-in-time join: each event gets, of every view, the row last known at its time."""
     events = events.assign(event_timestamp=events.event_timestamp.dt.tz_localize("UTC"))
     names = [f"{view}:{column}" for view, columns in schema.views.items() for column in columns]
     joined = store.get_historical_features(entity_df=events, features=names).to_df()
@@ -127,7 +142,9 @@ def featurize(params: Params, raw: Path) -> str:
     unlabelled = db.sql("SELECT count(*) FROM events").fetchall()[0][0] - len(rows)
     if schema.views:
         print(f"featurize: joining {len(rows):,} events with {', '.join(schema.views)} ...", flush=True)
-        rows = join(rows, schema, repo)
+        store = feature_store(repo)
+        rows = join(rows, schema, store)
+        materialize(store)
     names = [*schema.key, schema.entity, "event_timestamp", *schema.features, schema.target.name]
     columns = [name for name in dict.fromkeys(names) if name and name != schema.timestamp]
     rows = rows[columns].sort_values(["event_timestamp", *columns], ignore_index=True)
@@ -145,4 +162,8 @@ def featurize(params: Params, raw: Path) -> str:
 
 if __name__ == "__main__":
     with stage("featurize"):
+        if sys.argv[1:] == ["--materialize"]:  # the views are there already, pulled from DVC's cache say
+            if load().schema_.views:
+                materialize(feature_store(ROOT / "feature_repo"))
+            sys.exit()
         print(f"featurize: {featurize(load(), ROOT / 'data/raw')} -> data/features")
