@@ -3,9 +3,9 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from statistics import quantiles
 from typing import Annotated, Any
 
+import numpy as np
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
@@ -64,7 +64,7 @@ def create(service: Service) -> Fast:
         docs_url=None,
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,
-        responses={status: {"model": Detail} for status in (408, 413, 422)},
+        responses={status: {"model": Detail} for status in (400, 408, 413, 422)},
     )
     patch_fastapi(app, redirect_from_root_to_docs=False)
     key = [Depends(APIKeyHeader(name="X-API-Key", auto_error=False))] if service.settings.api_keys else []
@@ -128,15 +128,16 @@ def describe(service: Service) -> dict[str, Any]:
     """Champion, challenger, routing, latency and log, as JSON takes it."""
     settings, log = service.settings, service.log
     active = service.challenger is not None
-    latencies = [1000 * seconds for seconds in service.latencies]
-    centiles = quantiles(latencies, n=100, method="inclusive") if len(latencies) > 1 else []
+    centiles = np.percentile(service.latencies or [np.nan], (50, 95, 99)) * 1000
     return {
         "champion": service.champion.card,
         "challenger": service.challenger.card if service.challenger else None,
         "challenger_error": service.challenger_error,
         "challenger_mode": settings.challenger_mode if active else "off",
         "challenger_share": settings.challenger_share if active and settings.challenger_mode == "ab" else 0,
-        "latency_ms": {f"p{p}": round(centiles[p - 1], 3) for p in (50, 95, 99) if centiles},
+        "latency_ms": {
+            f"p{p}": round(ms, 3) for p, ms in zip((50, 95, 99), centiles.tolist(), strict=True) if ms == ms
+        },
         "log": {"target": settings.prediction_log or None, "error": log.error},
         "api_keys": bool(settings.api_keys),
     }

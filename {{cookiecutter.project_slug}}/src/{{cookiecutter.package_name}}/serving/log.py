@@ -34,6 +34,7 @@ class PredictionLog:
         }
         self.process: asyncio.subprocess.Process | None = None
         self.error: str | None = None
+        self.stopping = False
         self.tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
@@ -53,7 +54,7 @@ class PredictionLog:
 
     async def watch(self, process: asyncio.subprocess.Process) -> None:
         """Count what the process reports; when it dies without having been told to, start another."""
-        assert process.stdout and process.stdin
+        assert process.stdout
         async for line in process.stdout:
             said = json.loads(line)
             for outcome in ("written", "dropped"):
@@ -64,15 +65,15 @@ class PredictionLog:
                 print(f"serve: prediction log: {self.error}", file=sys.stderr, flush=True)
             elif "written" in said:
                 self.error = None
-        if not process.stdin.is_closing():
+        if not self.stopping:
             self.error = "the log's process died; another was started"
             LOG_ERRORS.inc()
-            process.stdin.close()
             await asyncio.sleep(1)
             await self.start()
 
     async def stop(self) -> None:
         """Let the process write what it has, and wait for that."""
+        self.stopping = True
         if self.process and self.process.stdin:
             self.process.stdin.close()
             await self.process.wait()

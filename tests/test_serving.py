@@ -1,0 +1,453 @@
+"""The service as a process of its own, asked over HTTP: answers, refusals, variants, log, page."""
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import httpx
+import pandas as pd
+import pytest
+from conftest import Project, Run, within
+from playwright.sync_api import expect, sync_playwright
+
+KEY = {"user_id": "u000001", "amount": 12.5, "merchant_category": "fuel", "channel": "online"}
+
+
+@dataclass
+class Server:
+    """A running service."""
+
+    process: "subprocess.Popen[str]"
+    url: str
+    log: Path
+    client: httpx.Client
+
+    def metric(self, name: str) -> float:
+        """A metric's value, summed over its labels."""
+        found = re.findall(rf"^{name}(?:{{.*}})? (\S+)$", self.client.get("/metrics").text, re.MULTILINE)
+        return sum(map(float, found))
+
+    def stop(self) -> str:
+        """End it as an orchestrator does; what it said on stderr."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.communicate(timeout=30)[1]
+
+    def logged(self, table: str = "predictions") -> pd.DataFrame:
+        return duckdb.sql(f"FROM '{self.log}/{table}/date=*/*.parquet'").df()
+
+
+Serve = Callable[..., "contextlib.AbstractContextManager[Server]"]
+
+
+@pytest.fixture
+def serve(environment: Path, tmp_path: Path) -> Serve:
+    """`with serve(project, CHALLENGER_MODE="ab") as server`: started, ready, and ended."""
+
+    @contextlib.contextmanager
+    def serve(project: Path, **variables: str) -> Iterator[Server]:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        log = tmp_path / f"log{port}"
+        chosen = {"PORT": str(port), "PREDICTION_LOG": str(log), "PREDICTION_LOG_SECONDS": "0.5"} | variables
+        command = ["python", "-m", "fraud_detection.serving"]
+        env = within(project, environment) | chosen
+        process = subprocess.Popen(command, cwd=project, env=env, stderr=subprocess.PIPE, text=True)
+        url = f"http://127.0.0.1:{port}"
+        try:
+            with httpx.Client(base_url=url, timeout=30) as client:
+                server = Server(process, url, log, client)
+                wait_for(lambda: process.poll() is not None or answers(client))
+                assert process.poll() is None, process.communicate()[1]
+                yield server
+        finally:
+            process.kill()
+            process.wait()
+
+    return serve
+
+
+def answers(client: httpx.Client) -> bool:
+    try:
+        return client.get("/health/ready").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 20) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it did not come to pass"
+        time.sleep(0.05)
+
+
+def challenge(project: Path, **changes: Any) -> Path:
+    """Make the champion its own challenger, under another version, with changes to model.json."""
+    challenger = shutil.copytree(project / "models/champion", project / "models/challenger")
+    card = json.loads((challenger / "model.json").read_text())
+    (challenger / "model.json").write_text(json.dumps(card | {"version": "c" * 12} | changes))
+    return project
+
+
+def example(project: Path) -> dict[str, Any]:
+    card = json.loads((project / "models/champion/model.json").read_text())
+    return dict(card["example"])
+
+
+def test_one_row_is_answered_logged_and_told_the_outcome(serve: Serve, trained: Path) -> None:
+    with serve(trained) as server:
+        row = example(trained) | {"user_id": "u000007"}
+        answer = server.client.post("/predict", json=row).raise_for_status().json()
+        model = server.client.get("/model").json()["champion"]
+        assert answer["model_version"] == model["version"] and answer["variant"] == "champion"
+        assert answer["prediction"] == int(answer["probability"] >= model["threshold"])
+        outcome = {"prediction_id": answer["prediction_id"], "label": 1}
+        assert server.client.post("/feedback", json=outcome).status_code == 202
+        assert server.client.get("/health/live").json() == {"status": "live"}
+        said = server.stop()
+        assert "Traceback" not in said
+        (logged,) = server.logged().to_dict("records")
+        assert {name: logged[name] for name in row} == row
+        assert logged["probability"] == answer["probability"] and logged["variant"] == "champion"
+        (told,) = server.logged("feedback").to_dict("records")
+        assert told["prediction_id"] == answer["prediction_id"] and told["label"] == 1
+        read = pd.read_parquet(server.log / "predictions")  # dated folders are a partition to pandas
+        assert str(read.date[0]) == f"{logged['predicted_at']:%Y-%m-%d}"
+
+
+def test_the_graph_answers_as_in_training(serve: Serve, trained: Path) -> None:
+    reference = pd.read_parquet(trained / "models/champion/reference.parquet").head(500)
+    rows = json.loads(reference.drop(columns=["is_fraud", "probability"]).to_json(orient="records"))
+    with serve(trained) as server:
+        batch = server.client.post("/predict/batch", json=rows).raise_for_status().json()
+        assert [a["probability"] for a in batch] == pytest.approx(reference.probability.tolist(), abs=1e-6)
+        single = [server.client.post("/predict", json=row).json()["probability"] for row in rows[:20]]
+        assert single == [answer["probability"] for answer in batch[:20]]
+
+
+def test_online_features_are_the_offline_ones_of_the_moment(serve: Serve, run: Run, trained: Path) -> None:
+    """By key or with every feature given, the answer is the same; Feast's point-in-time join gives those."""
+    script = """
+import json, pandas as pd
+from feast import FeatureStore
+from fraud_detection.params import load
+schema = load().schema_
+users = [f"u{i:06d}" for i in range(60)] + ["nobody"]
+events = pd.DataFrame({"user_id": users, "event_timestamp": pd.Timestamp.now("UTC")})
+names = [f"{view}:{column}" for view, columns in schema.views.items() for column in columns]
+rows = FeatureStore("feature_repo").get_historical_features(entity_df=events, features=names).to_df()
+print(rows.drop(columns="event_timestamp").to_json(orient="records"))
+"""
+    offline = json.loads(run(trained, "python", "-c", script).stdout.splitlines()[-1])
+    whole = ("age", "account_age_days", "max_1h_velocity")
+    with serve(trained) as server:
+        for row in offline:
+            row |= {name: int(row[name]) for name in whole if row[name] is not None}
+            by_key = server.client.post("/predict", json=KEY | {"user_id": row["user_id"]}).json()
+            given = server.client.post("/predict", json=KEY | row).json()
+            assert by_key["probability"] == given["probability"]
+        assert server.metric("missing_online_features_total") == 1  # nobody's
+        server.stop()
+        logged = server.logged().sort_values("predicted_at", ignore_index=True)
+        read, sent = logged[::2], logged[1::2]
+        columns = [*offline[0], *KEY]
+        pd.testing.assert_frame_equal(
+            read[columns].reset_index(drop=True), sent[columns].reset_index(drop=True), rtol=1e-12
+        )
+        assert read.country.notna().sum() == 60
+
+
+def test_without_an_online_store_features_are_missing_not_errors(serve: Serve, trained: Path) -> None:
+    with serve(trained, ONLINE_STORE="/nowhere/online_store.db") as server:
+        assert server.client.post("/predict", json=KEY).status_code == 200
+        assert server.metric("missing_online_features_total") == 1
+
+
+BAD: dict[str, tuple[Any, str]] = {
+    "unknown field": ({"colour": "red"}, "colour"),
+    "below the bound": ({"age": 3}, "age"),
+    "of another type": ({"amount": "much"}, "amount"),
+    "null where there can be none": ({"channel": None}, "channel"),
+    "too large for float32": ({"amount": 1e300}, "amount"),
+    "too large an integer": ({"max_1h_velocity": 10**30}, "max_1h_velocity"),
+    "a list": ({"country": ["DE"]}, "country"),
+    "a long text": ({"country": "D" * 2000}, "country"),
+}
+RAW: dict[str, bytes] = {
+    "nothing": b"",
+    "no JSON": b"amount=3",
+    "half of it": b'{"amount": 3',
+    "NaN": b'{"amount": NaN, "channel": "online", "user_id": "u"}',
+    "Infinity": b'{"amount": -Infinity, "channel": "online", "user_id": "u"}',
+    "an overflow": b'{"amount": 1e999, "channel": "online", "user_id": "u"}',
+    "endless digits": b'{"amount": ' + b"9" * 5000 + b', "channel": "online", "user_id": "u"}',
+    "no UTF-8": '{"amount": 3, "channel": "caf\u00e9", "user_id": "u"}'.encode("latin-1"),
+    "UTF-16": '{"amount": 3, "channel": "online", "user_id": "u"}'.encode("utf-16"),
+    "half a character": b'{"amount": 3, "channel": "\\ud800", "user_id": "u"}',
+    "a list": b"[1, 2]",
+    "deep nesting": b'{"amount": ' + b"[" * 20000 + b"]" * 20000 + b"}",
+    "neither features nor key": b'{"amount": 3, "channel": "online"}',
+}
+
+
+def test_what_can_not_be_is_refused_with_the_reason(serve: Serve, trained: Path) -> None:
+    with serve(trained) as server:
+        row = example(trained)
+        for name, (change, field) in BAD.items():
+            answer = server.client.post("/predict", json=row | change)
+            assert answer.status_code == 422 and field in answer.json()["detail"][0]["loc"], name
+        for name, body in RAW.items():
+            for path in ("/predict", "/predict/batch", "/feedback"):
+                answer = server.client.post(path, content=body)
+                assert 400 <= answer.status_code < 500 and answer.json()["detail"], (name, path)
+        for field in set(row) - {"age", "account_age_days", "country", "avg_7d_spend", "max_1h_velocity"}:
+            answer = server.client.post("/predict", json={n: v for n, v in row.items() if n != field})
+            assert (answer.status_code == 422) == (field in ("amount", "channel")), field
+        unseen = server.client.post("/predict", json=row | {"country": "XX"})
+        assert unseen.status_code == 200 and server.metric("unseen_categories_total") == 1
+        assert server.client.post("/predict", content=b" " * 70_000).status_code == 413
+        many = server.client.post("/predict/batch", json=[row] * 10_001)
+        assert many.status_code == 413 and "10,000" in many.json()["detail"]
+        assert len(server.client.post("/predict/batch", json=[row] * 10_000).json()) == 10_000
+        second = server.client.post("/predict/batch", json=[row, row | {"age": 3}]).json()["detail"]
+        assert second[0]["loc"] == ["body", 1, "age"]
+        assert server.client.get("/predict").status_code == 405
+        assert "Traceback" not in server.stop()
+
+
+def test_a_body_that_never_ends_is_given_up(serve: Serve, trained: Path) -> None:
+    with serve(trained) as server:
+        host, port = server.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port))) as line:
+            line.sendall(b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{")
+            line.settimeout(20)
+            assert line.recv(1000).startswith(b"HTTP/1.1 408")
+        with socket.create_connection((host, int(port))) as line:
+            line.sendall(b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{")
+        assert server.client.post("/predict", json=KEY).status_code == 200
+        assert "Traceback" not in server.stop()
+
+
+def test_a_key_is_asked_for_where_there_are_any(serve: Serve, trained: Path) -> None:
+    with serve(trained, API_KEYS="first, second") as server:
+        assert server.client.post("/predict", json=KEY).status_code == 401
+        assert server.client.post("/feedback", headers={"X-API-Key": "third"}, json={}).status_code == 401
+        for key in ("first", "second"):
+            assert server.client.post("/predict", headers={"X-API-Key": key}, json=KEY).status_code == 200
+        assert server.client.get("/health/ready").status_code == 200
+
+
+def test_a_b_assignment_is_sticky_and_of_the_share(serve: Serve, project: Project, trained: Path) -> None:
+    copy = challenge(project(trained))
+    rows = [KEY | {"user_id": f"customer {i}"} for i in range(10_000)]
+    seen = []
+    for _ in range(2):  # a restart changes nothing
+        with serve(copy, CHALLENGER_MODE="ab", CHALLENGER_SHARE="0.1") as server:
+            batch = server.client.post("/predict/batch", json=rows).json()
+            single = [server.client.post("/predict", json=row).json() for row in rows[:50]]
+            seen.append([answer["variant"] for answer in batch])
+            assert [answer["variant"] for answer in single] == seen[-1][:50]
+            assert {(a["variant"], a["model_version"]) for a in batch} >= {("challenger", "c" * 12)}
+            server.stop()
+            logged = server.logged().drop_duplicates("user_id").set_index("user_id").variant
+            assert logged[[row["user_id"] for row in rows]].tolist() == seen[-1]
+    assert seen[0] == seen[1]
+    assert seen[0].count("challenger") / len(rows) == pytest.approx(0.1, abs=0.012)  # 4 standard errors
+
+
+def test_in_shadow_both_are_logged_and_the_champion_answers(
+    serve: Serve, project: Project, trained: Path
+) -> None:
+    with serve(challenge(project(trained)), CHALLENGER_MODE="shadow") as server:
+        ids = {server.client.post("/predict", json=KEY).json()["prediction_id"] for _ in range(20)}
+        assert server.client.get("/model").json()["challenger_mode"] == "shadow"
+        server.stop()
+        pairs = server.logged().groupby("prediction_id").variant.agg(set)
+        assert set(pairs.index) == ids and all(pair == {"champion", "challenger"} for pair in pairs)
+
+
+@pytest.mark.parametrize("broken", ["model.onnx", "model.json"])
+def test_a_broken_challenger_never_takes_the_champion_down(
+    serve: Serve, project: Project, trained: Path, broken: str
+) -> None:
+    copy = challenge(project(trained))
+    (copy / "models/challenger" / broken).write_bytes(b"no such thing")
+    with serve(copy, CHALLENGER_MODE="ab", CHALLENGER_SHARE="1") as server:
+        assert server.client.post("/predict", json=KEY).json()["variant"] == "champion"
+        assert "challenger" in server.client.get("/model").json()["challenger_error"]
+        assert server.metric("challenger_errors_total") == 1
+        assert "the champion answers alone" in server.stop()
+
+
+def test_a_champion_that_does_not_load_is_one_clear_line(run: Run, project: Project, trained: Path) -> None:
+    copy = project(trained)
+    (copy / "models/champion/model.onnx").write_bytes(b"no such thing")
+    for variables in ({}, {"MODELS": "/nowhere"}, {"CHALLENGER_SHARE": "2"}, {"PORT": "many"}):
+        done = run(copy, "python", "-m", "fraud_detection.serving", code=1, **variables)
+        assert done.stderr.startswith("serve: ") and done.stderr.count("\n") == 1, done.stderr
+
+
+async def load(url: str, seconds: float, workers: int = 32) -> list[str]:
+    """Ask until the service goes away; the ids of what was answered."""
+    ids: list[str] = []
+    until = time.monotonic() + seconds
+
+    async def work(client: httpx.AsyncClient, number: int) -> None:
+        with contextlib.suppress(httpx.TransportError):
+            while time.monotonic() < until:
+                answer = await client.post("/predict", json=KEY | {"user_id": f"u{number:06d}"})
+                assert answer.status_code == 200, answer.text
+                ids.append(answer.json()["prediction_id"])
+
+    async with httpx.AsyncClient(base_url=url) as client:
+        await asyncio.gather(*(work(client, number) for number in range(workers)))
+    return ids
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
+def test_ended_under_load_it_loses_nothing_that_was_answered(
+    serve: Serve, trained: Path, end: signal.Signals
+) -> None:
+    """Not even by a `kill -9` of the service: its log's process has what was answered, and writes it."""
+    with serve(trained, PREDICTION_LOG_SECONDS="60") as server:
+
+        async def scene() -> list[str]:
+            asking = asyncio.create_task(load(server.url, 20))
+            await asyncio.sleep(2)
+            server.process.send_signal(end)
+            return await asking
+
+        ids = asyncio.run(scene())
+        assert len(ids) > 100
+        server.process.wait(timeout=30)
+        wait_for(lambda: list(server.log.glob("predictions/date=*/*.parquet")))
+        logged = set(server.logged().prediction_id)
+        assert set(ids) <= logged
+        if end is signal.SIGTERM:
+            assert len(logged) - len(ids) <= 32  # answered, while the client had gone
+
+
+def test_killed_with_its_log_it_loses_the_last_interval_at_most(serve: Serve, trained: Path) -> None:
+    with serve(trained, PREDICTION_LOG_SECONDS="1") as server:
+        early = [server.client.post("/predict", json=KEY).json()["prediction_id"] for _ in range(50)]
+        time.sleep(1.5)
+        server.client.post("/predict", json=KEY)
+        children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
+        for pid in [server.process.pid, *map(int, children)]:
+            os.kill(pid, signal.SIGKILL)
+        assert set(early) <= set(server.logged().prediction_id)
+
+
+def test_a_lost_target_costs_no_request_and_is_counted(serve: Serve, trained: Path, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.write_text("a file where the folder should be")
+    with serve(trained, PREDICTION_LOG=str(target), PREDICTION_LOG_SECONDS="0.3") as server:
+        for _ in range(20):
+            assert server.client.post("/predict", json=KEY).status_code == 200
+        wait_for(lambda: server.metric("prediction_log_errors_total") >= 2)
+        assert server.client.get("/model").json()["log"]["error"]
+        assert server.metric("prediction_log_rows_total") == 0
+        target.unlink()  # it is found again: what waited is written
+        wait_for(lambda: server.metric("prediction_log_rows_total") == 20)
+        assert server.client.get("/model").json()["log"]["error"] is None
+        assert len(pd.read_parquet(target / "predictions")) == 20
+
+
+def test_the_log_is_started_again_when_its_process_dies(serve: Serve, trained: Path) -> None:
+    with serve(trained) as server:
+        children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
+        os.kill(int(children.read_text().split()[0]), signal.SIGKILL)
+        wait_for(lambda: server.metric("prediction_log_errors_total") == 1)
+        wait_for(lambda: children.read_text().split())
+        answer = server.client.post("/predict", json=KEY).json()
+        server.stop()
+        assert answer["prediction_id"] in set(server.logged().prediction_id)
+
+
+def test_the_log_may_be_off(serve: Serve, trained: Path) -> None:
+    with serve(trained, PREDICTION_LOG="") as server:
+        answer = server.client.post("/predict", json=KEY).json()
+        told = server.client.post("/feedback", json={"prediction_id": answer["prediction_id"], "label": 0})
+        assert told.status_code == 503 and "PREDICTION_LOG" in told.json()["detail"]
+
+
+def test_the_document_is_what_the_service_does(serve: Serve, trained: Path) -> None:
+    with serve(trained) as server:
+        document = server.client.get("/openapi.json").json()
+        row = document["components"]["schemas"]["Row"]
+        assert row["additionalProperties"] is False and set(row["required"]) == {"amount", "channel"}
+        assert row["examples"] == [example(trained)]
+        age = row["properties"]["age"]["anyOf"][0]
+        assert (age["type"], age["minimum"], age["maximum"]) == ("integer", 18, 120)
+        assert "DE, FR" in row["properties"]["country"]["description"]
+        command = [sys.executable, "-m", "schemathesis.cli", "run", f"{server.url}/openapi.json"]
+        options = ["--max-examples", "60", "--seed", "7", "--no-color"]
+        checks = ["--checks", "not_a_server_error,status_code_conformance,response_schema_conformance"]
+        done = subprocess.run([*command, *options, *checks], capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "Traceback" not in server.stop()
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str | None:
+    """The system's Chromium, or None: Playwright's own, by `playwright install chromium`."""
+    return shutil.which("chromium")
+
+
+def test_the_page_in_a_browser(
+    serve: Serve, project: Project, trained: Path, chromium: str | None, tmp_path: Path
+) -> None:
+    copy = challenge(project(trained))
+    with (
+        serve(copy, CHALLENGER_MODE="ab", CHALLENGER_SHARE="0.25") as server,
+        sync_playwright() as playwright,
+    ):
+        browser = playwright.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox", "--disable-background-networking"]
+        )
+        page = browser.new_page()
+        wrong: list[str] = []
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("request", lambda r: None if r.url.startswith((server.url, "data:")) else wrong.append(r.url))
+        page.goto(server.url)
+        expect(page.locator("#served")).to_contain_text("25 % of user_ids meet the challenger")
+        version = server.client.get("/model").json()["champion"]["version"]
+        expect(page.locator("#served")).to_contain_text(version)
+        assert page.input_value("input[name=country]") == example(trained)["country"]
+        page.fill("input[name=user_id]", "u000001")
+        page.click("#predict")
+        expect(page.locator("#probability")).to_have_text(re.compile(r"probability 0\.\d{4}"))
+        row = example(trained) | {"user_id": "u000001"}
+        answer = server.client.post("/predict", json=row).json()
+        expect(page.locator("#probability")).to_have_text(f"probability {answer['probability']:.4f}")
+        expect(page.locator("#variant")).to_contain_text(answer["variant"])
+        expect(page.locator("#latency")).to_contain_text("p50")
+        page.click("#answer button >> nth=0")
+        expect(page.locator("#answer")).to_contain_text("Outcome recorded")
+        page.screenshot(path=tmp_path / "page.png", full_page=True)
+        for name in ("age", "account_age_days", "country", "avg_7d_spend", "max_1h_velocity"):
+            page.fill(f"input[name={name}]", "")  # read from the online store then
+        page.click("#predict")
+        expect(page.locator("#probability")).to_be_visible()
+        page.fill("input[name=age]", "3")
+        page.click("#predict")
+        expect(page.locator("#error")).to_contain_text("age: Input should be greater than or equal to 18")
+        page.goto(f"{server.url}/docs")
+        expect(page.locator("#operations-predict-predict_predict_post")).to_be_visible()
+        assert not wrong, wrong
+        browser.close()
+        server.stop()
+        assert len(server.logged("feedback")) == 1
