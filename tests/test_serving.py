@@ -20,7 +20,7 @@ import duckdb
 import httpx
 import pandas as pd
 import pytest
-from conftest import Project, Run, within
+from conftest import Project, Run, wait_for, within
 from playwright.sync_api import expect, sync_playwright
 
 KEY = {"user_id": "u000001", "amount": 12.5, "merchant_category": "fuel", "channel": "online"}
@@ -85,13 +85,6 @@ def answers(client: httpx.Client) -> bool:
         return client.get("/health/ready").status_code == 200
     except httpx.TransportError:
         return False
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 20) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "it did not come to pass"
-        time.sleep(0.05)
 
 
 def challenge(project: Path, **changes: Any) -> Path:

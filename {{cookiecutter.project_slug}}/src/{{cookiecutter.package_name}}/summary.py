@@ -34,7 +34,7 @@ def summary() -> str:
             f"a row       {json.dumps(model['example'], ensure_ascii=False)}",
             f"prediction  {model['schema']['target']['name']} = {int(answer)}, probability {probability:.4f}",
             "",
-            "Next: `git add --all && git commit`, `.venv/bin/dvc push`; `make` lists the rest.",
+            "Next: `make serve`; `git add --all && git commit`, `.venv/bin/dvc push`; `make` lists the rest.",
         ]
     )
 

@@ -1,0 +1,144 @@
+"""The image, built and run as on a server: read-only, without capabilities, by a user who is not root."""
+
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import httpx
+import pytest
+from conftest import UV, Run, clean, wait_for
+
+IMAGE = "ghcr.io/your-org/fraud-detection:dev"
+KEY = {"user_id": "u000001", "amount": 12.5, "merchant_category": "fuel", "channel": "online"}
+HARDENED = ["--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges:true"]
+
+
+def docker(*arguments: str | Path, code: int = 0) -> str:
+    done = subprocess.run(["docker", *arguments], capture_output=True, text=True)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout.strip()
+
+
+def compose() -> str:
+    """What is here of Compose: the plugin, or the program of the same commands."""
+    plugin = subprocess.run(["docker", "compose", "version"], capture_output=True).returncode == 0
+    return "docker compose" if plugin else "docker-compose"
+
+
+@pytest.fixture(scope="session")
+def image(trained: Path, run: Run) -> str:
+    run(trained, "make", f"UV={UV}", "image")
+    return IMAGE
+
+
+@pytest.fixture
+def container(image: str) -> Iterator[str]:
+    """One that runs hardened, on a port of its own; its name."""
+    name = f"ml-template-test-{time.monotonic_ns()}"
+    docker("run", "--detach", "--name", name, "--publish", "127.0.0.1::8000", *HARDENED, image)
+    try:
+        yield name
+    finally:
+        subprocess.run(["docker", "rm", "--force", "--volumes", name], capture_output=True)
+
+
+def url(container: str) -> str:
+    return "http://" + docker("port", container, "8000/tcp").splitlines()[0]
+
+
+def inspect(thing: str, part: str) -> Any:
+    return json.loads(docker("inspect", "--format", f"{{{{json {part}}}}}", thing))
+
+
+def test_the_image_holds_what_serves_and_says_what_it_is(image: str, trained: Path) -> None:
+    card = json.loads((trained / "models/champion/model.json").read_text())
+    labels = inspect(image, ".Config.Labels")
+    head = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=trained, capture_output=True, text=True, env=clean()
+    )
+    assert labels["org.opencontainers.image.version"] == card["version"]
+    assert labels["org.opencontainers.image.revision"] == head.stdout.strip()
+    assert labels["ml.data-hash"] == card["data_hash"]
+    held = docker(
+        "run", "--rm", image, "sh", "-c", "ls /venv/lib/python*/site-packages; find /app -type f; id -u"
+    )
+    for library in ("sklearn", "pandas", "feast", "mlflow", "duckdb", "pyarrow", "pip"):
+        assert f"\n{library}\n" not in held
+    assert "/app/models/champion/model.onnx" in held and held.endswith("\n10001")
+    base = docker("image", "inspect", "--format", "{{.Size}}", "python:3.11-slim")
+    assert int(inspect(image, ".Size")) - int(base) < 200e6  # what the project adds
+
+
+def test_hardened_it_becomes_healthy_answers_and_leaves_its_log(container: str, tmp_path: Path) -> None:
+    wait_for(lambda: inspect(container, ".State.Health.Status") == "healthy")
+    answer = httpx.post(f"{url(container)}/predict", json=KEY).raise_for_status().json()
+    began = time.monotonic()
+    docker("stop", "--time", "20", container)
+    assert time.monotonic() - began < 15  # it took the signal, it was not killed
+    assert inspect(container, ".State.ExitCode") in (0, 143)
+    said = subprocess.run(["docker", "logs", container], capture_output=True, text=True)
+    assert "shutdown complete" in said.stderr and "elemetry" not in said.stderr
+    docker("cp", f"{container}:/log/predictions", tmp_path / "predictions")
+    logged = duckdb.sql(f"FROM '{tmp_path}/predictions/date=*/*.parquet'").df()
+    assert logged.prediction_id.tolist() == [answer["prediction_id"]]
+
+
+def test_a_full_disk_costs_no_request(image: str) -> None:
+    name = "ml-template-test-full"
+    small = ["--tmpfs", "/small:size=8k,mode=1777", "--env", "PREDICTION_LOG=/small"]
+    variables = ["--env", "PREDICTION_LOG_SECONDS=0.3", "--publish", "127.0.0.1::8000"]
+    docker("run", "--detach", "--rm", "--name", name, *HARDENED, *small, *variables, image)
+    try:
+        with httpx.Client(base_url=url(name)) as client:
+            wait_for(lambda: responds(client))
+            for i in range(200):
+                assert client.post("/predict", json=KEY | {"user_id": f"u{i:06d}"}).status_code == 200
+            wait_for(lambda: "No space left" in (client.get("/model").json()["log"]["error"] or ""))
+            assert client.post("/predict", json=KEY).status_code == 200
+    finally:
+        docker("rm", "--force", name)
+
+
+def responds(client: httpx.Client) -> bool:
+    try:
+        return client.get("/health/ready").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def test_make_up_runs_an_environment_by_its_release(image: str, trained: Path, run: Run) -> None:
+    settings = {"PORT": "18080", "API_KEYS": "secret"}
+    up = ["make", f"UV={UV}", f"COMPOSE={compose()}", "up", "ENV=staging"]
+    try:
+        assert "http://127.0.0.1:18080" in run(trained, *up, **settings).stdout
+        with httpx.Client(base_url="http://127.0.0.1:18080", headers={"X-API-Key": "secret"}) as client:
+            wait_for(lambda: responds(client))
+            by_key = client.post("/predict", json=KEY).json()
+            assert by_key["variant"] == "champion"
+            assert "missing_online_features_total 0.0" in client.get("/metrics").text  # read from data/
+            assert httpx.post("http://127.0.0.1:18080/predict", json=KEY).status_code == 401
+    finally:
+        command = [*compose().split(), "--project-name", "fraud-detection-staging"]
+        files = ["--file", "deploy/compose.yaml", "--env-file", "deploy/staging/release.env"]
+        run(trained, *command, *files, "down", "--volumes", **settings)
+
+
+def test_a_new_model_alone_rebuilds_only_its_layer(image: str, trained: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(trained, tmp_path / "copy", symlinks=True)
+    card = json.loads((copy / "models/champion/model.json").read_text())
+    (copy / "models/champion/model.json").write_text(json.dumps(card | {"version": "another"}))
+    built = subprocess.run(
+        ["docker", "build", "--progress", "plain", "--tag", "ml-template-test:model", "."],
+        cwd=copy,
+        capture_output=True,
+        text=True,
+    )
+    assert built.returncode == 0, built.stderr
+    layers = [inspect(name, ".RootFS.Layers") for name in (image, "ml-template-test:model")]
+    assert layers[0][:-1] == layers[1][:-1] and layers[0][-1] != layers[1][-1]
+    docker("rmi", "ml-template-test:model")
