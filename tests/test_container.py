@@ -111,11 +111,11 @@ def responds(client: httpx.Client) -> bool:
         return False
 
 
-def test_make_up_runs_an_environment_by_its_release(image: str, trained: Path, run: Run) -> None:
+def test_reconcile_runs_an_environment_by_its_release(image: str, trained: Path, run: Run) -> None:
     settings = {"PORT": "18080", "API_KEYS": "secret"}
-    up = ["make", f"UV={UV}", f"COMPOSE={compose()}", "up", "ENV=staging"]
+    up = ["make", f"UV={UV}", f"COMPOSE={compose()}", "reconcile", "ENV=staging"]
     try:
-        assert "http://127.0.0.1:18080" in run(trained, *up, **settings).stdout
+        assert f"staging now runs {IMAGE}" in run(trained, *up, **settings).stdout
         with httpx.Client(base_url="http://127.0.0.1:18080", headers={"X-API-Key": "secret"}) as client:
             wait_for(lambda: responds(client))
             by_key = client.post("/predict", json=KEY).json()
