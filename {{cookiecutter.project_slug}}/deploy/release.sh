@@ -23,7 +23,7 @@ fail() {
 
 file_of() {
   local file=deploy/$1/release.env
-  [ -f "$file" ] || fail "$file is missing: ENVIRONMENT is one of: $(cd deploy && ls -d ./*/ | tr -d './\n' | sed 's/kubernetes//; s/argocd//')"
+  [ -f "$file" ] || fail "$file is missing; there are: $(echo deploy/*/release.env)"
   echo "$file"
 }
 
@@ -49,8 +49,9 @@ rollback() {
   local file last
   file=$(file_of "$1")
   last=$(git log -1 --format=%H -- "$file")
-  git rev-parse --quiet --verify "$last^" >/dev/null && git cat-file -e "$last^:$file" 2>/dev/null ||
+  if ! git cat-file -e "$last^:$file" 2>/dev/null; then
     fail "$1 was never changed: there is nothing to go back to"
+  fi
   git diff --quiet HEAD || fail "there are uncommitted changes: commit or stash them first"
   # Of that commit only this file, whatever else it held.
   git checkout --quiet "$last^" -- "$file"
@@ -99,7 +100,9 @@ reconcile() {
   docker logs --tail 5 "$(container "$environment")" >&2 || true
   cp "$file" "$bad"
   [ -f "$good" ] || fail "$wanted did not become healthy, and there is nothing to fall back to"
-  up "$environment" "$good" && healthy "$(container "$environment")" || fail "neither $wanted nor $(value "$good" IMAGE) became healthy"
+  if ! { up "$environment" "$good" && healthy "$(container "$environment")"; }; then
+    fail "neither $wanted nor $(value "$good" IMAGE) became healthy"
+  fi
   fail "$wanted did not become healthy; $environment runs $(value "$good" IMAGE) again"
 }
 

@@ -1,0 +1,154 @@
+"""What workflows promise one another, which no runner checks; and what linters say of everything that is deployed."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import ROOT
+
+WORKFLOWS = ROOT / ".github/workflows"
+RANK = {"none": 0, "read": 1, "write": 2}
+
+
+class Loader(yaml.SafeLoader):
+    """YAML 1.2's booleans: `on` is a word."""
+
+
+Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(?:true|false)$"), list("tf"))
+
+
+def read(path: Path) -> dict[str, Any]:
+    return dict(yaml.load(path.read_text(), Loader))
+
+
+def calls(folder: Path) -> Iterator[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]]:
+    """Each calling job of a folder's workflows: its name, itself, its siblings, the workflow it calls."""
+    for path in sorted(folder.glob("*.yml")):
+        jobs = read(path)["jobs"]
+        for name, job in jobs.items():
+            if "uses" in job:
+                repository, file, version = re.fullmatch(
+                    r"(.+?)/\.github/workflows/(.+)@(.+)", job["uses"]
+                ).groups()  # type: ignore[union-attr]
+                assert (repository, version) == ("org/ml-template", "v1")
+                yield f"{path.name}: {name}", job, jobs, read(WORKFLOWS / file)
+
+
+def test_callers_and_reusable_workflows_agree(baked: Path) -> None:
+    """Inputs, their types, secrets, outputs and permissions of every call."""
+    found = list(calls(baked / ".github/workflows"))
+    assert {call[3]["name"] for call in found} == {
+        p.stem for p in WORKFLOWS.glob("*.yml") if "workflow_call" in read(p)["on"]
+    }
+    for name, job, jobs, callee in found:
+        interface = callee["on"]["workflow_call"] or {}
+        for kind, given in (("inputs", job.get("with", {})), ("secrets", job.get("secrets", {}))):
+            declared = interface.get(kind, {})
+            assert given != "inherit", f"{name}: each secret by name"
+            assert given.keys() <= declared.keys(), f"{name}: {kind} {given.keys() - declared.keys()} unknown"
+            required = {key for key, about in declared.items() if about.get("required")}
+            assert required <= given.keys(), f"{name}: {kind} {required - given.keys()} missing"
+        for key, value in job.get("with", {}).items():
+            if not str(value).startswith("${{"):
+                kind = {"string": str, "boolean": bool, "number": (int, float)}[
+                    interface["inputs"][key]["type"]
+                ]
+                assert isinstance(value, kind), f"{name}: {key}"
+        needs = [job["needs"]] if isinstance(job.get("needs"), str) else job.get("needs", [])
+        for other, output in re.findall(r"needs\.([\w-]+)\.outputs\.([\w-]+)", json.dumps(job)):
+            assert other in needs, f"{name}: reads {other} without needing it"
+            called = re.search(r"workflows/(.+)@", jobs[other]["uses"])
+            outputs = read(WORKFLOWS / called[1])["on"]["workflow_call"]["outputs"] if called else {}
+            assert output in outputs, f"{name}: {other} has no output {output}"
+        for inner in callee["jobs"].values():
+            for scope, level in inner["permissions"].items():
+                given = job["permissions"].get(scope, "none")
+                assert RANK[given] >= RANK[level], f"{name}: {scope} is {given}, {level} is needed"
+        used = {scope for inner in callee["jobs"].values() for scope in inner["permissions"]}
+        assert set(job["permissions"]) <= used, f"{name}: grants more than is used"
+
+
+def test_dispatches_hand_over_what_they_ask_for(baked: Path) -> None:
+    for path in (baked / ".github/workflows").glob("*.yml"):
+        workflow = read(path)
+        asked = ((workflow["on"] or {}).get("workflow_dispatch") or {}).get("inputs", {})
+        used = set(re.findall(r"inputs\.([\w-]+)", path.read_text()))
+        assert used == set(asked), path.name
+
+
+def test_every_workflow_is_least_privileged_documented_and_bounded(baked: Path) -> None:
+    for path in [*WORKFLOWS.glob("*.yml"), *(baked / ".github/workflows").glob("*.yml")]:
+        workflow = read(path)
+        assert workflow["permissions"] == {}, path
+        interface = (workflow["on"].get("workflow_call") if isinstance(workflow["on"], dict) else None) or {}
+        for kind in ("inputs", "secrets", "outputs"):
+            for name, about in interface.get(kind, {}).items():
+                assert about.get("description"), f"{path.name}: {name} is not described"
+                assert kind != "inputs" or about.get("type"), f"{path.name}: {name} has no type"
+        for name, job in workflow["jobs"].items():
+            assert "permissions" in job, f"{path.name}: {name}"
+            assert "uses" in job or job.get("timeout-minutes"), f"{path.name}: {name} may run for ever"
+            for step in job.get("steps", []):
+                assert "${{" not in step.get("run", ""), f"{path.name}: {name}: untrusted text in run"
+        for action, version in re.findall(r"uses: (?!org/ml-template)([\w/.-]+)@(.*)", path.read_text()):
+            assert re.fullmatch(r"[0-9a-f]{40} # v\d+\.\d+\.\d+", version), f"{path.name}: {action}"
+
+
+def lint(*command: str | Path, folder: Path = ROOT) -> None:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, f"{command[0]}\n{done.stdout}\n{done.stderr}"
+
+
+@pytest.mark.parametrize("which", ["template", "project"])
+def test_linters_find_nothing(which: str, baked: Path) -> None:
+    folder = ROOT if which == "template" else baked
+    workflows = sorted((folder / ".github/workflows").glob("*.yml"))
+    programs = Path(sys.executable).parent
+    lint(programs / "actionlint", *workflows, folder=folder)
+    zizmor = [programs / "zizmor", "--offline", "--pedantic", "--config", ROOT / ".github/zizmor.yml"]
+    lint(*zizmor, *workflows, *(folder / ".github").glob("actions/*/action.yml"), folder=folder)
+    schema = [programs / "check-jsonschema", "--builtin-schema"]
+    lint(*schema, "vendor.github-workflows", *workflows)
+    if which == "template":
+        lint(*schema, "vendor.github-actions", *ROOT.glob(".github/actions/*/action.yml"))
+        lint(programs / "shellcheck", ROOT / ".ci/run")
+    else:
+        lint(*schema, "vendor.compose-spec", folder / "deploy/compose.yaml")
+        lint(programs / "hadolint", folder / "Dockerfile")
+        lint(programs / "shellcheck", folder / "deploy/release.sh")
+
+
+@pytest.mark.parametrize("environment", ["staging", "production"])
+def test_kubernetes_takes_the_release_as_it_is(environment: str, baked: Path, tmp_path: Path) -> None:
+    rendered = tmp_path / "all.yaml"
+    done = subprocess.run(
+        ["kubectl", "kustomize", baked / "deploy" / environment], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    rendered.write_text(done.stdout)
+    lint(Path(sys.executable).parent / "kubernetes-validate", "--strict", rendered)
+    things = {thing["kind"]: thing for thing in yaml.safe_load_all(done.stdout)}
+    release = dict(
+        line.split("=", 1)
+        for line in (baked / "deploy" / environment / "release.env").read_text().splitlines()
+        if not line.startswith("#")
+    )
+    (container,) = things["Deployment"]["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == release["IMAGE"] and things["ConfigMap"]["data"] == release
+    assert container["envFrom"][0]["configMapRef"]["name"] == things["ConfigMap"]["metadata"]["name"]
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    assert {"HorizontalPodAutoscaler", "PodDisruptionBudget", "NetworkPolicy", "Service"} <= things.keys()
+    applications = list(yaml.safe_load_all((baked / "deploy/argocd/application.yaml").read_text()))
+    paths = [application["spec"]["source"]["path"] for application in applications]
+    assert paths == ["deploy/staging", "deploy/production"]
+    assert all((baked / path / "kustomization.yaml").exists() for path in paths)

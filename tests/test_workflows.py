@@ -1,0 +1,341 @@
+"""From `git push` to an answer in production, executed by a runner, an engine, a registry and a bare repository."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from conftest import ROOT, UV, Bake, clean
+from test_container import compose, docker
+
+PORT = "18090"
+
+
+@dataclass
+class GitHub:
+    """GitHub's API as far as it is asked here: comments, pull requests; on loopback."""
+
+    url: str
+    things: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: {"comments": [], "pulls": []})
+
+
+@pytest.fixture(scope="module")
+def github() -> Iterator[GitHub]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.answer(github.things[self.path.split("?")[0].rsplit("/", 1)[1]])
+
+        def do_POST(self) -> None:
+            made = self.body() | {"id": 7, "number": 7, "html_url": "https://example.org/pull/7"}
+            github.things[self.path.rsplit("/", 1)[1]].append(made)
+            self.answer(made)
+
+        def do_PATCH(self) -> None:
+            github.things["comments"][0].update(self.body())
+            self.answer(github.things["comments"][0])
+
+        def body(self) -> dict[str, Any]:
+            assert self.headers["authorization"].startswith("Bearer ")
+            return dict(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+
+        def answer(self, body: Any) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps(body).encode())
+
+        def log_message(self, *arguments: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    github = GitHub(f"http://127.0.0.1:{server.server_port}")
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield github
+    server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def registry() -> Iterator[str]:
+    """The address of one: that of RIG_REGISTRY, else a container."""
+    if given := os.environ.get("RIG_REGISTRY"):
+        yield given
+        return
+    name = docker("run", "--detach", "--rm", "--publish", "127.0.0.1::5000", "registry:3")
+    yield docker("port", name, "5000/tcp").splitlines()[0]
+    docker("rm", "--force", name)
+
+
+@dataclass
+class Forge:
+    """A baked project, the bare repository it is pushed to, and a server that has a clone."""
+
+    project: Path
+    origin: Path
+    server: Path
+    github: GitHub
+    work: Path
+
+    def git(self, *arguments: str | Path, where: Path | None = None) -> str:
+        who = {
+            f"GIT_{role}_{part}": "test@example.com"
+            for role in ("AUTHOR", "COMMITTER")
+            for part in ("NAME", "EMAIL")
+        }
+        done = subprocess.run(
+            ["git", *arguments], cwd=where or self.project, env=clean() | who, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def commit(self, message: str) -> None:
+        self.git("pull", "--quiet", "--rebase", "--autostash")
+        self.git("commit", "--quiet", "--all", "--allow-empty", "--message", message)
+        self.git("push", "--quiet")
+
+    def change(self, old: str, new: str) -> None:
+        params = self.project / "params.yaml"
+        assert old in params.read_text()
+        params.write_text(params.read_text().replace(old, new))
+
+    def run(self, event: str, *options: str, payload: dict[str, Any] | None = None) -> tuple[int, str]:
+        """Let the runner do what GitHub would on this event; its exit code and what it said."""
+        stands = {a.parent.name: a.parent for a in (ROOT / "tests/actions").glob("*/action.yml")}
+        if rig := os.environ.get("RIG_ACTIONS"):
+            stands |= {a.parent.name: a.parent for a in Path(rig).glob("*/action.yml")}
+        texts = "".join(p.read_text() for p in (ROOT / ".github").rglob("*.yml"))
+        known = {
+            f"{action}@{sha}": stands[action.split("/")[1]]
+            for action, sha in re.findall(r"uses: ([\w-]+/[\w-]+)@([0-9a-f]{40})", texts)
+            if action.split("/")[1] in stands
+        }
+        known["org/ml-template@v1"] = ROOT
+        replaced = [part for name, path in known.items() for part in ("--local-repository", f"{name}={path}")]
+        happened = self.work / "event.json"
+        happened.write_text(json.dumps(payload or {}))
+        servers = []
+        for kind in ("artifact", "cache"):
+            servers += [f"--{kind}-server-path", self.work / kind, f"--{kind}-server-addr", "127.0.0.1"]
+        command = [
+            *(
+                Path(sys.executable).with_name("act"),
+                event,
+                "--eventpath",
+                happened,
+                *options,
+                *replaced,
+                *servers,
+            ),
+            *("--platform", "ubuntu-latest=-self-hosted", "--pull=false", "--action-offline-mode"),
+            *("--action-cache-path", self.work / "actions", "--env", f"GITHUB_API_URL={self.github.url}"),
+            *("--secret", "GITHUB_TOKEN=of-the-test"),
+        ]
+        assert UV
+        path = f"{Path(UV).parent}{os.pathsep}{os.environ['PATH']}"
+        env = clean(PATH=path, ACT_ARTIFACTS=str(self.work / "artifacts"), UV_PYTHON=sys.executable)
+        env = {name: value for name, value in env.items() if name != "UV_PYTHON" or "pyenv" not in value}
+        done = subprocess.run(command, cwd=self.project, env=env, capture_output=True, text=True)
+        return done.returncode, done.stdout + done.stderr
+
+    def release(self, environment: str = "staging") -> dict[str, str]:
+        """What the repository's tip says the environment runs."""
+        text = self.git("show", f"main:deploy/{environment}/release.env", where=self.origin)
+        return dict(line.split("=", 1) for line in text.splitlines() if not line.startswith("#"))
+
+    def reconcile(self, environment: str = "staging", code: int = 0) -> str:
+        """What the server's pull loop does in one turn."""
+        done = subprocess.run(
+            ["make", f"COMPOSE={compose()}", f"UV={UV}", "reconcile", f"ENV={environment}"],
+            cwd=self.server,
+            env=clean(PORT=PORT, HEALTHY_SECONDS="30"),
+            capture_output=True,
+            text=True,
+        )
+        assert bool(done.returncode) == bool(code), done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def served(self) -> dict[str, Any]:
+        """/model of what answers now, which is asked for a prediction, too."""
+        with httpx.Client(base_url=f"http://127.0.0.1:{PORT}") as client:
+            model = client.get("/model").json()["champion"]
+            answer = client.post("/predict", json=model["example"]).json()
+            assert answer["model_version"] == model["version"]
+            return dict(model)
+
+
+@pytest.fixture(scope="module")
+def forge(
+    bake: Bake, registry: str, github: GitHub, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Forge]:
+    work = tmp_path_factory.mktemp("forge")
+    baked = bake(container_registry=f"{registry}/team-{time.time_ns()}")
+    project = shutil.copytree(baked, work / baked.name, symlinks=True)
+    origin, server = work / "origin.git", work / "server"
+    forge = Forge(project, origin, server, github, work)
+    forge.git("init", "--quiet", "--bare", "--initial-branch=main", origin, where=work)
+    forge.git("remote", "add", "origin", origin)
+    forge.change("max_iter: 100", "max_iter: 10")  # the second will be better
+    forge.git("commit", "--quiet", "--all", "--message", "A quick model")
+    forge.git("push", "--quiet", "--set-upstream", "origin", "main")
+    forge.git("clone", "--quiet", origin, server, where=work)
+    yield forge
+    for environment in ("staging", "production"):
+        files = ["--file", "deploy/compose.yaml", "--env-file", f"deploy/{environment}/release.env"]
+        down = [
+            *compose().split(),
+            "--project-name",
+            f"fraud-detection-{environment}",
+            *files,
+            "down",
+            "--volumes",
+        ]
+        subprocess.run(down, cwd=server, capture_output=True)
+
+
+def test_from_the_first_push_to_a_roll_back(forge: Forge) -> None:
+    """One story, as each part stands on the one before."""
+    # A freshly baked project, no secret, no variable: green, an image in the registry, a commit on staging.
+    code, said = forge.run("push")
+    assert code == 0, said[-5000:]
+    assert "No `DVC_REMOTE_URL`" in said and "No `MLFLOW_TRACKING_URI`" in said
+    first = forge.release()
+    assert re.fullmatch(r".+/fraud-detection@sha256:[0-9a-f]{64}", first["IMAGE"])
+    assert f"attested {first['IMAGE']} provenance" in said and f"attested {first['IMAGE']} sbom.json" in said
+    assert forge.git("show", "--format=%s", "--name-only", "main", where=forge.origin).split("\n\n") == [
+        f"Deploy {first['MODEL_VERSION']} to staging",
+        "deploy/staging/release.env",
+    ]
+    assert f"now runs {first['IMAGE']}" in forge.reconcile()
+    before = forge.served()
+    assert before["version"] == first["MODEL_VERSION"]
+    assert "staging runs" in forge.reconcile()  # nothing to do
+
+    # A second commit with a better model follows.
+    forge.change("max_iter: 10\n", "max_iter: 100\n")
+    forge.commit("A better model")
+    code, said = forge.run("push")
+    assert code == 0, said[-5000:]
+    second = forge.release()
+    assert f"now runs {second['IMAGE']}" in forge.reconcile()
+    after = forge.served()
+    assert after["version"] == second["MODEL_VERSION"] != first["MODEL_VERSION"]
+    assert after["metrics"]["auc"] > before["metrics"]["auc"]
+
+    # A commit whose model fails the gate changes nothing.
+    forge.change("min_auc: 0.85", "min_auc: 0.999")
+    forge.commit("Too much to ask")
+    code, said = forge.run("push")
+    assert code != 0 and "❌ **Gate:**" in said
+    assert forge.release() == second
+    assert "staging runs" in forge.reconcile()
+    forge.change("min_auc: 0.999", "min_auc: 0.85")
+
+    # A digest that does not start is taken back, said, and not tried again.
+    broken = f"{first['IMAGE'].split('@')[0]}:broken"
+    dockerfile = f'FROM {first["IMAGE"]}\nCMD ["false"]\n'
+    built = subprocess.run(
+        ["docker", "build", "--tag", broken, "-"], input=dockerfile, text=True, capture_output=True
+    )
+    assert built.returncode == 0, built.stderr
+    docker("push", "--quiet", broken)
+    digest = docker("inspect", "--format", "{{index .RepoDigests 0}}", broken)
+    forge.commit("The bar as it was")
+    forge.git("pull", "--quiet", "--rebase")
+    subprocess.run(
+        ["deploy/release.sh", "set", "staging", f"IMAGE={digest}", "MODEL_VERSION=broken"],
+        cwd=forge.project,
+        check=True,
+        env=clean(),
+    )
+    forge.git("push", "--quiet")
+    said = forge.reconcile(code=1)
+    assert f"did not become healthy; staging runs {second['IMAGE']} again" in said
+    assert forge.served()["version"] == second["MODEL_VERSION"]
+    assert "waiting for another commit" in forge.reconcile(code=1)
+
+    # Roll-back is a commit, made within seconds, with its history.
+    began = time.monotonic()
+    subprocess.run(
+        ["make", f"UV={UV}", "rollback", "ENV=staging"], cwd=forge.project, check=True, env=clean()
+    )
+    forge.git("push", "--quiet")
+    assert "staging runs" in forge.reconcile()
+    assert time.monotonic() - began < 30
+    assert forge.release() == second
+    history = forge.git("log", "--format=%s", "--", "deploy/staging/release.env").splitlines()
+    assert history[:2] == [f"Roll back staging to {second['MODEL_VERSION']}", "Deploy broken to staging"]
+    again = subprocess.run(
+        ["make", f"UV={UV}", "rollback", "ENV=production"],
+        cwd=forge.project,
+        env=clean(),
+        capture_output=True,
+        text=True,
+    )
+    assert again.returncode and "never changed" in again.stderr
+
+
+def dispatch(forge: Forge, **inputs: str) -> str:
+    options = [
+        part for name, value in inputs.items() for part in ("--input", f"{name.replace('_', '-')}={value}")
+    ]
+    workflow = ["--workflows", ".github/workflows/deploy.yml"]
+    code, said = forge.run(
+        "workflow_dispatch",
+        *workflow,
+        *options,
+        payload={"inputs": {n.replace("_", "-"): v for n, v in inputs.items()}},
+    )
+    assert code == 0, said[-5000:]
+    return said
+
+
+def test_production_by_dispatch_and_back(forge: Forge) -> None:
+    """After the story above: what staging runs goes to production, as a commit or a pull request."""
+    forge.git("pull", "--quiet", "--rebase")
+    subprocess.run(
+        ["deploy/release.sh", "set", "staging", "MODEL_VERSION=of-staging"],
+        cwd=forge.project,
+        check=True,
+        env=clean(),
+    )
+    forge.git("push", "--quiet")
+    start = forge.release("production")
+    dispatch(forge, environment="production")
+    deployed = forge.release("production")
+    assert deployed == start | {name: forge.release()[name] for name in ("IMAGE", "MODEL_VERSION")}
+    dispatch(forge, environment="production", rollback="true")
+    assert forge.release("production") == start
+    assert "Opened https://example.org/pull/7" in dispatch(
+        forge, environment="production", pull_request="true"
+    )
+    assert forge.release("production") == start
+    (pull,) = forge.github.things["pulls"]
+    assert pull["base"] == "main" and pull["title"] == "Deploy of-staging to production"
+    assert f"refs/heads/{pull['head']}" in forge.git(
+        "for-each-ref", "--format=%(refname)", where=forge.origin
+    )
+
+
+def test_a_pull_request_is_tried_and_told_and_nothing_is_pushed(forge: Forge) -> None:
+    """Twice: there is one comment, of the last run. With a DVC remote, which is used."""
+    tip = forge.git("rev-parse", "main", where=forge.origin)
+    remote = forge.work / "dvc"
+    payload = {"pull_request": {"number": 7, "head": {"ref": "topic"}, "base": {"ref": "main"}}}
+    for _ in range(2):
+        code, said = forge.run("pull_request", "--var", f"DVC_REMOTE_URL={remote}", payload=payload)
+        assert code == 0, said[-5000:]
+    assert list(remote.rglob("*.dir")) and "No `DVC_REMOTE_URL`" not in said
+    (comment,) = forge.github.things["comments"]
+    for part in ("**Gate:** AUC", "| auc | 0.9", "xychart", "### Image", " MB; ", '"probability"'):
+        assert comment["body"].count(part) >= 1, part
+    assert comment["body"].count("### Image") == 1
+    assert forge.git("rev-parse", "main", where=forge.origin) == tip and "Pushed `" not in said
