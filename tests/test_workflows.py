@@ -118,7 +118,7 @@ class Forge:
             for action, sha in re.findall(r"uses: ([\w-]+/[\w-]+)@([0-9a-f]{40})", texts)
             if action.split("/")[1] in stands
         }
-        known["org/ml-template@v1"] = ROOT
+        known["org/ml-template@v1"] = self.work / "template"
         replaced = [part for name, path in known.items() for part in ("--local-repository", f"{name}={path}")]
         happened = self.work / "event.json"
         happened.write_text(json.dumps(payload or {}))
@@ -181,6 +181,7 @@ def forge(
     project = shutil.copytree(baked, work / baked.name, symlinks=True)
     origin, server = work / "origin.git", work / "server"
     forge = Forge(project, origin, server, github, work)
+    shutil.copytree(ROOT / ".github", work / "template/.github")  # the runner reads all that lies there
     forge.git("init", "--quiet", "--bare", "--initial-branch=main", origin, where=work)
     forge.git("remote", "add", "origin", origin)
     forge.change("max_iter: 100", "max_iter: 10")  # the second will be better

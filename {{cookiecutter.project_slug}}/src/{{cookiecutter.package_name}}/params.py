@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -121,6 +121,29 @@ class Gates(Strict):
     min_auc: float = Field(ge=0, le=1)
 
 
+class DriftBars(Strict):
+    """From where on a difference is drift."""
+
+    column: Annotated[float, Field(gt=0)] = 0.1  # distance of one column's distributions
+    missing: Annotated[float, Field(gt=0)] = 0.1  # change of its share of missing values
+    share: Annotated[float, Field(gt=0, le=1)] = 0.3  # share of drifted columns that makes the whole drift
+
+
+class Experiment(Strict):
+    """When the A/B verdict may be given."""
+
+    min_entities: Annotated[int, Field(ge=20)] = 200  # with a label, in each variant
+    error: Annotated[float, Field(gt=0, lt=1)] = 0.05  # chance of a wrong verdict, however often one looks
+
+
+class Monitoring(Strict):
+    window_days: Annotated[float, Field(gt=0)] = 7
+    min_rows: Annotated[int, Field(ge=1000)] = 2000  # fewer say nothing
+    sample: Annotated[int, Field(ge=1000)] = 20_000  # rows compared
+    drift: DriftBars = DriftBars()
+    experiment: Experiment = Experiment()
+
+
 class Params(Strict):
     project: str
     data: Data
@@ -129,6 +152,7 @@ class Params(Strict):
     train: dict[str, Any]
     evaluate: Evaluate
     gates: Gates
+    monitoring: Monitoring = Monitoring()
 
     @model_validator(mode="after")
     def _segments(self) -> "Params":

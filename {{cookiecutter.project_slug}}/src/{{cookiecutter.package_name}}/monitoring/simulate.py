@@ -1,0 +1,96 @@
+"""Traffic for the running service: rows of the holdout, as they were or drifted, and their labels as feedback.
+
+python -m <package>.monitoring.simulate --rows 5000 --drift amount=3 --labels 0.9
+"""
+
+import argparse
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from ..params import ROOT, Params, UserError, load, stage
+
+CONNECTIONS = 16
+
+
+def rows(
+    params: Params, n: int, drift: dict[str, float], seed: int, source: Path
+) -> "tuple[list[dict[str, Any]], list[int]]":
+    """n rows of the holdout, drawn with replacement, and their labels; `drift` multiplies numeric columns."""
+    import pandas as pd
+
+    if not source.exists():
+        raise UserError(f"{source} is missing: run `make train`")
+    schema = params.schema_
+    drawn = pd.read_parquet(source).sample(n, replace=True, random_state=seed)
+    for name, factor in drift.items():
+        if name not in schema.features or not schema.features[name].numeric:
+            raise UserError(f"--drift {name}: not a numeric feature of the schema")
+        whole = schema.features[name].type == "integer"
+        drawn[name] = (drawn[name] * factor).round() if whole else drawn[name] * factor
+    columns = [*([schema.entity] if schema.entity else []), *schema.features]
+    return json.loads(drawn[columns].to_json(orient="records")), drawn[schema.target.name].astype(
+        int
+    ).tolist()
+
+
+async def send(url: str, traffic: list[dict[str, Any]], labels: list[int], share: float) -> int:
+    """Post each row, and for `share` of them the label; the number answered.
+
+    Raises:
+        UserError: the service is not there, or refuses.
+    """
+    import httpx2
+
+    async def one(client: httpx2.AsyncClient, row: dict[str, Any], label: int, told: bool) -> None:
+        answer = await client.post("/predict", json=row)
+        if answer.status_code != 200:
+            raise UserError(f"{url} refuses {row}: {answer.text}")
+        if told:
+            await client.post(
+                "/feedback", json={"prediction_id": answer.json()["prediction_id"], "label": label}
+            )
+
+    limits = httpx2.Limits(max_connections=CONNECTIONS)
+    async with httpx2.AsyncClient(base_url=url, limits=limits, timeout=60) as client:
+        try:
+            for at in range(0, len(traffic), 500):
+                part = range(at, min(at + 500, len(traffic)))
+                await asyncio.gather(
+                    *(one(client, traffic[i], labels[i], i % 100 < 100 * share) for i in part)
+                )
+                print(
+                    f"\rsimulate: {part[-1] + 1:,} of {len(traffic):,}", end="", file=sys.stderr, flush=True
+                )
+        except httpx2.TransportError as error:
+            raise UserError(
+                f"{url} does not answer ({error or type(error).__name__}): run `make serve`"
+            ) from None
+    print(file=sys.stderr)
+    return len(traffic)
+
+
+def factor(text: str) -> tuple[str, float]:
+    name, _, value = text.partition("=")
+    return name, float(value)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="simulate", description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=5000)
+    parser.add_argument("--drift", type=factor, action="append", default=[], metavar="COLUMN=FACTOR")
+    parser.add_argument("--labels", type=float, default=1.0, help="share of rows whose label is told")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--url", default="http://127.0.0.1:8000")
+    arguments = parser.parse_args()
+    with stage("simulate"):
+        drawn = rows(
+            load(),
+            arguments.rows,
+            dict(arguments.drift),
+            arguments.seed,
+            ROOT / "data/features/holdout.parquet",
+        )
+        print(f"simulate: {asyncio.run(send(arguments.url, *drawn, arguments.labels)):,} rows answered")
