@@ -23,31 +23,36 @@ def check(params: Params, champion: Path, target: str = TARGET, report: Path = R
     `bars.missing`. The whole has when the share of such columns reaches `bars.share`, or the score has.
 
     Raises:
-        UserError: there is no reference or no log.
+        UserError: there is no champion, or it came without reference data.
     """
     bars = params.monitoring.drift
     path = champion / "reference.parquet"
-    if not path.exists():
+    if not path.exists() or not (champion / "model.json").exists():
         raise UserError(f"{path} is missing: run `dvc pull` or train a champion first")
     since = datetime.now(UTC) - timedelta(days=params.monitoring.window_days)
-    db = connect(since, target)
-    count = db.sql("SELECT count(*) FROM predictions WHERE variant = 'champion'").fetchall()[0][0]
     found: dict[str, Any] = {
-        "rows": count,
+        "rows": 0,
         "since": since.isoformat(timespec="seconds"),
         "drift": False,
         "notes": [],
     }
+    card = json.loads((champion / "model.json").read_text())
+    served = f"variant = 'champion' AND model_version = '{card['version']}'"
+    try:
+        db = connect(since, target)
+    except UserError as error:  # nothing was logged yet, which is no failure
+        found["notes"].append(str(error))
+        return save(found, report)
+    count = found["rows"] = db.sql(f"SELECT count(*) FROM predictions WHERE {served}").fetchall()[0][0]
     if count < params.monitoring.min_rows:
         found["notes"].append(
-            f"{count:,} predictions in the window: {params.monitoring.min_rows:,} are needed to say"
+            f"{params.monitoring.min_rows:,} predictions of {card['version']} are needed to say"
         )
         return save(found, report)
-    card = json.loads((champion / "model.json").read_text())
     # By a hash of the id, not at random: the same log gives the same report. Read as one pass, whatever its size.
     share = min(1.0, params.monitoring.sample / count)
     current = db.sql(
-        f"FROM predictions WHERE variant = 'champion' AND hash(prediction_id) / 2::DOUBLE ** 64 <= {share!r}"
+        f"FROM predictions WHERE {served} AND hash(prediction_id) / 2::DOUBLE ** 64 <= {share!r}"
     ).df()
     reference = db.sql(f"FROM '{path}' LIMIT {params.monitoring.sample}").df()
     columns = comparable(Schema.model_validate(card["schema"]), reference, current, found["notes"])
