@@ -11,80 +11,16 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import httpx
 import pandas as pd
 import pytest
-from conftest import Project, Run, wait_for, within
+from conftest import Project, Run, Serve, wait_for
 from playwright.sync_api import expect, sync_playwright
 
 KEY = {"user_id": "u000001", "amount": 12.5, "merchant_category": "fuel", "channel": "online"}
-
-
-@dataclass
-class Server:
-    """A running service."""
-
-    process: "subprocess.Popen[str]"
-    url: str
-    log: Path
-    client: httpx.Client
-
-    def metric(self, name: str) -> float:
-        """A metric's value, summed over its labels."""
-        found = re.findall(rf"^{name}(?:{{.*}})? (\S+)$", self.client.get("/metrics").text, re.MULTILINE)
-        return sum(map(float, found))
-
-    def stop(self) -> str:
-        """End it as an orchestrator does; what it said on stderr."""
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.communicate(timeout=30)[1]
-
-    def logged(self, table: str = "predictions") -> pd.DataFrame:
-        return duckdb.sql(f"FROM '{self.log}/{table}/date=*/*.parquet'").df()
-
-
-Serve = Callable[..., "contextlib.AbstractContextManager[Server]"]
-
-
-@pytest.fixture
-def serve(environment: Path, tmp_path: Path) -> Serve:
-    """`with serve(project, CHALLENGER_MODE="ab") as server`: started, ready, and ended."""
-
-    @contextlib.contextmanager
-    def serve(project: Path, **variables: str) -> Iterator[Server]:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        log = tmp_path / f"log{port}"
-        chosen = {"PORT": str(port), "PREDICTION_LOG": str(log), "PREDICTION_LOG_SECONDS": "0.5"} | variables
-        command = ["python", "-m", "fraud_detection.serving"]
-        env = within(project, environment) | chosen
-        process = subprocess.Popen(command, cwd=project, env=env, stderr=subprocess.PIPE, text=True)
-        url = f"http://127.0.0.1:{port}"
-        try:
-            with httpx.Client(base_url=url, timeout=30) as client:
-                server = Server(process, url, log, client)
-                wait_for(lambda: process.poll() is not None or answers(client))
-                assert process.poll() is None, process.communicate()[1]
-                yield server
-        finally:
-            process.kill()
-            process.wait()
-
-    return serve
-
-
-def answers(client: httpx.Client) -> bool:
-    try:
-        return client.get("/health/ready").status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 def challenge(project: Path, **changes: Any) -> Path:

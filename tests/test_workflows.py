@@ -9,15 +9,16 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from conftest import ROOT, UV, Bake, clean
+from conftest import ROOT, UV, Bake, Project, Run, Serve, clean
 from test_container import compose, docker
+from test_monitoring import install, traffic
 
 PORT = "18090"
 
@@ -27,7 +28,9 @@ class GitHub:
     """GitHub's API as far as it is asked here: comments, pull requests; on loopback."""
 
     url: str
-    things: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: {"comments": [], "pulls": []})
+    things: dict[str, list[dict[str, Any]]] = field(
+        default_factory=lambda: {"comments": [], "pulls": [], "issues": [], "dispatches": []}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +45,9 @@ def github() -> Iterator[GitHub]:
             self.answer(made)
 
         def do_PATCH(self) -> None:
-            github.things["comments"][0].update(self.body())
-            self.answer(github.things["comments"][0])
+            (thing,) = github.things[self.path.split("/")[-2]]
+            thing.update(self.body())
+            self.answer(thing)
 
         def body(self) -> dict[str, Any]:
             assert self.headers["authorization"].startswith("Bearer ")
@@ -340,3 +344,73 @@ def test_a_pull_request_is_tried_and_told_and_nothing_is_pushed(forge: Forge) ->
         assert comment["body"].count(part) >= 1, part
     assert comment["body"].count("### Image") == 1
     assert forge.git("rev-parse", "main", where=forge.origin) == tip and "Pushed `" not in said
+
+
+def test_drift_opens_one_issue_and_retrains_once_and_the_challenger_is_judged(
+    forge: Forge, run: Run, serve: Serve, project: Project, trained: Path
+) -> None:
+    """The schedule's workflows, on a project whose models are in a DVC remote and whose service wrote a log."""
+    copy, remote = project(trained), forge.work / "remote"
+    forge.git(
+        "init", "--quiet", "--bare", "--initial-branch=main", forge.work / "watched.git", where=forge.work
+    )
+    watched = replace(forge, project=copy, origin=forge.work / "watched.git")
+    watched.git("remote", "add", "origin", watched.origin)
+    params = copy / "params.yaml"
+    params.write_text(
+        params.read_text().replace("max_iter: 100", "max_iter: 120")
+    )  # for retrain to find another model
+    run(copy, "dvc", "remote", "modify", "--local", "local", "url", str(remote))
+    run(copy, "dvc", "push")
+    watched.git("commit", "--quiet", "--all", "--message", "Longer training")
+    watched.git("push", "--quiet", "--set-upstream", "origin", "main")
+
+    def act(workflow: str, log: Path | str = "", event: str = "workflow_dispatch") -> str:
+        options = ["--workflows", f".github/workflows/{workflow}.yml", "--var", f"DVC_REMOTE_URL={remote}"]
+        options += ["--var", f"PREDICTION_LOG={log}"] if log else []
+        options += ["--input", "environment=staging"] if workflow == "promote" else []
+        code, said = watched.run(event, *options, payload={"inputs": {"environment": "staging"}})
+        assert code == 0, said[-5000:]
+        return said
+
+    things = forge.github.things
+    assert "No `PREDICTION_LOG`" in act("drift", event="schedule") and not things["issues"]
+    with serve(copy) as server:
+        traffic(run, copy, server, 3000, "--drift", "amount=4")
+        for _ in range(2):  # the next night, it has not gone away
+            act("drift", server.log, event="schedule")
+            (issue,) = things["issues"]
+            assert "⚠️ **Drift** in 3,000" in issue["body"] and issue["labels"] == ["model-drift"]
+            assert things["dispatches"] == [
+                {"ref": "main"} | {"id": 7, "number": 7, "html_url": issue["html_url"]}
+            ]
+        assert "not again within 7 days" in issue["body"]
+    things["pulls"].clear()
+    act("retrain")
+    (pull,) = things["pulls"]
+    assert re.fullmatch("Make [0-9a-f]{12} the challenger", pull["title"]) and "| auc | 0.9" in pull["body"]
+    changed = watched.git("diff", "--name-only", "main", pull["head"], where=watched.origin).splitlines()
+    assert {"dvc.lock", "models/challenger.dvc"} <= set(changed) and "models/champion.dvc" not in changed
+
+    # Merged, it is a challenger; this one's threshold lets all fraud pass.
+    watched.git("fetch", "--quiet")
+    watched.git("reset", "--quiet", "--hard", f"origin/{pull['head']}")
+    run(copy, "dvc", "pull", "--quiet")
+    install(run, copy, "challenger", threshold=0.99)
+    release = copy / "deploy/staging/release.env"
+    release.write_text(release.read_text().replace("MODE=off", "MODE=ab").replace("SHARE=0\n", "SHARE=0.5\n"))
+    run(copy, "dvc", "push")
+    watched.git("commit", "--quiet", "--all", "--message", "Try the challenger in staging")
+    watched.git("push", "--quiet", "origin", "HEAD:main")
+    things["pulls"].clear()
+    with serve(copy, CHALLENGER_MODE="ab", CHALLENGER_SHARE="0.5") as server:
+        traffic(run, copy, server, 300)
+        assert "**Keep going**" in act("promote", server.log) and not things["pulls"]
+        traffic(run, copy, server, 12_000, "--seed", "1")
+        act("promote", server.log)
+    (pull,) = things["pulls"]
+    assert pull["title"].startswith("Withdraw the challenger ") and "| cost of a prediction |" in pull["body"]
+    assert (
+        watched.git("diff", "--name-only", "main", pull["head"], where=watched.origin)
+        == "models/challenger.dvc"
+    )
