@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ def traffic(run: Run, project: Path, server: Server, rows: int, *options: str) -
     ]
     run(project, *command, *options)
     wait_for(lambda: server.metric("prediction_log_rows_total") >= before + rows)
+    time.sleep(1.2)  # two intervals of the log: the last labels
 
 
 def module(run: Run, project: Path, name: str, log: Path, *options: str, code: int = 0) -> str:
