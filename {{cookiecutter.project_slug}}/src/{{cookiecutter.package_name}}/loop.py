@@ -137,7 +137,9 @@ def main() -> None:
         traffic(url, 5000)
     print("  " + module("monitoring.drift").splitlines()[0])
 
-    tell(f"3. The world changes: {column} arrives in another unit, a hundred times what it was. Drift is found")
+    tell(
+        f"3. The world changes: {column} arrives in another unit, a hundred times what it was. Drift is found"
+    )
     with served() as url:
         traffic(url, 15000, *drift, "--seed", "1")
     print("  " + module("monitoring.drift", code=(3,)).splitlines()[0])
