@@ -189,13 +189,10 @@ def main() -> None:
     release(CHALLENGER_MODE="off", CHALLENGER_SHARE="0")
     commit(f"Loop: {title}")
 
-    tell("8. Roll back the promotion: a revert, and DVC brings the model of before")
-    promotion = run("git", "log", "-1", "--format=%H", "--grep", "Loop: Promote")
-    if promotion:
-        run("git", "revert", "--no-edit", "--no-commit", promotion)
-        run("git", "checkout", "HEAD", "--", "deploy/staging/release.env")
-        (ROOT / "models/challenger.dvc").unlink(missing_ok=True)
-        run("dvc", "checkout", "models/champion.dvc")
+    tell("8. Roll back the promotion: git has the pin of the champion before, DVC its files")
+    if promotion := run("git", "log", "-1", "--format=%H", "--grep", "Loop: Promote"):
+        run("git", "checkout", f"{promotion}^", "--", "models/champion.dvc")
+        run("dvc", "checkout", "--force", "models/champion.dvc")
         commit("Loop: Roll back the promotion")
         with served():
             pass
