@@ -1,0 +1,359 @@
+"""What a single prediction over HTTP costs: this project's service and the usual ones, with the same model.
+
+    make demo && uv run benchmarks/serving/compare.py demo/fraud-detection
+
+Needs wrk (`apt-get install wrk`). Each in turn, one worker each: started, its answers held against the model's known
+ones, timed, stopped. What the project's environment lacks is installed below .cache/benchmarks.
+"""
+
+import argparse
+import fcntl
+import itertools
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+
+import pandas as pd
+
+HERE = Path(__file__).resolve().parent
+CACHE = HERE.parents[1] / ".cache/benchmarks"
+WORK = CACHE / "work"
+MODEL = WORK / "model.joblib"
+CONNECTIONS = (1, 16, 64)
+BATCH = 1000
+CHECKED, TOLERANCE = 20, 1e-4  # rows, and how far off a probability may be
+START_SECONDS = 60
+NOT_PEERS = ("limit", "ours", "naive")
+WRK = """
+local bodies, at = {}, 0
+function init(args)
+  wrk.headers["Content-Type"] = "application/json"
+  for line in io.lines(args[1]) do bodies[#bodies + 1] = wrk.format("POST", nil, nil, line) end
+end
+function request()
+  at = at % #bodies + 1
+  return bodies[at]
+end
+function done(all, latency)
+  local e, text = all.errors, '{"rate":%f,"failed":%d,"p50":%f,"p99":%f}'
+  print(text:format((all.requests - e.status) / all.duration * 1e6, e.connect + e.read + e.write + e.timeout
+    + e.status, latency:percentile(50) / 1e3, latency:percentile(99) / 1e3))
+end
+"""
+Row = dict[str, Any]
+Found = dict[str, float]
+
+
+@dataclass
+class Server:
+    name: str
+    command: str  # its first word is a program of the server's environment
+    packages: str = ""  # of an environment of its own; none: the project's
+    environment: dict[str, str] = field(default_factory=dict)
+    path: str = "/predict"
+    batch_path: str | None = None  # none: it takes no batch
+    many: Callable[[list[Row]], Any] = list  # what it is sent for these rows
+    one: Callable[[Row], Any] | None = None  # and for one; none: a batch of one
+
+
+def tensors(rows: list[Row]) -> Row:
+    """Rows as the Open Inference Protocol has them: a tensor for each column."""
+    inputs = []
+    for name, value in rows[0].items():
+        text = isinstance(value, str)
+        tensor = {"name": name, "shape": [len(rows), 1], "datatype": "BYTES" if text else "FP32"}
+        kind = {"parameters": {"content_type": "str"}} if text else {}
+        inputs.append(tensor | kind | {"data": [row[name] for row in rows]})
+    return {"inputs": inputs, "outputs": [{"name": "predict_proba"}]}
+
+
+def probabilities(answer: Any) -> list[float]:
+    """P(positive) of each row, from whichever server's answer."""
+    match answer:
+        case {"outputs": [{"data": both}]}:
+            return list(both[1::2])
+        case {"predictions": pairs}:
+            return [pair[1] for pair in pairs]
+        case {"probability": value}:
+            return list(value) if isinstance(value, list) else [value]
+    return [value["probability"] if isinstance(value, dict) else value for value in answer]
+
+
+def servers(package: str, card: dict[str, Any]) -> list[Server]:
+    """All that are compared; each peer's batching on, access logs off where that can be chosen."""
+    script, users = f"python {HERE / 'servers.py'}", itertools.count()
+    answer = {"prediction_id": "0" * 32, "probability": card["threshold"], "prediction": 0}
+    answer |= {"model_version": card["version"], "variant": "champion"}
+    constant = {"ANSWER": json.dumps(answer, separators=(",", ":"))}
+    everything = {"CHALLENGER_MODE": "ab", "CHALLENGER_SHARE": "0.5", "PREDICTION_LOG": str(WORK / "log")}
+    everything |= {"MODELS": str(WORK / "models")}
+    bento = {"SERVER": "bentoml", "BENTOML_DO_NOT_TRACK": "True", "BENTOML_HOME": str(WORK / "bentoml")}
+    mlserver = {"NAME": "m", "IMPLEMENTATION": "mlserver_sklearn.SKLearnModel", "URI": str(MODEL)}
+    mlserver |= {"CONTENT_TYPE": "pd", "MAX_BATCH_SIZE": "64", "MAX_BATCH_TIME": "0.001"}
+    mlserver = {f"MLSERVER_MODEL_{name}": value for name, value in mlserver.items()}
+    mlserver |= {f"MLSERVER_{kind}_PORT": str(free_port()) for kind in ("GRPC", "METRICS")}
+    mlserver |= {"MLSERVER_DEBUG": "false", "MLSERVER_PARALLEL_WORKERS": "0"}
+    infer, saved = "/v2/models/m/infer", MODEL.with_suffix(".mlflow")
+
+    def asked(row: Row) -> Row:
+        entity = card["schema"].get("entity")
+        return row | ({entity: f"user-{next(users)}"} if entity else {})
+
+    def ours(rows: list[Row]) -> list[Row]:
+        return [asked(row) for row in rows]
+
+    def bentoml(rows: list[Row]) -> Row:
+        return {"rows": rows}
+
+    def mlflow(rows: list[Row]) -> Row:
+        return {"dataframe_records": rows}
+
+    service, start = f"python -m {package}.serving", f"mlserver start {WORK}"
+    serve = f"bentoml serve servers:Model --working-dir {HERE} --port {{port}}"
+    invoke = f"mlflow models serve --env-manager local -w 1 -m {saved} -p {{port}}"
+    return [
+        Server("limit", f"{script} limit", "", constant, one=dict),
+        Server("ours", service, "", everything, "/predict", "/predict/batch", ours, asked),
+        Server("naive", f"{script} naive", batch_path="/predict/batch", one=dict),
+        Server("litserve", f"{script} litserve", "litserve", {"SERVER": "litserve"}, one=dict),
+        Server("bentoml", serve, "bentoml", bento, "/predict", "/predict", bentoml),
+        Server("mlserver", start, "mlserver mlserver-sklearn", mlserver, infer, infer, tensors),
+        Server("mlflow", invoke, "", {}, "/invocations", "/invocations", mlflow),
+    ]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def last_line(text: str) -> str:
+    return ["it said nothing", *filter(None, map(str.strip, text.splitlines()))][-1][:200]
+
+
+def said(*command: str | Path, **options: Any) -> str:
+    """The last line that a command writes. Raises: RuntimeError: it failed, with that line."""
+    done = subprocess.run(command, capture_output=True, text=True, **options)
+    if done.returncode:
+        raise RuntimeError(last_line(done.stderr or done.stdout))
+    return last_line(done.stdout)
+
+
+def programs(server: Server, project: Path) -> Path:
+    """The bin of its environment: the project's, or one made for it with the same versions below the model."""
+    python, place, uv = project / ".venv/bin/python", CACHE / server.name, os.environ.get("UV", "uv")
+    if not server.packages:
+        return python.parent
+    code = "import sys, importlib.metadata as m; print(*(f'{n}=={m.version(n)}' for n in sys.argv[1:]))"
+    pins = said(python, "-c", code, "scikit-learn", "pandas", "numpy", "joblib").split()
+    if not place.exists():
+        said(uv, "venv", "--python", python.resolve(), place)
+    wanted = [*server.packages.split(), *pins, "httptools", "uvloop"]  # faster, where a server can use them
+    said(uv, "pip", "install", "--compile-bytecode", "--python", place / "bin/python", *wanted)
+    return place / "bin"
+
+
+def ask(url: str, body: Any) -> Any:
+    request = Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    with urlopen(request, timeout=START_SECONDS) as answer:
+        return json.load(answer)
+
+
+@contextmanager
+def running(server: Server, folder: Path, project: Path, body: Any) -> Iterator[tuple[int, str, float]]:
+    """The started server: its process, where it listens, the seconds to its first answer."""
+    port, log = str(free_port()), WORK / f"{server.name}.log"
+    name, *arguments = server.command.format(port=port).split()
+    environment = os.environ | {"PORT": port, "MLSERVER_HTTP_PORT": port, "MODEL": str(MODEL)}
+    environment |= {"PYTHONPATH": str(project / "src"), "PATH": f"{folder}:{os.environ['PATH']}"}
+    # scikit-learn's second thread would wait for the core that wrk has, and some peers all but stand still.
+    environment |= {"OMP_NUM_THREADS": "1"} | server.environment
+    url, began = f"http://127.0.0.1:{port}", time.perf_counter()
+    options: dict[str, Any] = {"cwd": WORK, "env": environment, "start_new_session": True}
+    with log.open("w") as out:
+        process = subprocess.Popen([folder / name, *arguments], stdout=out, stderr=out, **options)
+    try:
+        while True:
+            try:
+                ask(url + server.path, body)
+                break
+            except OSError as error:
+                if process.poll() is not None or time.perf_counter() - began > START_SECONDS:
+                    raise RuntimeError(f"{error}; {last_line(log.read_text())}") from None
+                time.sleep(0.01)
+        yield process.pid, url, time.perf_counter() - began
+    finally:
+        for how in (signal.SIGTERM, signal.SIGKILL):  # the latter also for children that it left behind
+            with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+                os.killpg(process.pid, how)
+                process.wait(15)
+
+
+def family(pid: int) -> list[Path]:
+    """/proc of a process and of its descendants."""
+    own = Path(f"/proc/{pid}")
+    children = [int(child) for task in own.glob("task/*/children") for child in task.read_text().split()]
+    return [own, *(member for child in children for member in family(child))]
+
+
+def memory(pid: int) -> float:
+    """MB of a process and its descendants, PSS: what they share counts once."""
+    lines = [line for own in family(pid) for line in (own / "smaps_rollup").read_text().splitlines()]
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1e3
+
+
+def used(pid: int) -> tuple[float, float]:
+    """The time, and the CPU seconds that neither the server nor wrk, nor whatever else has ended here, had."""
+    machine = [int(ticks) for ticks in Path("/proc/stat").read_text().split()[1:9]]
+    busy = sum(machine) - machine[3] - machine[4]  # idle, and waiting for disks
+    for own in family(pid):
+        busy -= sum(map(int, (own / "stat").read_text().rpartition(")")[2].split()[11:13]))
+    times = os.times()
+    return time.perf_counter(), busy / os.sysconf("SC_CLK_TCK") - times.children_user - times.children_system
+
+
+def load(url: str, bodies: list[Any], connections: int, seconds: int) -> Found:
+    """wrk's figures: good answers a second, failures, p50 and p99 in ms."""
+    (WORK / "bodies").write_text("".join(json.dumps(body) + "\n" for body in bodies))
+    (WORK / "wrk.lua").write_text(WRK)
+    options = (
+        f"-t1 -c{connections} -d{seconds}s --timeout=60s -s {WORK / 'wrk.lua'} {url} -- {WORK / 'bodies'}"
+    )
+    return dict(json.loads(said("wrk", *options.split())))
+
+
+def check(answer: Any, known: list[float]) -> None:
+    """Raises: ValueError: the answer is not the model's."""
+    worst = max(abs(a - b) for a, b in zip(probabilities(answer), known, strict=True))
+    if not worst < TOLERANCE:
+        raise ValueError(f"its answers are not the model's: {worst:.2g} off")
+
+
+def measure(server: Server, project: Path, rows: list[Row], known: list[float], seconds: int) -> Found:
+    """Every figure of one server. Raises: whatever keeps it from being had."""
+    folder = programs(server, project)
+    bodies = [server.one(row) if server.one else server.many([row]) for row in rows]
+    with running(server, folder, project, bodies[0]):
+        pass  # the start that counts is the next, of all: its files are in memory
+    with running(server, folder, project, bodies[0]) as (pid, url, cold):
+        found = {"cold": cold}
+        for body, value in zip(bodies[:CHECKED], known, strict=False):
+            if server.name != "limit":
+                check(ask(url + server.path, body), [value])
+        load(url + server.path, bodies, CONNECTIONS[1], 1)  # warm
+        before = used(pid)
+        for c in CONNECTIONS:
+            found |= {f"{key}{c}": v for key, v in load(url + server.path, bodies, c, seconds).items()}
+        passed, others = (now - then for now, then in zip(used(pid), before, strict=True))
+        found |= {"memory": memory(pid), "others": max(0, others / passed)}
+        if server.batch_path:
+            batch = server.many(rows)
+            check(ask(url + server.batch_path, batch), known)
+            found["batch"] = load(url + server.batch_path, [batch], 1, seconds)["rate"] * len(rows)
+    return found
+
+
+def report(results: dict[str, Found | str]) -> None:
+    """Markdown: the figures, and what they are to others'."""
+    done = {name: found for name, found in results.items() if isinstance(found, dict)}
+
+    def cell(name: str, column: str) -> str:
+        """`figure:digits`, or `figure/whose` for the ratio."""
+        key, _, digits = column.partition(":")
+        key, _, whose = key.partition("/")
+        others = [n for n in done if (n not in NOT_PEERS if whose == "peer" else n == whose)]
+        mine, theirs = done[name].get(key), [done[n][key] for n in others if done[n].get(key)]
+        if mine is None or (whose and not theirs):
+            return "—"
+        best = max if key.startswith(("rate", "batch")) else min
+        return f"{mine / best(theirs):,.2f}" if whose else f"{mine:,.{digits}f}"
+
+    def table(title: str, heads: str, columns: str) -> None:
+        print(f"{title}\n\n| server | {heads} |\n|{'---|' * (heads.count('|') + 2)}")
+        for name, found in results.items():
+            cells = [found] if isinstance(found, str) else [cell(name, column) for column in columns.split()]
+            print(f"| {' | '.join([name, *cells])} |")
+        print(flush=True)
+
+    rates = "times naive | times the best peer"
+    times = "times naive's | times the best peer's"
+    for c in CONNECTIONS:
+        table(
+            f"Single rows, connections: {c}",
+            f"requests/s | of the limit | {rates} | p50, ms | p99, ms | times the limit's p99 | failed",
+            f"rate{c}:0 rate{c}/limit rate{c}/naive rate{c}/peer p50{c}:2 p99{c}:2 p99{c}/limit failed{c}:0",
+        )
+    table(
+        f"Batches of {BATCH:,} rows; cold start; memory; and the cores that other work had while all this was measured",
+        f"rows/s | {rates} | start, s | {times} | memory, MB | {times} | others' cores",
+        "batch:0 batch/naive batch/peer cold:1 cold/naive cold/peer memory:0 memory/naive memory/peer others:2",
+    )
+
+
+def prepare(project: Path, package: str, card: dict[str, Any]) -> None:
+    """The champion, itself again as challenger, and the estimator that it was, in a clean folder."""
+    shutil.rmtree(WORK, ignore_errors=True)
+    for role, version in (("champion", card["version"]), ("challenger", card["version"][::-1])):
+        shutil.copytree(project / "models/champion", WORK / "models" / role)
+        (WORK / "models" / role / "model.json").write_text(json.dumps(card | {"version": version}))
+    environment = os.environ | {"PACKAGE": package, "PYTHONPATH": str(project / "src"), "MODEL": str(MODEL)}
+    said(project / ".venv/bin/python", HERE / "servers.py", "fit", cwd=project, env=environment)
+
+
+def compare(
+    chosen: list[Server], project: Path, rows: list[Row], known: list[float], seconds: int
+) -> dict[str, Found | str]:
+    """Each server's figures, or why there are none."""
+    results: dict[str, Found | str] = {}
+    for server in chosen:
+        try:
+            results[server.name] = measure(server, project, rows, known, seconds)
+        except Exception as error:  # whatever it does, the others are still compared
+            results[server.name] = f"could not run: {' '.join(str(error).split())}"
+        print(f"{server.name}: done", file=sys.stderr, flush=True)
+    return results
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("project", type=Path, help="a trained project's folder")
+    parser.add_argument("--seconds", type=int, default=5, help="for each point measured")
+    parser.add_argument("--only", action="append", metavar="NAME", help="just this server; may be repeated")
+    options = parser.parse_args()
+    if not shutil.which("wrk"):
+        parser.error("wrk is missing: apt-get install wrk")
+    project = options.project.resolve()
+    package = next(project.glob("src/*/serving")).parent.name
+    card = json.loads((project / "models/champion/model.json").read_text())
+    features = [name for view in card["schema"].get("views", {}).values() for name in view]
+    features += card["schema"].get("request", {})
+    # Without missing values, as not every server's input has a way to say them.
+    table = pd.read_parquet(project / "models/champion/reference.parquet").dropna()
+    table = table.sample(BATCH, replace=len(table) < BATCH, random_state=0)
+    rows, known = json.loads(table[features].to_json(orient="records")), table["probability"].tolist()
+
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            parser.error("another run is under way: each would spoil the other's figures")
+        prepare(project, package, card)
+        chosen = [s for s in servers(package, card) if not options.only or s.name in options.only]
+        report(compare(chosen, project, rows, known, options.seconds))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""What compare.py starts, each in its own environment: `python servers.py NAME` on PORT, of the estimator in MODEL.
+
+Each is the snippet that the framework introduces itself with, its batching switched on and its access log off.
+"""
+
+import importlib
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+MODEL, PORT = Path(os.environ.get("MODEL", "")), int(os.environ.get("PORT", 0))
+
+
+def fit() -> None:
+    """In the project's folder and environment: its own `fit` on its own rows, kept by joblib and by MLflow."""
+    import joblib
+    import mlflow.sklearn
+    import pandas as pd
+
+    package = os.environ["PACKAGE"]
+    estimator, graph, params = (
+        importlib.import_module(f"{package}.{name}") for name in ("model.estimator", "model.graph", "params")
+    )
+    chosen = params.load()
+    schema = chosen.schema_
+    rows = pd.read_parquet("data/features/train.parquet")
+    fitted = estimator.fit(
+        graph.frame(rows, schema), rows[schema.target.name].to_numpy(), schema, chosen.train
+    )
+    joblib.dump(fitted, MODEL)
+    options = {"pyfunc_predict_fn": "predict_proba", "serialization_format": "cloudpickle"}
+    mlflow.sklearn.save_model(fitted, MODEL.with_suffix(".mlflow"), **options)
+
+
+def limit() -> None:
+    """The least that an ASGI server can do: the same answer, whatever was asked."""
+    import uvicorn
+
+    body = os.environ["ANSWER"].encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    uvicorn.run(app, port=PORT, http="httptools", loop="uvloop", lifespan="off", access_log=False)
+
+
+def naive() -> None:
+    """The usual one."""
+    import joblib
+    import pandas as pd
+    import uvicorn
+    from fastapi import FastAPI
+
+    model = joblib.load(MODEL)
+    app = FastAPI()
+
+    @app.post("/predict")
+    async def predict(row: dict[str, Any]) -> dict[str, list[float]]:
+        return answer([row])
+
+    @app.post("/predict/batch")
+    async def predict_batch(rows: list[dict[str, Any]]) -> dict[str, list[float]]:
+        return answer(rows)
+
+    def answer(rows: list[dict[str, Any]]) -> dict[str, list[float]]:
+        frame = pd.DataFrame(rows)
+        return {
+            "prediction": model.predict(frame).tolist(),
+            "probability": model.predict_proba(frame)[:, 1].tolist(),
+        }
+
+    uvicorn.run(app, port=PORT, access_log=False)
+
+
+if os.environ.get("SERVER") == "litserve":  # its worker, another process, looks for it in the module
+    import joblib
+    import litserve as ls
+    import pandas as pd
+
+    class API(ls.LitAPI):
+        def setup(self, device: str) -> None:
+            self.model = joblib.load(MODEL)
+
+        def batch(self, inputs: list[dict[str, Any]]) -> Any:
+            return pd.DataFrame(inputs)
+
+        def predict(self, x: Any) -> Any:
+            return self.model.predict_proba(x)[:, 1].tolist()
+
+        def unbatch(self, output: list[float]) -> list[float]:
+            return output
+
+        def encode_response(self, output: float) -> dict[str, float]:
+            return {"probability": output}
+
+
+def litserve() -> None:
+    server = ls.LitServer(API(max_batch_size=64, batch_timeout=0.001), accelerator="cpu")
+    server.run(port=PORT, num_api_servers=1, generate_client_file=False, log_level="error", access_log=False)
+
+
+if os.environ.get("SERVER") == "bentoml":  # `bentoml serve servers:Model` looks for it in the module
+    import bentoml
+    import joblib
+    import pandas as pd
+
+    @bentoml.service(workers=1, logging={"access": {"enabled": False}})
+    class Model:
+        def __init__(self) -> None:
+            self.model = joblib.load(MODEL)
+
+        @bentoml.api(batchable=True, max_batch_size=1000)
+        def predict(self, rows: list[dict[str, Any]]) -> list[float]:
+            return self.model.predict_proba(pd.DataFrame(rows))[:, 1].tolist()
+
+
+if __name__ == "__main__":
+    {"fit": fit, "limit": limit, "naive": naive, "litserve": litserve}[sys.argv[1]]()
