@@ -20,11 +20,18 @@ def check(params: Params, threshold: float, target: str = TARGET) -> dict[str, A
 
     Worse means: over the window, the upper end of the champion's interval is below `gates.min_auc`.
 
-    Raises:
-        UserError: there is no log.
     """
     since = datetime.now(UTC) - timedelta(days=params.monitoring.window_days)
-    db = connect(None, target)
+    try:
+        db = connect(None, target)
+    except UserError as error:  # nothing was logged yet, which is no failure
+        return {
+            "weeks": [],
+            "window": {},
+            "worse": False,
+            "min_auc": params.gates.min_auc,
+            "note": str(error),
+        }
     rows = db.sql(
         "SELECT date_trunc('week', predicted_at)::DATE::VARCHAR AS week, variant, predicted_at, probability, label "
         "FROM predictions LEFT JOIN outcomes USING (prediction_id) ORDER BY predicted_at, prediction_id"
@@ -63,6 +70,8 @@ def measure(probability: np.ndarray, label: np.ndarray, params: Params, threshol
 
 def text(found: dict[str, Any]) -> str:
     """What was found, as Markdown."""
+    if "note" in found:
+        return str(found["note"])
     window = found["window"]
     head = (
         "No label has arrived yet"
