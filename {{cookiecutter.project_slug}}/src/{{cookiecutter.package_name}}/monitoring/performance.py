@@ -19,7 +19,6 @@ def check(params: Params, threshold: float, target: str = TARGET) -> dict[str, A
     """AUC with its interval, calibration, cost and missing labels, by week and variant.
 
     Worse means: over the window, the upper end of the champion's interval is below `gates.min_auc`.
-
     """
     since = datetime.now(UTC) - timedelta(days=params.monitoring.window_days)
     try:
