@@ -20,9 +20,13 @@ def measure(project: Path, command: list[str]) -> tuple[float, float]:
     plain = time.perf_counter()
     subprocess.run([python, *command], cwd=project, check=True, capture_output=True)
     wall = time.perf_counter() - plain
-    traced = subprocess.run([python, "-X", "importtime", *command], cwd=project, capture_output=True, text=True)
+    traced = subprocess.run(
+        [python, "-X", "importtime", *command], cwd=project, capture_output=True, text=True
+    )
     # Measured apart from the wall time, as tracing costs some; "self" of each module, so that none counts twice.
-    imports = sum(int(us) for us in re.findall(r"^import time:\s+(\d+) \|", traced.stderr, re.MULTILINE)) / 1e6
+    imports = (
+        sum(int(us) for us in re.findall(r"^import time:\s+(\d+) \|", traced.stderr, re.MULTILINE)) / 1e6
+    )
     return wall, imports
 
 

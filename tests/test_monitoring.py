@@ -205,3 +205,23 @@ def test_candidate_challenger_champion_and_back_are_commits(
     assert (version("champion"), version("challenger")) == (first, second)
     assert step("withdraw") == f"Withdraw the challenger {second}"
     assert "there is none" in run(copy, "python", "-m", "fraud_detection.rollout", "promote", code=1).stderr
+
+
+def test_the_model_card_says_what_was_registered_and_keeps_what_people_wrote(
+    run: Run, project: Project, trained: Path
+) -> None:
+    copy = project(trained)
+    card, model = copy / "MODEL_CARD.md", json.loads((copy / "models/champion/model.json").read_text())
+    for part in (
+        model["version"],
+        model["data_hash"],
+        model["run_id"],
+        "2026-01-01 to 2026-0",
+        "| channel | online |",
+    ):
+        assert part in card.read_text()
+    card.write_text(card.read_text().replace("Fill in.", "Our own words."))
+    retrain(run, copy, "max_iter: 100", "max_iter: 90")
+    again = json.loads((copy / "models/candidate/model.json").read_text())
+    assert again["version"] in card.read_text() and "Our own words." in card.read_text()
+    assert "It is the challenger" in card.read_text() and card.read_text().count("## Intended use") == 1

@@ -36,39 +36,43 @@ def rows(
     ).tolist()
 
 
-async def send(url: str, traffic: list[dict[str, Any]], labels: list[int], share: float) -> int:
-    """Post each row, and for `share` of them the label; the number answered.
+async def send(url: str, traffic: list[dict[str, Any]], labels: list[int], share: float, delay: float) -> int:
+    """Post each row and, `delay` seconds after the last, the label of `share` of them; the number answered.
 
     Raises:
         UserError: the service is not there, or refuses.
     """
     import httpx2
 
-    async def one(client: httpx2.AsyncClient, row: dict[str, Any], label: int, told: bool) -> None:
-        answer = await client.post("/predict", json=row)
-        if answer.status_code != 200:
-            raise UserError(f"{url} refuses {row}: {answer.text}")
-        if told:
-            await client.post(
-                "/feedback", json={"prediction_id": answer.json()["prediction_id"], "label": label}
-            )
-
     limits = httpx2.Limits(max_connections=CONNECTIONS)
     async with httpx2.AsyncClient(base_url=url, limits=limits, timeout=60) as client:
-        try:
-            for at in range(0, len(traffic), 500):
-                part = range(at, min(at + 500, len(traffic)))
-                await asyncio.gather(
-                    *(one(client, traffic[i], labels[i], i % 100 < 100 * share) for i in part)
-                )
+
+        async def post(path: str, body: dict[str, Any]) -> str:
+            answer = await client.post(path, json=body)
+            if answer.is_error:
+                raise UserError(f"{url}{path} refuses {body}: {answer.text}")
+            return str(answer.json()["prediction_id"])
+
+        async def all_of(what: str, path: str, bodies: list[dict[str, Any]]) -> list[str]:
+            ids: list[str] = []
+            for at in range(0, len(bodies), 500):
+                ids += await asyncio.gather(*(post(path, body) for body in bodies[at : at + 500]))
                 print(
-                    f"\rsimulate: {part[-1] + 1:,} of {len(traffic):,}", end="", file=sys.stderr, flush=True
+                    f"\rsimulate: {len(ids):,} of {len(bodies):,} {what}", end="", file=sys.stderr, flush=True
                 )
+            print(file=sys.stderr)
+            return ids
+
+        try:
+            ids = await all_of("rows", "/predict", traffic)
+            await asyncio.sleep(delay)
+            known = [i for i in range(len(ids)) if i % 100 < 100 * share]
+            told = [{"prediction_id": ids[i], "label": labels[i]} for i in known]
+            await all_of("labels", "/feedback", told)
         except httpx2.TransportError as error:
             raise UserError(
                 f"{url} does not answer ({error or type(error).__name__}): run `make serve`"
             ) from None
-    print(file=sys.stderr)
     return len(traffic)
 
 
@@ -82,6 +86,7 @@ if __name__ == "__main__":
     parser.add_argument("--rows", type=int, default=5000)
     parser.add_argument("--drift", type=factor, action="append", default=[], metavar="COLUMN=FACTOR")
     parser.add_argument("--labels", type=float, default=1.0, help="share of rows whose label is told")
+    parser.add_argument("--delay", type=float, default=0, help="seconds until the labels are told")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--url", default="http://127.0.0.1:8000")
     arguments = parser.parse_args()
@@ -93,4 +98,6 @@ if __name__ == "__main__":
             arguments.seed,
             ROOT / "data/features/holdout.parquet",
         )
-        print(f"simulate: {asyncio.run(send(arguments.url, *drawn, arguments.labels)):,} rows answered")
+        print(
+            f"simulate: {asyncio.run(send(arguments.url, *drawn, arguments.labels, arguments.delay)):,} rows answered"
+        )
