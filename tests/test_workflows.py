@@ -319,7 +319,7 @@ def test_production_by_dispatch_and_back(forge: Forge) -> None:
     assert deployed == start | {name: forge.release()[name] for name in ("IMAGE", "MODEL_VERSION")}
     dispatch(forge, environment="production", rollback="true")
     assert forge.release("production") == start
-    assert "Opened https://example.org/pull/7" in dispatch(
+    assert "pull-request: https://example.org/pull/7" in dispatch(
         forge, environment="production", pull_request="true"
     )
     assert forge.release("production") == start
