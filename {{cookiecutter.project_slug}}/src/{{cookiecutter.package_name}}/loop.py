@@ -28,7 +28,7 @@ def tell(text: str) -> None:
 
 
 def run(*command: str, code: tuple[int, ...] = (0,), **variables: str) -> str:
-    """What a command says; its output is shown.
+    """What a command says.
 
     Raises:
         UserError: it ended otherwise than with one of `code`.
@@ -165,11 +165,8 @@ def main() -> None:
     tell("6. A/B: each customer meets one of them; the verdict may be looked at as often as one likes")
     release(CHALLENGER_MODE="ab", CHALLENGER_SHARE="0.5")
     commit("Loop: A/B, half of the customers")
-    verdict = until_decided()
-    if verdict == "promote":
-        title = module("rollout", "promote").splitlines()[0]
-    else:
-        title = module("rollout", "withdraw").splitlines()[0]
+    step = "promote" if until_decided() == "promote" else "withdraw"
+    title = module("rollout", step).splitlines()[0]
     release(CHALLENGER_MODE="off", CHALLENGER_SHARE="0")
     commit(f"Loop: {title}")
 

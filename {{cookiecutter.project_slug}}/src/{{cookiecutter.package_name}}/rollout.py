@@ -8,7 +8,7 @@ import shutil
 import sys
 
 from .params import ROOT, Params, UserError, load, stage
-from .pipeline.register import MODELS, install
+from .pipeline.register import MODELS, install, passed_candidate
 
 
 def version(role: str) -> str:
@@ -45,10 +45,7 @@ def challenge(params: Params) -> str:
     Raises:
         UserError: it did not pass the gate, or is the champion already.
     """
-    evaluation = json.loads((ROOT / "metrics/evaluation.json").read_text())
-    model = json.loads((MODELS / "candidate/model.json").read_text())
-    if not evaluation["gate"]["passed"] or evaluation["version"] != model["version"]:
-        raise UserError("the gate did not pass this candidate: `dvc repro evaluate` says why")
+    model, evaluation = passed_candidate()
     if model["version"] == version("champion"):
         raise UserError(f"the candidate {model['version']} is the champion already")
     install("challenger", model, evaluation)

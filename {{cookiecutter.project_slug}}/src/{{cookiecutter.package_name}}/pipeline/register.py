@@ -25,8 +25,8 @@ def install(role: str, model: dict[str, Any], evaluation: dict[str, Any]) -> Non
     Repo(str(ROOT)).add(str(folder))
 
 
-def register(params: Params, out: Path) -> str:
-    """Create the registry's version, set its alias, and write what was done to `out`; says so.
+def passed_candidate() -> tuple[dict[str, Any], dict[str, Any]]:
+    """The candidate's model.json and its evaluation.
 
     Raises:
         UserError: the gate did not pass this candidate.
@@ -35,6 +35,16 @@ def register(params: Params, out: Path) -> str:
     model = json.loads((MODELS / "candidate/model.json").read_text())
     if not evaluation["gate"]["passed"] or evaluation["version"] != model["version"]:
         raise UserError("the gate did not pass this candidate: `dvc repro evaluate` says why")
+    return model, evaluation
+
+
+def register(params: Params, out: Path) -> str:
+    """Create the registry's version, set its alias, and write what was done to `out`; says so.
+
+    Raises:
+        UserError: the gate did not pass this candidate.
+    """
+    model, evaluation = passed_candidate()
     if not (MODELS / "champion/model.json").exists():
         if (MODELS / "champion.dvc").exists():
             raise UserError(
