@@ -46,6 +46,7 @@ def test_one_row_is_answered_logged_and_told_the_outcome(serve: Serve, trained: 
         outcome = {"prediction_id": answer["prediction_id"], "label": 1}
         assert server.client.post("/feedback", json=outcome).status_code == 202
         assert server.client.get("/health/live").json() == {"status": "live"}
+        assert server.metric("prediction_seconds_count") == 1 and server.metric("prediction_seconds_sum") > 0
         said = server.stop()
         assert "Traceback" not in said
         (logged,) = server.logged().to_dict("records")
@@ -157,15 +158,21 @@ def test_what_can_not_be_is_refused_with_the_reason(serve: Serve, trained: Path)
         assert "Traceback" not in server.stop()
 
 
-def test_a_body_that_never_ends_is_given_up(serve: Serve, trained: Path) -> None:
-    with serve(trained) as server:
+def test_a_request_that_never_ends_is_given_up(serve: Serve, trained: Path) -> None:
+    half_a_body = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{"
+    with serve(trained) as server, contextlib.ExitStack() as stack:
         host, port = server.url.removeprefix("http://").split(":")
-        with socket.create_connection((host, int(port))) as line:
-            line.sendall(b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{")
-            line.settimeout(20)
-            assert line.recv(1000).startswith(b"HTTP/1.1 408")
-        with socket.create_connection((host, int(port))) as line:
-            line.sendall(b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{")
+        address = (host, int(port))
+        lines = [stack.enter_context(socket.create_connection(address)) for _ in range(3)]
+        for line, sent in zip(lines, (half_a_body, half_a_body[:40], b""), strict=True):
+            line.settimeout(25)
+            line.sendall(sent)
+        answers = [b"".join(iter(lambda line=line: line.recv(1000), b"")) for line in lines]  # all are closed
+        assert [answer[:12] for answer in answers] == [b"HTTP/1.1 408", b"HTTP/1.1 408", b""]
+        assert json.loads(answers[0].partition(b"\r\n\r\n")[2])["detail"]
+        assert server.metric("refused_total") == 2  # who never asked was not refused
+        with socket.create_connection(address) as line:  # goes away half-way
+            line.sendall(half_a_body)
         assert server.client.post("/predict", json=KEY).status_code == 200
         assert "Traceback" not in server.stop()
 
@@ -256,13 +263,14 @@ def test_ended_under_load_it_loses_nothing_that_was_answered(
         async def scene() -> list[str]:
             asking = asyncio.create_task(load(server.url, 20))
             await asyncio.sleep(2)
+            server.client.post("/feedback", json={"prediction_id": "0" * 32, "label": 1}).raise_for_status()
             server.process.send_signal(end)
             return await asking
 
         ids = asyncio.run(scene())
         assert len(ids) > 100
         server.process.wait(timeout=30)
-        wait_for(lambda: list(server.log.glob("predictions/date=*/*.parquet")))
+        wait_for(lambda: list(server.log.glob("feedback/date=*/*.parquet")))  # the last to be written
         logged = set(server.logged().prediction_id)
         assert set(ids) <= logged
         if end is signal.SIGTERM:

@@ -3,7 +3,7 @@
     make demo && uv run benchmarks/serving/compare.py demo/fraud-detection
 
 Needs wrk (`apt-get install wrk`). Each in turn, one worker each: started, its answers held against the model's known
-ones, timed, stopped. What the project's environment lacks is installed below .cache/benchmarks.
+ones, timed side by side with the limit, stopped. What the project's environment lacks is installed below .cache/benchmarks.
 """
 
 import argparse
@@ -19,8 +19,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 from urllib.request import Request, urlopen
 
@@ -214,23 +215,11 @@ def memory(pid: int) -> float:
     return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1e3
 
 
-def used(pid: int) -> tuple[float, float]:
-    """The time, and the CPU seconds that neither the server nor wrk, nor whatever else has ended here, had."""
-    machine = [int(ticks) for ticks in Path("/proc/stat").read_text().split()[1:9]]
-    busy = sum(machine) - machine[3] - machine[4]  # idle, and waiting for disks
-    for own in family(pid):
-        busy -= sum(map(int, (own / "stat").read_text().rpartition(")")[2].split()[11:13]))
-    times = os.times()
-    return time.perf_counter(), busy / os.sysconf("SC_CLK_TCK") - times.children_user - times.children_system
-
-
-def load(url: str, bodies: list[Any], connections: int, seconds: int) -> Found:
-    """wrk's figures: good answers a second, failures, p50 and p99 in ms."""
+def load(url: str, bodies: list[Any], connections: int) -> Found:
+    """wrk's figures of one second: good answers a second, failures, p50 and p99 in ms."""
     (WORK / "bodies").write_text("".join(json.dumps(body) + "\n" for body in bodies))
     (WORK / "wrk.lua").write_text(WRK)
-    options = (
-        f"-t1 -c{connections} -d{seconds}s --timeout=60s -s {WORK / 'wrk.lua'} {url} -- {WORK / 'bodies'}"
-    )
+    options = f"-t1 -c{connections} -d1s --timeout=60s -s {WORK / 'wrk.lua'} {url} -- {WORK / 'bodies'}"
     return dict(json.loads(said("wrk", *options.split())))
 
 
@@ -241,27 +230,43 @@ def check(answer: Any, known: list[float]) -> None:
         raise ValueError(f"its answers are not the model's: {worst:.2g} off")
 
 
-def measure(server: Server, project: Path, rows: list[Row], known: list[float], seconds: int) -> Found:
-    """Every figure of one server. Raises: whatever keeps it from being had."""
+def measure(
+    server: Server, limit: Server, project: Path, rows: list[Row], known: list[float], rounds: int
+) -> Found:
+    """Every figure of one server. Raises: whatever keeps it from being had.
+
+    In each round it is loaded for a second, then the limit is: what else the machine does in these two seconds is in
+    both. The figures are medians, those of its ratio to the limit too.
+    """
     folder = programs(server, project)
     bodies = [server.one(row) if server.one else server.many([row]) for row in rows]
     with running(server, folder, project, bodies[0]):
         pass  # the start that counts is the next, of all: its files are in memory
-    with running(server, folder, project, bodies[0]) as (pid, url, cold):
+    bare = replace(limit, name="bare")
+    with (
+        running(server, folder, project, bodies[0]) as (pid, url, cold),
+        running(bare, programs(bare, project), project, rows[0]) as (_, bare_url, _),
+    ):
         found = {"cold": cold}
         for body, value in zip(bodies[:CHECKED], known, strict=False):
             if server.name != "limit":
                 check(ask(url + server.path, body), [value])
-        load(url + server.path, bodies, CONNECTIONS[1], 1)  # warm
-        before = used(pid)
+        load(url + server.path, bodies, CONNECTIONS[1])  # warm
         for c in CONNECTIONS:
-            found |= {f"{key}{c}": v for key, v in load(url + server.path, bodies, c, seconds).items()}
-        passed, others = (now - then for now, then in zip(used(pid), before, strict=True))
-        found |= {"memory": memory(pid), "others": max(0, others / passed)}
+            pairs = [
+                (load(url + server.path, bodies, c), load(bare_url + bare.path, rows, c))
+                for _ in range(rounds)
+            ]
+            for key in ("rate", "p50", "p99"):
+                found[f"{key}{c}"] = median(mine[key] for mine, _ in pairs)
+                found[f"{key}{c}/limit"] = median(mine[key] / theirs[key] for mine, theirs in pairs)
+            found[f"failed{c}"] = sum(mine["failed"] for mine, _ in pairs)
+        found["memory"] = memory(pid)
         if server.batch_path:
             batch = server.many(rows)
             check(ask(url + server.batch_path, batch), known)
-            found["batch"] = load(url + server.batch_path, [batch], 1, seconds)["rate"] * len(rows)
+            batches = [load(url + server.batch_path, [batch], 1)["rate"] for _ in range(rounds)]
+            found["batch"] = median(batches) * len(rows)
     return found
 
 
@@ -272,6 +277,8 @@ def report(results: dict[str, Found | str]) -> None:
     def cell(name: str, column: str) -> str:
         """`figure:digits`, or `figure/whose` for the ratio."""
         key, _, digits = column.partition(":")
+        if key.endswith("/limit"):
+            return f"{done[name][key]:,.2f}"
         key, _, whose = key.partition("/")
         others = [n for n in done if (n not in NOT_PEERS if whose == "peer" else n == whose)]
         mine, theirs = done[name].get(key), [done[n][key] for n in others if done[n].get(key)]
@@ -296,9 +303,9 @@ def report(results: dict[str, Found | str]) -> None:
             f"rate{c}:0 rate{c}/limit rate{c}/naive rate{c}/peer p50{c}:2 p99{c}:2 p99{c}/limit failed{c}:0",
         )
     table(
-        f"Batches of {BATCH:,} rows; cold start; memory; and the cores that other work had while all this was measured",
-        f"rows/s | {rates} | start, s | {times} | memory, MB | {times} | others' cores",
-        "batch:0 batch/naive batch/peer cold:1 cold/naive cold/peer memory:0 memory/naive memory/peer others:2",
+        f"Batches of {BATCH:,} rows; cold start; memory",
+        f"rows/s | {rates} | start, s | {times} | memory, MB | {times}",
+        "batch:0 batch/naive batch/peer cold:1 cold/naive cold/peer memory:0 memory/naive memory/peer",
     )
 
 
@@ -313,13 +320,13 @@ def prepare(project: Path, package: str, card: dict[str, Any]) -> None:
 
 
 def compare(
-    chosen: list[Server], project: Path, rows: list[Row], known: list[float], seconds: int
+    chosen: list[Server], limit: Server, project: Path, rows: list[Row], known: list[float], rounds: int
 ) -> dict[str, Found | str]:
     """Each server's figures, or why there are none."""
     results: dict[str, Found | str] = {}
     for server in chosen:
         try:
-            results[server.name] = measure(server, project, rows, known, seconds)
+            results[server.name] = measure(server, limit, project, rows, known, rounds)
         except Exception as error:  # whatever it does, the others are still compared
             results[server.name] = f"could not run: {' '.join(str(error).split())}"
         print(f"{server.name}: done", file=sys.stderr, flush=True)
@@ -329,7 +336,7 @@ def compare(
 def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("project", type=Path, help="a trained project's folder")
-    parser.add_argument("--seconds", type=int, default=5, help="for each point measured")
+    parser.add_argument("--rounds", type=int, default=5, help="seconds for each point measured")
     parser.add_argument("--only", action="append", metavar="NAME", help="just this server; may be repeated")
     options = parser.parse_args()
     if not shutil.which("wrk"):
@@ -351,8 +358,9 @@ def main() -> None:
         except BlockingIOError:
             parser.error("another run is under way: each would spoil the other's figures")
         prepare(project, package, card)
-        chosen = [s for s in servers(package, card) if not options.only or s.name in options.only]
-        report(compare(chosen, project, rows, known, options.seconds))
+        limit, *others = servers(package, card)
+        chosen = [s for s in (limit, *others) if not options.only or s.name in options.only]
+        report(compare(chosen, limit, project, rows, known, options.rounds))
 
 
 if __name__ == "__main__":

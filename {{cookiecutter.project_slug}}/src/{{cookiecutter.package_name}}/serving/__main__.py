@@ -22,6 +22,7 @@ if __name__ == "__main__":
             port=chosen.port,
             http=Protocol,
             access_log=False,
+            server_header=False,
             proxy_headers=False,
             timeout_graceful_shutdown=20,
         )

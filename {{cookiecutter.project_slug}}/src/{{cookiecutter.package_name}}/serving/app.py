@@ -14,7 +14,7 @@ from fastapi_swagger import patch_fastapi
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, ConfigDict, Field
 
-from .fast import BATCH_ROWS, Fast, reasons
+from .fast import BATCH_ROWS, LATENCY, Fast, reasons
 from .service import Service
 
 PAGE = Path(__file__).with_name("page.html")
@@ -107,7 +107,7 @@ def create(service: Service) -> Fast:
     async def ready() -> dict[str, str]:
         """The champion answers its example, now."""
         try:
-            service.champion.score([service.champion.card["example"]])
+            service.champion.answer_example()
         except Exception as error:
             raise HTTPException(503, f"the champion does not answer: {error}") from error
         return {"status": "ready"}
@@ -128,7 +128,7 @@ def describe(service: Service) -> dict[str, Any]:
     """Champion, challenger, routing, latency and log, as JSON takes it."""
     settings, log = service.settings, service.log
     active = service.challenger is not None
-    centiles = np.percentile(service.latencies or [np.nan], (50, 95, 99)) * 1000
+    centiles = np.percentile(LATENCY.latest or [np.nan], (50, 95, 99)) * 1000
     return {
         "champion": service.champion.card,
         "challenger": service.challenger.card if service.challenger else None,

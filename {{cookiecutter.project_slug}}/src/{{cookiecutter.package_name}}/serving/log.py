@@ -5,6 +5,7 @@ import json
 import pickle
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from prometheus_client import Counter
@@ -81,29 +82,28 @@ class PredictionLog:
             await task
 
     def predictions(
-        self, variant: Variant, ids: list[str], rows: list[dict[str, Any]], scores: list[float]
+        self, variant: Variant, ids: list[str], columns: Mapping[str, list[Any]], scores: list[float]
     ) -> None:
         """Log one variant's scores of rows."""
         common = {"variant": variant.role, "model_version": variant.version, "predicted_at": now()}
-        self.hand_over("predictions", common, {"prediction_id": ids, "probability": scores}, rows)
+        self.hand_over("predictions", common, {"prediction_id": ids, "probability": scores, **columns})
 
     def feedback(self, prediction_id: str, label: int) -> None:
         """Log one outcome."""
         self.hand_over(
-            "feedback", {"received_at": now()}, {}, [{"prediction_id": prediction_id, "label": label}]
+            "feedback", {"received_at": now()}, {"prediction_id": [prediction_id], "label": [label]}
         )
 
-    def hand_over(
-        self, table: str, common: dict[str, Any], columns: dict[str, list], rows: list[dict[str, Any]]
-    ) -> None:
-        """Rows with what is common to them, and `columns` of further values, one a row."""
+    def hand_over(self, table: str, common: dict[str, Any], columns: dict[str, list[Any]]) -> None:
+        """Rows, as columns of `table`, and what is common to all of them."""
         if not self.options["target"]:
             return
+        rows = len(columns["prediction_id"])
         pipe = self.process.stdin if self.process else None
         if pipe is None or pipe.is_closing() or pipe.transport.get_write_buffer_size() > BYTES:
-            LOGGED.labels("dropped").inc(len(rows))
+            LOGGED.labels("dropped").inc(rows)
         else:
-            pipe.write(pickle.dumps((table, common, columns, rows)))
+            pipe.write(pickle.dumps((table, rows, common, columns)))
 
 
 def now() -> int:

@@ -17,6 +17,7 @@ import socket
 import sys
 import threading
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -43,50 +44,58 @@ class Table:
         self.name, self.columns = name, columns
         self.fs, self.folder = fsspec.url_to_fs(f"{target}/{name}")
         self.local = "file" in self.fs.protocol
-        self.rows: list[dict[str, Any]] = []
+        self.waiting: dict[str, list[Any]] = {name: [] for name in columns}
         self.since = 0.0  # when the oldest of them came, or the last attempt failed
         self.failed = False
         self.written = 0
 
-    def add(self, rows: list[dict[str, Any]]) -> None:
-        if not self.rows:
+    def __len__(self) -> int:
+        return len(self.waiting["prediction_id"])
+
+    def add(self, columns: dict[str, list[Any]]) -> None:
+        if not self:
             self.since = time.monotonic()
-        self.rows += rows
-        if (dropped := len(self.rows) - ROWS) > 0:
-            del self.rows[:dropped]
+        for name, values in columns.items():
+            self.waiting[name] += values
+        if (dropped := len(self) - ROWS) > 0:
+            self.drop(dropped)
             report(table=self.name, dropped=dropped)
+
+    def drop(self, rows: int) -> None:
+        """Forget the oldest."""
+        for values in self.waiting.values():
+            del values[:rows]
 
     def due(self, seconds: float) -> bool:
         """Whether it is time to write: the oldest has waited long enough, or a file is full."""
-        full = len(self.rows) >= FILE_ROWS and not self.failed
-        return bool(self.rows) and (full or time.monotonic() - self.since >= seconds)
+        full = len(self) >= FILE_ROWS and not self.failed
+        return bool(self) and (full or time.monotonic() - self.since >= seconds)
 
     def write(self) -> None:
         """Write what is waiting as one file, whole or not at all; a failure keeps it waiting, and is reported."""
-        rows, self.rows = self.rows, []
         now = datetime.now(UTC)
         folder = f"{self.folder}/date={now:%Y-%m-%d}"
         path = f"{folder}/{now:%H%M%S}-{socket.gethostname()}-{os.getpid()}-{self.written}.parquet"
         part = f"{path}.part" if self.local else path  # an object store shows a file only when it is whole
         try:
             content = io.BytesIO()
-            write_parquet(self.arrow(rows), content, compression="zstd(3)")
+            write_parquet(self.arrow(), content, compression="zstd(3)")
             self.fs.makedirs(folder, exist_ok=True)
             self.fs.pipe_file(part, content.getvalue())
             if part != path:
                 self.fs.mv(part, path)
         except Exception as error:  # of whichever file system it is
             report(table=self.name, failed=1, error=" ".join(str(error).split()))
-            self.add(rows)
             self.since, self.failed = time.monotonic(), True
             return
         self.failed = False
         self.written += 1
-        report(table=self.name, written=len(rows))
+        report(table=self.name, written=len(self))
+        self.drop(len(self))
 
-    def arrow(self, rows: list[dict[str, Any]]) -> Arrow:
+    def arrow(self) -> Arrow:
         arrays: dict[str, Any] = {
-            name: Array([row.get(name) for row in rows], TYPES[type]) for name, type in self.columns.items()
+            name: Array(self.waiting[name], TYPES[type]) for name, type in self.columns.items()
         }
         times = [name for name, type in self.columns.items() if type == "time"]
         arrays |= {name: arrays[name].cast(DataType.timestamp("us", tz="UTC")) for name in times}
@@ -94,8 +103,9 @@ class Table:
 
 
 def report(**what: Any) -> None:
-    """Tell the service, which counts."""
-    print(json.dumps(what), flush=True)
+    """Tell the service, which counts; where it is no more, what waits must be written all the same."""
+    with suppress(BrokenPipeError):
+        os.write(sys.stdout.fileno(), f"{json.dumps(what)}\n".encode())
 
 
 def main(target: str, seconds: float, tables: dict[str, dict[str, str]]) -> None:
@@ -108,18 +118,15 @@ def main(target: str, seconds: float, tables: dict[str, dict[str, str]]) -> None
     def take() -> None:
         while not ended.is_set():
             try:
-                table, common, columns, rows = pickle.load(sys.stdin.buffer)
+                table, rows, common, columns = pickle.load(sys.stdin.buffer)
             except (
                 EOFError,
                 pickle.UnpicklingError,
             ):  # the service has ended, perhaps in the middle of a batch
                 ended.set()
                 return
-            each = zip(rows, *columns.values(), strict=True)
             with lock:
-                made[table].add(
-                    [row | common | dict(zip(columns, values, strict=True)) for row, *values in each]
-                )
+                made[table].add(columns | {name: [value] * rows for name, value in common.items()})
 
     threading.Thread(target=take, daemon=True).start()
     while made:

@@ -4,11 +4,10 @@ import asyncio
 import hashlib
 import os
 import sys
-from collections import deque
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter
 from pydantic import BaseModel
 from pydantic_core import PydanticCustomError, ValidationError
 
@@ -25,21 +24,8 @@ CHALLENGER_ERRORS = Counter("challenger_errors", "Times the challenger failed, w
 UNSEEN = Counter("unseen_categories", "Values that the champion never saw in training", ["column"])
 MISSING = Counter("missing_online_features", "Rows whose entity the online store does not know")
 REFUSED = Counter("refused", "Requests that were not answered for a fault of their own", ["status"])
-LATENCY = Histogram(
-    "prediction_seconds",
-    "From a whole body to its answer",
-    buckets=[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1],
-)
 
 TURNS = 5  # of the event loop that a row waits for company: microseconds, if none comes
-
-
-class Answer(NamedTuple):
-    prediction_id: str
-    probability: float
-    prediction: int
-    model_version: str
-    variant: str
 
 
 class Service:
@@ -72,13 +58,14 @@ class Service:
         self.online = OnlineStore(settings.online_store, __package__.split(".")[0], schema.entity, views)
         levels = self.champion.card["categories"]
         self.levels = [(name, frozenset(values), UNSEEN.labels(name)) for name, values in levels.items()]
+        self.logged = [*([schema.entity] if schema.entity else []), *self.columns]
         self.answered = {
             v.role: PREDICTIONS.labels(v.role, v.version) for v in (self.champion, self.challenger) if v
         }
-        self.salt = f"{self.challenger.version if self.challenger else ''}:".encode()
+        salt = f"{self.challenger.version if self.challenger else ''}:".encode()
+        self.salted = hashlib.blake2b(salt, digest_size=8)
         self.bar = int(settings.challenger_share * 2**64)
-        self.latencies: deque[float] = deque(maxlen=1000)
-        self.waiting: list[tuple[dict[str, Any], asyncio.Future[Answer]]] = []
+        self.waiting: list[tuple[dict[str, Any], asyncio.Future[bytes]]] = []
         self.log = PredictionLog(
             settings.prediction_log, settings.prediction_log_seconds, schema.entity, self.columns
         )
@@ -93,11 +80,6 @@ class Service:
     def loop(self) -> asyncio.AbstractEventLoop:
         """The running loop, kept: asking for it costs a system call each time."""
         return asyncio.get_running_loop()
-
-    def took(self, seconds: float) -> None:
-        """Count one request's latency."""
-        LATENCY.observe(seconds)
-        self.latencies.append(seconds)
 
     def complete(self, row: BaseModel) -> dict[str, Any]:
         """The row's values, those left out read from the online store; counts what the champion never saw.
@@ -129,12 +111,13 @@ class Service:
 
         A hash of the entity, salted by the challenger's version so that every experiment shuffles anew.
         """
-        digest = hashlib.blake2b(self.salt + key.encode(), digest_size=8).digest()
-        return int.from_bytes(digest, "big") < self.bar
+        hashed = self.salted.copy()
+        hashed.update(key.encode())
+        return int.from_bytes(hashed.digest(), "big") < self.bar
 
-    def answer(self, values: dict[str, Any]) -> "asyncio.Future[Answer]":
+    def answer(self, values: dict[str, Any]) -> "asyncio.Future[bytes]":
         """Score it with whatever else arrives within TURNS: far fewer calls, and no delay to speak of."""
-        future: asyncio.Future[Answer] = self.loop.create_future()
+        future: asyncio.Future[bytes] = self.loop.create_future()
         if not self.waiting:
             self.loop.call_soon(self.answer_waiting)
         self.waiting.append((values, future))
@@ -156,7 +139,7 @@ class Service:
             if not future.done():  # its client has gone
                 future.set_result(answer)
 
-    def predict(self, rows: list[dict[str, Any]]) -> list[Answer]:
+    def predict(self, rows: list[dict[str, Any]]) -> list[bytes]:
         """The answers to completed rows, in their order."""
         random = os.urandom(16 * len(rows)).hex()
         ids = [random[at : at + 32] for at in range(0, len(random), 32)]
@@ -171,7 +154,7 @@ class Service:
         sides: tuple[list[int], list[int]] = ([], [])  # the rows of the champion, of the challenger
         for at, row in enumerate(rows):
             sides[self.challenged(row.get(entity) or ids[at])].append(at)
-        answers: dict[int, Answer] = {}
+        answers: dict[int, bytes] = {}
         for side, places in enumerate(sides):
             if places:
                 part = [ids[at] for at in places], [rows[at] for at in places]
@@ -179,7 +162,7 @@ class Service:
                 answers.update(zip(places, found, strict=True))
         return [answers[at] for at in range(len(rows))]
 
-    def ask_challenger(self, ids: list[str], rows: list[dict[str, Any]]) -> list[Answer] | None:
+    def ask_challenger(self, ids: list[str], rows: list[dict[str, Any]]) -> list[bytes] | None:
         """Its answers, or None where it failed: no request of the champion's may suffer from it."""
         assert self.challenger
         try:
@@ -188,13 +171,10 @@ class Service:
             self.lose_challenger(f"challenger: {' '.join(str(error).split())}")
             return None
 
-    def score(self, variant: Variant, ids: list[str], rows: list[dict[str, Any]]) -> list[Answer]:
-        """One variant's answers to rows, counted and logged."""
-        scores = variant.score(rows)
-        role, version, threshold = variant.role, variant.version, variant.threshold
-        self.answered[role].inc(len(rows))
-        self.log.predictions(variant, ids, rows, scores)
-        return [
-            Answer(id, score, int(score >= threshold), version, role)
-            for id, score in zip(ids, scores, strict=True)
-        ]
+    def score(self, variant: Variant, ids: list[str], rows: list[dict[str, Any]]) -> list[bytes]:
+        """One variant's answers to rows, as JSON, counted and logged."""
+        columns = {name: [row[name] for row in rows] for name in self.logged}
+        scores = variant.score(columns)
+        self.answered[variant.role].inc(len(rows))
+        self.log.predictions(variant, ids, columns, scores)
+        return variant.answers(ids, scores)

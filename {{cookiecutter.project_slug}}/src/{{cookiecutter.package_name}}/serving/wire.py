@@ -1,16 +1,25 @@
-"""uvicorn's protocol, except that an answer's head and body leave in one system call, not in two."""
+"""uvicorn's protocol, with an answer's head and body in one system call, and an end to requests that never arrive."""
 
 import asyncio
-from typing import Any
+from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from .service import REFUSED
+
+REQUEST_SECONDS = 10.0  # for a request to arrive whole; twice that at the most
+LATE = b'{"detail":"the request did not arrive within %g s"}' % REQUEST_SECONDS
+TIMEOUT = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-type: application/json\r\n"
 
 
 class Joined:
     """A transport that writes once in each turn of the loop."""
 
+    due: ClassVar[list["Joined"]] = []  # that have something to write in this turn
+
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self.transport, self.loop = transport, loop
+        self.is_closing = transport.is_closing
         self.parts: list[bytes] = []
 
     def __getattr__(self, name: str) -> Any:
@@ -18,8 +27,16 @@ class Joined:
 
     def write(self, data: bytes) -> None:
         if not self.parts:
-            self.loop.call_soon(self.flush)
+            if not self.due:
+                self.loop.call_soon(self.flush_due)
+            self.due.append(self)
         self.parts.append(data)
+
+    @classmethod
+    def flush_due(cls) -> None:
+        due, cls.due = cls.due, []
+        for joined in due:
+            joined.flush()
 
     def flush(self) -> None:
         parts, self.parts = self.parts, []
@@ -34,3 +51,21 @@ class Joined:
 class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(Joined(transport, self.loop))  # type: ignore[arg-type]
+        self.seen: Any = self
+        self.loop.call_later(REQUEST_SECONDS, self.look)
+
+    def look(self) -> None:
+        """End the connection if the same request is still arriving as at the last look: a timer for each costs more."""
+        if self.transport.is_closing():
+            return
+        cycle = (
+            self.cycle if self.cycle and self.cycle.scope is self.scope else None
+        )  # None: not even its head
+        if (cycle and not cycle.more_body) or self.seen is not self.scope:
+            self.seen = self.scope
+            self.loop.call_later(REQUEST_SECONDS, self.look)
+            return
+        if self.scope and not (cycle and cycle.response_complete):
+            REFUSED.labels(408).inc()
+            self.transport.write(TIMEOUT + b"content-length: %d\r\n\r\n%s" % (len(LATE), LATE))
+        self.transport.close()
