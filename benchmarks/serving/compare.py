@@ -33,6 +33,7 @@ WORK = CACHE / "work"
 MODEL = WORK / "model.joblib"
 CONNECTIONS = (1, 16, 64)
 BATCH = 1000
+SECONDS = 2  # of load at a time
 CHECKED, TOLERANCE = 20, 1e-4  # rows, and how far off a probability may be
 START_SECONDS = 60
 NOT_PEERS = ("limit", "ours", "naive")
@@ -216,10 +217,12 @@ def memory(pid: int) -> float:
 
 
 def load(url: str, bodies: list[Any], connections: int) -> Found:
-    """wrk's figures of one second: good answers a second, failures, p50 and p99 in ms."""
+    """wrk's figures: good answers a second, failures, p50 and p99 in ms."""
     (WORK / "bodies").write_text("".join(json.dumps(body) + "\n" for body in bodies))
     (WORK / "wrk.lua").write_text(WRK)
-    options = f"-t1 -c{connections} -d1s --timeout=60s -s {WORK / 'wrk.lua'} {url} -- {WORK / 'bodies'}"
+    options = (
+        f"-t1 -c{connections} -d{SECONDS}s --timeout=60s -s {WORK / 'wrk.lua'} {url} -- {WORK / 'bodies'}"
+    )
     return dict(json.loads(said("wrk", *options.split())))
 
 
@@ -235,8 +238,8 @@ def measure(
 ) -> Found:
     """Every figure of one server. Raises: whatever keeps it from being had.
 
-    In each round it is loaded for a second, then the limit is: what else the machine does in these two seconds is in
-    both. The figures are medians, those of its ratio to the limit too.
+    In each round it is loaded, then the limit is: what else the machine does meanwhile is in both. The figures are
+    medians, those of its ratio to the limit too.
     """
     folder = programs(server, project)
     bodies = [server.one(row) if server.one else server.many([row]) for row in rows]
@@ -277,9 +280,11 @@ def report(results: dict[str, Found | str]) -> None:
     def cell(name: str, column: str) -> str:
         """`figure:digits`, or `figure/whose` for the ratio."""
         key, _, digits = column.partition(":")
-        if key.endswith("/limit"):
-            return f"{done[name][key]:,.2f}"
         key, _, whose = key.partition("/")
+        if whose and f"{key}/limit" in done[name]:  # both were timed beside the limit: what slowed one is out
+            key += "/limit"
+            if whose == "limit":
+                return f"{done[name][key]:,.2f}"
         others = [n for n in done if (n not in NOT_PEERS if whose == "peer" else n == whose)]
         mine, theirs = done[name].get(key), [done[n][key] for n in others if done[n].get(key)]
         if mine is None or (whose and not theirs):
@@ -336,7 +341,7 @@ def compare(
 def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("project", type=Path, help="a trained project's folder")
-    parser.add_argument("--rounds", type=int, default=5, help="seconds for each point measured")
+    parser.add_argument("--rounds", type=int, default=5, help=f"for each point measured, of {SECONDS} s")
     parser.add_argument("--only", action="append", metavar="NAME", help="just this server; may be repeated")
     options = parser.parse_args()
     if not shutil.which("wrk"):
