@@ -91,6 +91,12 @@ def run(environment: Path) -> Run:
     return run
 
 
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
 def wait_for(condition: Callable[[], Any], seconds: float = 20) -> None:
     until = time.monotonic() + seconds
     while not condition():
@@ -173,9 +179,7 @@ def serve(environment: Path, tmp_path: Path) -> Serve:
 
     @contextlib.contextmanager
     def serve(project: Path, **variables: str) -> Iterator[Server]:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         log = tmp_path / f"log{port}"
         chosen = {"PORT": str(port), "PREDICTION_LOG": str(log), "PREDICTION_LOG_SECONDS": "0.5"} | variables
         command = ["python", "-m", "fraud_detection.serving"]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..params import ROOT, Params, Schema, UserError, load, stage
-from .log import TARGET, connect, say
+from .log import TARGET, NothingLogged, connect, say
 
 REPORT = ROOT / "reports/drift.html"
 
@@ -40,7 +40,7 @@ def check(params: Params, champion: Path, target: str = TARGET, report: Path = R
     served = f"variant = 'champion' AND model_version = '{card['version']}'"
     try:
         db = connect(since, target)
-    except UserError as error:  # nothing was logged yet, which is no failure
+    except NothingLogged as error:
         found["notes"].append(str(error))
         return save(found, report)
     count = found["rows"] = db.sql(f"SELECT count(*) FROM predictions WHERE {served}").fetchall()[0][0]

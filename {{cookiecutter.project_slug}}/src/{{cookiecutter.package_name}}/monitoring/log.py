@@ -10,18 +10,26 @@ from ..params import ROOT, UserError
 TARGET = os.environ.get("PREDICTION_LOG", str(ROOT / "data/log"))
 
 
+class NothingLogged(UserError):
+    """No prediction is there, or none since then."""
+
+
 def connect(since: datetime | None = None, target: str = TARGET) -> duckdb.DuckDBPyConnection:
     """DuckDB with the views `predictions` (of `since` on) and `outcomes` (label of a prediction, its last one).
 
     Raises:
-        UserError: nothing was logged there, or nothing since then.
+        NothingLogged: which is no failure where the service is new.
+        UserError: the place can't be read.
     """
     db = duckdb.connect()
     db.sql("SET TimeZone = 'UTC'")
     if "://" in target:
         import fsspec
 
-        db.register_filesystem(fsspec.filesystem(target.split("://")[0]))
+        try:
+            db.register_filesystem(fsspec.filesystem(target.split("://")[0]))
+        except (ImportError, ValueError) as error:  # it needs a package, or there is no such protocol
+            raise UserError(f"{target}: {error}") from None
     try:
         # The folder's date leaves most files unread; a column that is newer than a file is missing there.
         day = (
@@ -34,11 +42,15 @@ def connect(since: datetime | None = None, target: str = TARGET) -> duckdb.DuckD
             f"union_by_name = true, hive_partitioning = true) {day}"
         )
         if not db.sql("SELECT 1 FROM predictions LIMIT 1").fetchall():
-            raise UserError(f"no prediction was logged in {target} since {since:%Y-%m-%d %H:%M} UTC")
+            ever = f" since {since:%Y-%m-%d %H:%M} UTC" if since else ""
+            raise NothingLogged(f"no prediction was logged in {target}{ever}")
     except duckdb.IOException:
-        raise UserError(
+        raise NothingLogged(
             f"there is no prediction log in {target}: set PREDICTION_LOG to where the service writes"
         ) from None
+    except duckdb.Error as error:  # the last line of a traceback of the file system's
+        reason = str(error).partition("\n\nLINE")[0].strip().splitlines()[-1]
+        raise UserError(f"{target} can't be read: {reason}") from None
     try:
         db.sql(
             "CREATE VIEW outcomes AS SELECT prediction_id, arg_max(label, received_at) AS label "

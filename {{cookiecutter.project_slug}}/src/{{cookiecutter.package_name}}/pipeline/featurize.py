@@ -99,29 +99,14 @@ def join(events: "pd.DataFrame", schema: Schema, store: "FeatureStore") -> "pd.D
     events = events.assign(event_timestamp=events.event_timestamp.dt.tz_localize("UTC"))
     names = [f"{view}:{column}" for view, columns in schema.views.items() for column in columns]
     joined = store.get_historical_features(entity_df=events, features=names).to_df()
-    whole = {n: PANDAS_TYPES[c.type] for n, c in schema.features.items() if c.type in PANDAS_TYPES}
-    return joined.assign(event_timestamp=joined.event_timestamp.dt.tz_localize(None)).astype(whole)
-
-
-def served(schema: Schema, target: str) -> "pd.DataFrame":
-    """The labelled predictions of the log, as they were served: entity, event_timestamp, features, target as 0 or 1."""
-    from ..monitoring.log import connect as connect_log
-
-    columns = [*([schema.entity] if schema.entity else []), *schema.features]
-    listed = ", ".join(f'"{name}"' for name in columns)
-    key = "".join(
-        f'prediction_id AS "{name}", ' for name in schema.key if name not in (schema.entity, schema.timestamp)
+    return joined.assign(event_timestamp=joined.event_timestamp.dt.tz_localize(None)).astype(
+        whole_numbers(schema)
     )
-    whole = {n: PANDAS_TYPES[c.type] for n, c in schema.features.items() if c.type in PANDAS_TYPES}
-    return (
-        connect_log(target=target)
-        .sql(
-            f'SELECT {key}{listed}, predicted_at::TIMESTAMP AS event_timestamp, label::TINYINT AS "{schema.target.name}" '
-            "FROM predictions JOIN outcomes USING (prediction_id) QUALIFY row_number() OVER (PARTITION BY prediction_id) = 1"
-        )
-        .df()
-        .astype(whole)
-    )
+
+
+def whole_numbers(schema: Schema) -> dict[str, str]:
+    """The pandas types of the features that are not to become floats where values are missing."""
+    return {n: PANDAS_TYPES[c.type] for n, c in schema.features.items() if c.type in PANDAS_TYPES}
 
 
 def split(rows: "pd.DataFrame", schema: Schema, share: float) -> "tuple[pd.DataFrame, pd.DataFrame]":
@@ -166,13 +151,10 @@ def featurize(params: Params, raw: Path) -> str:
         store = feature_store(repo)
         rows = join(rows, schema, store)
         materialize(store)
-    if params.data.feedback:
+    if (raw / "feedback.parquet").exists():
         import pandas as pd
 
-        logged = served(
-            schema,
-            str(ROOT / params.data.feedback) if "://" not in params.data.feedback else params.data.feedback,
-        )
+        logged = db.sql("FROM feedback").df().astype(whole_numbers(schema))
         print(f"featurize: {len(logged):,} labelled predictions join the data", flush=True)
         rows = pd.concat([rows, logged], ignore_index=True)
     names = [*schema.key, schema.entity, "event_timestamp", *schema.features, schema.target.name]

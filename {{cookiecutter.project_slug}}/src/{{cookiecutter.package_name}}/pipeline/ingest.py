@@ -1,20 +1,36 @@
-"""data.source, or the simulator, to data/raw: every raw table as Parquet, columns named as in the schema."""
+"""data.source, or the simulator, and data.feedback to data/raw: all as Parquet, columns named as in the schema."""
 
 import shutil
+from typing import TYPE_CHECKING
 
-from ..params import ROOT, Params, UserError, load, stage
+from ..params import ROOT, Params, Schema, UserError, load, stage
+
+if TYPE_CHECKING:
+    import duckdb
 
 RAW = ROOT / "data/raw"
 
 
 def ingest(params: Params) -> str:
-    """Write data/raw: `events.parquet`, and by the simulator `users.parquet`; says what was made.
+    """Write data/raw: `events.parquet`, by the simulator `users.parquet`, `feedback.parquet`; says what was made.
 
     Raises:
         UserError: the source can't be read or lacks a column of the schema; data/raw is as it was.
     """
-    if params.data.source != "simulator":
-        return from_source(params)
+    feedback = labelled_predictions(params.schema_, params.data.feedback) if params.data.feedback else None
+    made = from_source(params) if params.data.source != "simulator" else simulated(params)
+    if feedback is None:
+        return made
+    feedback.write_parquet(str(RAW / "feedback.parquet"))
+    return f"{made}, {len(feedback):,} labelled predictions"
+
+
+def simulated(params: Params) -> str:
+    """Write the simulator's tables.
+
+    Raises:
+        UserError: params.yaml does not say how large.
+    """
     if params.data.simulator is None:
         raise UserError("params.yaml: data.simulator is missing, and data.source is simulator")
     from ..simulator import simulate
@@ -47,6 +63,33 @@ def from_source(params: Params) -> str:
     empty_raw()
     table.write_parquet(str(RAW / "events.parquet"))
     return f"{rows:,} events from {params.data.source}"
+
+
+def labelled_predictions(schema: Schema, target: str) -> "duckdb.DuckDBPyRelation | None":
+    """The log's labelled rows as they were served: key, entity, event_timestamp, features, target as 0 or 1.
+
+    None, said on stdout, while nothing was logged. The service has checked them by the schema, one by one.
+
+    Raises:
+        UserError: the log can't be read.
+    """
+    from ..monitoring.log import NothingLogged, connect
+    from ..table import quote
+
+    try:
+        db = connect(target=target if "://" in target else str(ROOT / target))
+    except NothingLogged as error:
+        print(f"ingest: {error}", flush=True)
+        return None
+    key = [name for name in schema.key if name not in (schema.entity, schema.timestamp)]
+    columns = [*([schema.entity] if schema.entity else []), *schema.features]
+    listed = [*(f"prediction_id AS {quote(name)}" for name in key), *map(quote, columns)]
+    db.sql(
+        f"CREATE TABLE labelled AS SELECT {', '.join(listed)}, predicted_at::TIMESTAMP AS event_timestamp, "
+        f"label::TINYINT AS {quote(schema.target.name)} FROM predictions JOIN outcomes USING (prediction_id) "
+        "QUALIFY row_number() OVER (PARTITION BY prediction_id) = 1"
+    )
+    return db.table("labelled")
 
 
 def has_sql(view: str) -> bool:

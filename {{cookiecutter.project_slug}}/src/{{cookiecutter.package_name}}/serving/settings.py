@@ -1,5 +1,6 @@
 """What the environment may set; the same names in release.env."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -25,9 +26,18 @@ class Settings(BaseSettings):
 
 
 def settings() -> Settings:
-    """Raises: UserError: a variable's value can't be."""
+    """Raises: UserError: a variable's value can't be, or the log's place needs a package that is not installed."""
     try:
-        return Settings()
+        chosen = Settings()
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"{str(first['loc'][0]).upper()}={first['input']}: {first['msg']}") from None
+    protocol, separator, _ = chosen.prediction_log.partition("://")
+    if separator:
+        from fsspec.registry import known_implementations
+
+        known = known_implementations.get(protocol, {"class": "", "err": f"Protocol not known: {protocol}"})
+        # Found, not imported: that is for the log's own process.
+        if not (module := known["class"].partition(".")[0]) or not find_spec(module):
+            raise UserError(f"PREDICTION_LOG={chosen.prediction_log}: {known['err']}")
+    return chosen

@@ -1,0 +1,83 @@
+"""Grown up: data, models, prediction log and feedback in an object store, by the README's own commands."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from conftest import UV, Project, Run, Serve, clean, free_port, wait_for
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An S3 of this machine with an empty bucket, which the environment points to."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    for name, value in (("ACCESS_KEY_ID", "key"), ("SECRET_ACCESS_KEY", "secret"), ("ENDPOINT_URL", url)):
+        monkeypatch.setenv(f"AWS_{name}", value)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    command = [sys.executable, "-m", "moto.server", "-p", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: made(f"{url}/bucket"))
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def made(bucket: str) -> bool:
+    try:
+        return httpx.put(bucket).is_success
+    except httpx.TransportError:
+        return False
+
+
+def test_everything_moves_to_an_object_store(
+    store: None, run: Run, serve: Serve, project: Project, trained: Path, tmp_path: Path
+) -> None:
+    copy, log = project(trained), "s3://bucket/log"
+    for packages in (["s3fs"], ["--group", "pipeline", "dvc[s3]"]):
+        subprocess.run([UV, "add", "--quiet", *packages], cwd=copy, check=True, env=clean())
+    path = f"{copy / '.venv/bin'}{os.pathsep}{os.environ['PATH']}"
+    there = {"PATH": path, "UV_PROJECT_ENVIRONMENT": str(copy / ".venv"), "PREDICTION_LOG": log}
+
+    run(copy, "dvc", "remote", "modify", "local", "url", "s3://bucket/dvc", **there)
+    run(copy, "dvc", "push", **there)
+    run(copy, "git", "commit", "--quiet", "--all", "--message", "Data and models in S3")
+    run(tmp_path, "git", "clone", "--quiet", copy, "colleague")
+    run(tmp_path / "colleague", "dvc", "pull", **there)
+    models = [folder / "models/champion/model.onnx" for folder in (copy, tmp_path / "colleague")]
+    assert models[0].read_bytes() == models[1].read_bytes()
+
+    assert "there is no prediction log in s3://bucket/log" in run(copy, "make", "drift", **there).stdout
+    with serve(copy, **there) as server:
+        simulate = ["make", f"UV={UV}", "simulate", f"ARGS=--url {server.url} --rows 2500 --drift amount=4"]
+        run(copy, *simulate, **there)
+        assert "Traceback" not in server.stop()
+    assert "**Drift** in 2,500 predictions" in run(copy, "make", "drift", **there).stdout
+    assert "AUC 0.9" in run(copy, "make", "performance", **there).stdout
+
+    params = copy / "params.yaml"
+    params.write_text(params.read_text().replace("feedback: null", f"feedback: {log}"))
+    said = run(copy, "dvc", "repro", "featurize", **there).stdout
+    assert "2,500 labelled predictions -> data/raw" in said
+    assert "2,500 labelled predictions join the data" in said
+
+    nowhere = there | {"AWS_ENDPOINT_URL": "http://127.0.0.1:1", "AWS_MAX_ATTEMPTS": "1"}
+    failed = run(copy, "python", "-m", "fraud_detection.monitoring.drift", code=1, **nowhere).stderr
+    assert failed.startswith(f"drift: {log} can't be read: ") and len(failed.splitlines()) == 1
+    failed = run(copy, "python", "-m", "fraud_detection.pipeline.ingest", code=1, **nowhere).stderr
+    assert failed.startswith("ingest: ") and (copy / "data/raw/feedback.parquet").exists()
+
+
+@pytest.mark.parametrize(
+    ("url", "why"), [("s3://bucket/log", "Install s3fs"), ("nowhere://x", "Protocol not known")]
+)
+def test_a_log_that_needs_a_package_says_which(run: Run, trained: Path, url: str, why: str) -> None:
+    for module in ("serving", "monitoring.drift"):
+        done = run(trained, "python", "-m", f"fraud_detection.{module}", code=1, PREDICTION_LOG=url)
+        assert f"{url}: {why}" in done.stderr and len(done.stderr.splitlines()) == 1
