@@ -52,18 +52,21 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(Joined(transport, self.loop))  # type: ignore[arg-type]
         self.seen: Any = self
-        self.loop.call_later(REQUEST_SECONDS, self.look)
+        self.timer = self.loop.call_later(REQUEST_SECONDS, self.look)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.timer.cancel()
+        super().connection_lost(exc)
 
     def look(self) -> None:
         """End the connection if the same request is still arriving as at the last look: a timer for each costs more."""
         if self.transport.is_closing():
             return
-        cycle = (
-            self.cycle if self.cycle and self.cycle.scope is self.scope else None
-        )  # None: not even its head
+        # None: not even its head is there.
+        cycle = self.cycle if self.cycle and self.cycle.scope is self.scope else None
         if (cycle and not cycle.more_body) or self.seen is not self.scope:
             self.seen = self.scope
-            self.loop.call_later(REQUEST_SECONDS, self.look)
+            self.timer = self.loop.call_later(REQUEST_SECONDS, self.look)
             return
         if self.scope and not (cycle and cycle.response_complete):
             REFUSED.labels(408).inc()
