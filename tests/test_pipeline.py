@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 import urllib.request
@@ -16,7 +15,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
-from conftest import Project, Run, within
+from conftest import Project, Run, free_port, within
 
 STAGES = ["ingest", "validate", "featurize", "train", "evaluate", "register"]
 
@@ -205,11 +204,10 @@ def test_data_travels_by_dvc_push_and_pull_and_goes_back_in_history(run: Run, co
 def test_an_mlflow_server_takes_the_place_of_the_file(
     run: Run, copy: Path, environment: Path, tmp_path: Path
 ) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+    port = str(free_port())
+    url = f"http://127.0.0.1:{port}"
     store = ["--backend-store-uri", "sqlite:///server.db", "--artifacts-destination", "artifacts"]
-    command = ["mlflow", "server", "--port", url.rsplit(":")[-1], "--workers", "1", *store]
+    command = ["mlflow", "server", "--port", port, "--workers", "1", *store]
     before = (copy / "mlflow.db").read_bytes()
     # In a session of its own: its workers outlive a parent that is killed.
     with (tmp_path / "log").open("w") as log:
