@@ -1,0 +1,99 @@
+"""The contract of `model.json`: what is known of one model, from the rows it was fitted on to its metrics."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tabloop.cli import UserError
+from tabloop.params import Schema
+
+FILE = "model.json"
+
+
+class Parity(BaseModel):
+    """How close the ONNX graph is to the fitted model: the largest difference in probability, over so many rows."""
+
+    rows: int
+    largest_difference: float
+
+
+class Metrics(BaseModel):
+    """What `evaluate` measured on the holdout."""
+
+    auc: float
+    auc_low: float
+    auc_high: float
+    average_precision: float
+    brier: float
+
+
+class ModelCard(BaseModel):
+    """One model. `train` writes it; `evaluate` adds `threshold` and `metrics`.
+
+    Attributes:
+        version: the first 12 hex digits of the SHA-256 of `model.onnx`.
+        created: UTC, ISO 8601.
+        data_hash: the first 12 hex digits of the SHA-256 of `train.parquet`.
+        rows: the number of training rows.
+        categories: for each category column the levels seen in training.
+        ranges: for each numeric column the smallest and largest value seen in training; null if it has none.
+        example: one row to try the model with.
+        run_id: the run in MLflow that trained it.
+        threshold: a probability of at least this is a positive prediction.
+    """
+
+    model_config = ConfigDict(protected_namespaces=(), frozen=True, populate_by_name=True)
+
+    version: str
+    created: str
+    git_commit: str | None
+    data_hash: str
+    framework: str
+    rows: int
+    schema_: Schema = Field(alias="schema")
+    categories: dict[str, list[str]]
+    ranges: dict[str, tuple[float | None, float | None]]
+    example: dict[str, Any]
+    parity: Parity
+    run_id: str | None = None
+    threshold: float | None = None
+    metrics: Metrics | None = None
+
+    @classmethod
+    def read(cls, folder: Path) -> "ModelCard":
+        """The card of the model in `folder`.
+
+        Raises:
+            UserError: the folder has no model.json, or it is not one; the text names the file.
+        """
+        path = folder / FILE
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            raise UserError(f"{path} is missing") from None
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "the whole file"
+            raise UserError(f"{path}: {where}: {first['msg']}") from None
+
+    def write(self, folder: Path) -> None:
+        """Write it to `folder`, whole or not at all."""
+        part = folder / f"{FILE}.part"
+        part.write_text(self.as_json(indent=1) + "\n")
+        part.replace(folder / FILE)
+
+    def as_json(self, indent: int | None = None) -> str:
+        """The card as JSON; what the schema leaves at its default is left out there."""
+        import json
+
+        return json.dumps(self.as_dict(), indent=indent, ensure_ascii=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The card as JSON's types."""
+        schema = self.schema_.model_dump(mode="json", exclude_defaults=True)
+        return self.model_dump(mode="json", by_alias=True, exclude={"schema_"}) | {"schema": schema}
+
+    def completed(self, threshold: float, metrics: dict[str, Any]) -> "ModelCard":
+        """The card with the results of `evaluate`."""
+        return self.model_copy(update={"threshold": threshold, "metrics": Metrics.model_validate(metrics)})

@@ -1,0 +1,50 @@
+"""How every command ends: exit codes, one-line errors, outputs of a workflow's step, git."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+FOUND = 3  # exit code of a check that worked and found what it looks for: drift, a model that is worse
+
+
+class UserError(Exception):
+    """A mistake that the user can correct. The text names the file, field or value, and the correction."""
+
+
+@contextmanager
+def command(name: str) -> Iterator[None]:
+    """Run a command: a UserError ends it with one line on stderr and exit code 1, without a traceback."""
+    try:
+        yield
+    except UserError as error:
+        sys.exit(f"{name}: {error}")
+
+
+def write_github_output(**outputs: object) -> None:
+    """Set the outputs of a GitHub Actions step. Outside a workflow, do nothing."""
+    if path := os.environ.get("GITHUB_OUTPUT"):
+        with Path(path).open("a") as file:
+            file.writelines(f"{name}={str(value).lower()}\n" for name, value in outputs.items())
+
+
+def git(*arguments: str, where: Path) -> str:
+    """The output of a git command run in the folder `where`.
+
+    Raises:
+        UserError: git is not installed or the command fails.
+    """
+    try:
+        done = subprocess.run(["git", *arguments], cwd=where, capture_output=True, text=True)
+    except FileNotFoundError:
+        raise UserError("git is not installed: install it and run this again") from None
+    if done.returncode:
+        raise UserError(f"git {arguments[0]} failed: {' '.join((done.stderr or done.stdout).split())}")
+    return done.stdout.rstrip("\n")
+
+
+def one_line(error: object) -> str:
+    """The text of any error as one line."""
+    return " ".join(str(error).split())

@@ -1,0 +1,246 @@
+"""The `tabloop` command: every subcommand, its options, and the function that does the work.
+
+Functions import what they need themselves, so that `tabloop --help` takes a fraction of a second.
+"""
+
+import sys
+from typing import Any
+
+import click
+
+from tabloop.cli import FOUND, UserError, write_github_output
+
+
+class Commands(click.Group):
+    """A group whose commands end with one line on stderr and exit code 1 where the user made a mistake."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the subcommand."""
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            name = ctx.invoked_subcommand if self is tabloop else ctx.info_name
+            click.echo(f"{name}: {error}", err=True)
+            ctx.exit(1)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="tabloop")
+def tabloop() -> None:
+    """Run the stages, checks and roles of this project. Run it anywhere in the project's folder."""
+
+
+@tabloop.command()
+def ingest() -> None:
+    """Stage: data.source or the simulator to data/raw."""
+    from tabloop.ingest import ingest
+    from tabloop.params import load
+
+    click.echo(f"ingest: {ingest(load())} -> data/raw")
+
+
+@tabloop.command()
+def validate() -> None:
+    """Stage: check data/raw against the schema."""
+    from tabloop.params import ROOT, load
+    from tabloop.validate import validate
+
+    click.echo(f"validate: {validate(load(), ROOT / 'data/raw', ROOT / 'reports/validation.json')}")
+
+
+@tabloop.command()
+def featurize() -> None:
+    """Stage: data/raw to data/features (point-in-time join, split) and data/online (Feast's online store)."""
+    from tabloop.featurize import featurize
+    from tabloop.params import ROOT, load
+
+    click.echo(f"featurize: {featurize(load(), ROOT / 'data/raw')} -> data/features, data/online")
+
+
+@tabloop.command()
+def materialize() -> None:
+    """Write the newest features to the online store again."""
+    from tabloop.feature_store import materialize
+    from tabloop.params import load
+
+    click.echo(f"materialize: {materialize(load())}")
+
+
+@tabloop.command()
+def champion() -> None:
+    """Stage: write to metrics/champion.json which champion git pins, so that evaluate notices a new one."""
+    from tabloop.rollout import note_champion
+
+    click.echo(f"champion: {note_champion()}")
+
+
+@tabloop.command()
+def register() -> None:
+    """Stage: the candidate to MLflow's registry; the first one becomes the champion."""
+    from tabloop.params import ROOT, load
+    from tabloop.register import register
+
+    click.echo(f"register: {register(load(), ROOT / 'reports/registration.json')}")
+
+
+@tabloop.command()
+@click.option("--markdown", is_flag=True, help="As pull requests show it.")
+def summary(markdown: bool) -> None:
+    """Show the last `dvc repro`: metrics, the gate's verdict, the report page, a prediction."""
+    from tabloop import summary
+
+    click.echo(summary.markdown() if markdown else summary.summary())
+
+
+@tabloop.command()
+@click.argument("data")
+@click.option("--target", required=True, help="The column to predict; it has two values.")
+@click.option("--entity", help="The column that says whom a row is about, for example customer_id.")
+@click.option("--timestamp", help="The column that says when a row happened.")
+def adopt(data: str, target: str, entity: str | None, timestamp: str | None) -> None:
+    """Replace the example by your own table DATA, a CSV or Parquet file or URL."""
+    from tabloop.adopt import adopt
+
+    if not data or not target:
+        raise UserError("say which table and what to predict: make adopt DATA=my.csv TARGET=churned")
+    click.echo(adopt(data, target, entity, timestamp))
+
+
+@tabloop.command()
+def drift() -> None:
+    """Compare the prediction log with the champion's reference data. Exit code 3: drift."""
+    from tabloop.drift import check, text
+    from tabloop.params import load
+
+    found = check(load())
+    click.echo(text(found))
+    write_github_output(drift=found["drift"])
+    sys.exit(FOUND if found["drift"] else 0)
+
+
+@tabloop.command()
+def performance() -> None:
+    """Measure the served models on labelled outcomes. Exit code 3: significantly below the gate."""
+    from tabloop.params import load
+    from tabloop.performance import check, text
+
+    found = check(load())
+    click.echo(text(found))
+    write_github_output(worse=found["worse"])
+    sys.exit(FOUND if found["worse"] else 0)
+
+
+@tabloop.command()
+@click.argument("environment", default="production")
+def experiment(environment: str) -> None:
+    """Give the verdict on ENVIRONMENT's challenger: promote, withdraw or keep going."""
+    from tabloop.experiment import run, text
+    from tabloop.params import load
+
+    found = run(load(), environment)
+    click.echo(text(found))
+    write_github_output(verdict=found["verdict"])
+
+
+@tabloop.group(cls=Commands)
+def rollout() -> None:
+    """Move candidate, challenger and champion. Each step changes what git pins; commit it."""
+
+
+def _step(name: str) -> None:
+    from tabloop import rollout
+    from tabloop.params import load
+
+    done = getattr(rollout, name)(load())
+    click.echo(done)
+    click.echo(f"Next: git add --all models && git commit --message '{done}'", err=True)
+
+
+@rollout.command()
+def challenge() -> None:
+    """Make the candidate the challenger."""
+    _step("challenge")
+
+
+@rollout.command()
+def promote() -> None:
+    """Make the challenger the champion."""
+    _step("promote")
+
+
+@rollout.command()
+def withdraw() -> None:
+    """Remove the challenger."""
+    _step("withdraw")
+
+
+@rollout.command()
+@click.argument("role", type=click.Choice(["champion", "challenger"]))
+def drop(role: str) -> None:
+    """Give up a pinned model that no DVC remote has; the next candidate takes a champion's place."""
+    from tabloop.rollout import give_up
+
+    click.echo(give_up(role))
+
+
+@tabloop.group(cls=Commands)
+def release() -> None:
+    """Read and change what an environment runs: deploy/ENVIRONMENT/release.env."""
+
+
+@release.command()
+@click.argument("environment")
+@click.argument("name", required=False)
+def show(environment: str, name: str | None) -> None:
+    """Print ENVIRONMENT's release, or the value of NAME alone."""
+    from tabloop.release import read
+
+    values = read(environment).values
+    if name and name not in values:
+        raise UserError(f"deploy/{environment}/release.env has no {name}; it has: {', '.join(values)}")
+    click.echo(values[name] if name else "\n".join(f"{key}={value}" for key, value in values.items()))
+
+
+@release.command("set")
+@click.argument("environment")
+@click.argument("values", nargs=-1, required=True, metavar="NAME=VALUE...")
+def set_(environment: str, values: tuple[str, ...]) -> None:
+    """Write values to ENVIRONMENT's release.env and commit them."""
+    from tabloop.release import set_values
+
+    pairs = dict(value.split("=", 1) for value in values if "=" in value)
+    if bad := [value for value in values if "=" not in value]:
+        raise UserError(f"{bad[0]!r}: give it as NAME=VALUE")
+    click.echo(f"release: {set_values(environment, **pairs)}")
+
+
+@release.command()
+@click.argument("environment")
+def rollback(environment: str) -> None:
+    """Commit what ENVIRONMENT ran before. A second rollback goes further back."""
+    from tabloop.release import rollback
+
+    click.echo(f"release: {rollback(environment)}")
+
+
+@tabloop.command()
+@click.option("--rows", default=5000, show_default=True)
+@click.option("--drift", multiple=True, metavar="COLUMN=FACTOR", help="Multiply a numeric column.")
+@click.option("--labels", default=1.0, show_default=True, help="The share of rows whose label is reported.")
+@click.option("--delay", default=0.0, show_default=True, help="Seconds until the labels are reported.")
+@click.option("--seed", default=0, show_default=True)
+@click.option("--url", default="http://127.0.0.1:8000", show_default=True)
+def traffic(rows: int, drift: tuple[str, ...], labels: float, delay: float, seed: int, url: str) -> None:
+    """Send rows of the holdout to the running service, and their labels as feedback."""
+    from tabloop.params import load
+    from tabloop.traffic import run
+
+    click.echo(f"traffic: {run(load(), url, rows, drift, labels, delay, seed):,} rows answered")
+
+
+@tabloop.command()
+def loop() -> None:
+    """Play the whole loop on this machine: drift, retrain, A/B test, promotion, rollback. It makes commits."""
+    from tabloop.loop import main
+
+    main()

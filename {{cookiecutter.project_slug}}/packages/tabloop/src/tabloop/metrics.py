@@ -1,0 +1,178 @@
+"""Statistics of a binary classifier, in numpy alone: importing more would take longer than computing them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+
+from tabloop.params import Cost
+
+MIN_CLASS = 20  # rows of each class below which DeLong's normal approximation says nothing
+
+
+def midranks(values: np.ndarray) -> np.ndarray:
+    """The rank of each of (n,) values from 1, ties sharing their mean rank."""
+    order = np.argsort(values, kind="stable")
+    ranked = values[order]
+    first = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])
+    last = np.r_[first[1:], len(values)]
+    ranks = np.empty(len(values))
+    ranks[order] = np.repeat((first + last + 1) / 2, last - first)
+    return ranks
+
+
+def delong(target: np.ndarray, scores: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """The AUCs of several models on the same rows, (k,), and their covariance, (k, k); NaN where a class is missing.
+
+    DeLong, DeLong and Clarke-Pearson (Biometrics 44, 1988), by the ranks of Sun and Xu (IEEE Signal Processing
+    Letters 21, 2014): O(n log n). Ties count half.
+
+    Args:
+        target: (n,) of 0 and 1.
+        scores: k arrays of (n,), higher for the positive class.
+    """
+    positive = np.asarray(target, bool)
+    m, n = int(positive.sum()), int((~positive).sum())
+    if not m or not n:
+        return np.full(len(scores), np.nan), np.full((len(scores), len(scores)), np.nan)
+    above = np.empty((len(scores), m))  # for each positive the share of negatives that it exceeds
+    below = np.empty((len(scores), n))  # for each negative the share of positives that exceed it
+    for k, score in enumerate(np.asarray(s, float) for s in scores):
+        ranks = midranks(score)
+        above[k] = (ranks[positive] - midranks(score[positive])) / n
+        below[k] = 1 - (ranks[~positive] - midranks(score[~positive])) / m
+    covariance = np.atleast_2d(np.cov(above)) / m if m > 1 else np.zeros((len(scores), len(scores)))
+    if n > 1:
+        covariance = covariance + np.atleast_2d(np.cov(below)) / n
+    return above.mean(axis=1), covariance
+
+
+def auc(target: np.ndarray, score: np.ndarray) -> float:
+    """Area under the ROC curve of (n,) scores; NaN if `target` has one class only."""
+    return float(delong(target, [score])[0][0])
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value and its confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def enough(target: np.ndarray) -> bool:
+    """Whether both classes have MIN_CLASS rows, so that an interval means something."""
+    positives = int(np.sum(target))
+    return min(positives, len(target) - positives) >= MIN_CLASS
+
+
+def auc_interval(target: np.ndarray, score: np.ndarray, confidence: float) -> Estimate:
+    """AUC with DeLong's interval, within 0 and 1. With fewer than MIN_CLASS rows of a class the interval is [0, 1]."""
+    values, covariance = delong(target, [score])
+    value = float(values[0])
+    if not enough(target):
+        return Estimate(value, 0.0, 1.0)
+    half = _z(confidence) * float(np.sqrt(covariance[0, 0]))
+    return Estimate(value, max(0.0, value - half), min(1.0, value + half))
+
+
+def auc_difference(target: np.ndarray, score: np.ndarray, other: np.ndarray, confidence: float) -> Estimate:
+    """AUC of `score` minus AUC of `other` on the same rows, paired. With too few rows of a class: [-1, 1]."""
+    values, covariance = delong(target, [score, other])
+    value = float(values[0] - values[1])
+    if not enough(target):
+        return Estimate(value, -1.0, 1.0)
+    variance = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
+    half = _z(confidence) * float(np.sqrt(max(0.0, variance)))
+    return Estimate(value, value - half, value + half)
+
+
+def _z(confidence: float) -> float:
+    return NormalDist().inv_cdf((1 + confidence) / 2)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Counts at every distinct threshold, from the highest down: (k,) each; positive where score >= threshold."""
+
+    threshold: np.ndarray
+    true_positives: np.ndarray
+    false_positives: np.ndarray
+    positives: int
+    negatives: int
+
+    @classmethod
+    def of(cls, target: np.ndarray, score: np.ndarray) -> "Curve":
+        """The curve of (n,) targets of 0 and 1, and scores."""
+        order = np.argsort(-score, kind="stable")
+        ranked, hits = np.asarray(score, float)[order], np.cumsum(np.asarray(target)[order])
+        last = np.flatnonzero(np.r_[ranked[1:] != ranked[:-1], True])
+        return cls(ranked[last], hits[last], last + 1 - hits[last], int(hits[-1]), int(len(target) - hits[-1]))
+
+    @property
+    def precision(self) -> np.ndarray:
+        """True positives of all that are predicted positive, (k,)."""
+        return self.true_positives / (self.true_positives + self.false_positives)
+
+    @property
+    def recall(self) -> np.ndarray:
+        """True positives of all positives, (k,)."""
+        return self.true_positives / self.positives
+
+    @property
+    def false_positive_rate(self) -> np.ndarray:
+        """False positives of all negatives, (k,)."""
+        return self.false_positives / self.negatives
+
+    @property
+    def average_precision(self) -> float:
+        """Precision summed over the steps in recall, not interpolated."""
+        return float(np.sum(np.diff(self.recall, prepend=0) * self.precision))
+
+    def cost_per_row(self, cost: Cost) -> np.ndarray:
+        """The mean cost of acting on each threshold, (k,)."""
+        missed = self.positives - self.true_positives
+        total = cost.false_positive * self.false_positives + cost.false_negative * missed
+        return total / (self.positives + self.negatives)
+
+    def cheapest_threshold(self, cost: Cost) -> float:
+        """The threshold of least cost; above every score if acting on none is cheapest."""
+        costs = self.cost_per_row(cost)
+        best = int(costs.argmin())
+        never = cost.false_negative * self.positives / (self.positives + self.negatives)
+        if costs[best] < never:
+            return float(self.threshold[best])
+        return float(np.nextafter(max(1.0, self.threshold[0]), np.inf))
+
+
+def errors_cost(target: np.ndarray, score: np.ndarray, threshold: float, cost: Cost) -> np.ndarray:
+    """The cost of each decision, (n,): 0 where it is right."""
+    acted, positive = np.asarray(score) >= threshold, np.asarray(target) == 1
+    return cost.false_positive * (acted & ~positive) + cost.false_negative * (~acted & positive)
+
+
+def at_threshold(target: np.ndarray, score: np.ndarray, threshold: float, cost: Cost) -> dict[str, float | None]:
+    """Precision, recall and cost per row of acting on `score >= threshold`; precision is None if none is."""
+    acted, positive = np.asarray(score) >= threshold, np.asarray(target) == 1
+    hits = int((acted & positive).sum())
+    return {
+        "precision": hits / int(acted.sum()) if acted.any() else None,
+        "recall": hits / int(positive.sum()) if positive.any() else None,
+        "cost_per_row": float(errors_cost(target, score, threshold, cost).mean()),
+    }
+
+
+def calibration(target: np.ndarray, probability: np.ndarray, bins: int = 10) -> list[dict[str, float]]:
+    """Predicted against observed share of positives, in at most `bins` bins of equal size."""
+    order = np.argsort(probability, kind="stable")
+    return [
+        {
+            "predicted": float(probability[part].mean()),
+            "observed": float(np.asarray(target)[part].mean()),
+            "rows": len(part),
+        }
+        for part in np.array_split(order, bins)
+        if len(part)
+    ]

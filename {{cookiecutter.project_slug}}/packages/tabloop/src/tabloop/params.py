@@ -1,0 +1,207 @@
+"""The contract of `params.yaml`: the schema from which columns, views, inputs and requests derive, and all settings."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from tabloop.cli import UserError
+from tabloop.columns import TYPES, ColumnType, TypeName
+
+# Feast's time column, the graph's output and reference.parquet's score: no feature can have one of these names.
+RESERVED = ("event_timestamp", "probability")
+
+
+def find_root() -> Path:
+    """The project's folder: PROJECT_ROOT, or the nearest folder above the working directory with a params.yaml.
+
+    Where there is none, the working directory: the image has models but no params.yaml.
+    """
+    if given := os.environ.get("PROJECT_ROOT"):
+        return Path(given).resolve()
+    here = Path.cwd()
+    return next((folder for folder in (here, *here.parents) if (folder / "params.yaml").is_file()), here)
+
+
+ROOT = find_root()
+
+
+class Strict(BaseModel):
+    """A part of params.yaml: unknown names are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Column(Strict):
+    """One feature column. `values` are the categories allowed (empty: any), `min` and `max` are inclusive."""
+
+    type: TypeName
+    nullable: bool = True
+    min: float | None = None
+    max: float | None = None
+    values: list[str] = []
+    description: str | None = None
+
+    @property
+    def kind(self) -> ColumnType:
+        """What each library calls this type."""
+        return TYPES[self.type]
+
+    @property
+    def numeric(self) -> bool:
+        """Whether the model takes it as float32, not as a string."""
+        return self.kind.numeric
+
+
+class Target(Strict):
+    """The binary target: the value `positive` is 1, the other value is 0, a missing value is not labelled yet."""
+
+    name: str
+    positive: Any = 1
+
+
+class Schema(Strict):
+    """What every row consists of. `rename` maps a name to the column's name in the raw table where they differ."""
+
+    key: list[str] = []
+    entity: str | None = None
+    timestamp: str | None = None
+    target: Target
+    views: dict[str, dict[str, Column]] = {}
+    request: dict[str, Column] = {}
+    rename: dict[str, str] = {}
+
+    @property
+    def features(self) -> dict[str, Column]:
+        """The model's inputs in order: every view's columns, then the request's."""
+        return {n: c for view in self.views.values() for n, c in view.items()} | self.request
+
+    @property
+    def own_key(self) -> list[str]:
+        """The key columns that are neither the entity nor the timestamp."""
+        return [name for name in self.key if name not in (self.entity, self.timestamp)]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Schema":
+        names = [n for view in self.views.values() for n in view] + list(self.request)
+        if not names:
+            raise ValueError("no feature: declare at least one under `views` or `request`")
+        if odd := [n for n in names if not n.isidentifier() or n in RESERVED]:
+            raise ValueError(
+                f"{odd[0]!r} can't be a column's name here: choose another, and give the raw name under `rename`"
+            )
+        roles = [self.entity, self.timestamp, self.target.name]
+        if twice := {n for n in names if names.count(n) > 1 or n in roles}:
+            raise ValueError(f"declared twice: {', '.join(sorted(twice))}")
+        if self.views and not self.entity:
+            raise ValueError("views need an `entity` to belong to")
+        declared = {*names, *roles, *self.key}
+        if unknown := self.rename.keys() - declared:
+            raise ValueError(f"rename: no column is called {', '.join(sorted(unknown))}")
+        return self
+
+
+class Data(Strict):
+    """`feedback` is a prediction log, folder or URL, whose labelled rows join the training data.
+
+    `simulator` holds the arguments of the example's simulator, `src/<package>/simulator.py`.
+    """
+
+    source: str
+    feedback: str | None = None
+    simulator: dict[str, Any] | None = None
+
+
+class Split(Strict):
+    """`holdout` is the share of rows that the model is evaluated on."""
+
+    holdout: float = Field(gt=0, lt=1)
+
+
+class Cost(Strict):
+    """The cost of one error of each kind, in any one unit."""
+
+    false_positive: float = Field(ge=0)
+    false_negative: float = Field(ge=0)
+
+
+class Evaluate(Strict):
+    """How a model is measured."""
+
+    confidence: float = Field(gt=0, lt=1)
+    cost: Cost
+    segments: list[str] = []
+
+
+class Gates(Strict):
+    """What a candidate must reach."""
+
+    min_auc: float = Field(ge=0, le=1)
+
+
+class DriftBars(Strict):
+    """The size from which a difference is drift: of a column, of its share of missing values, of the share of drifted columns."""
+
+    column: Annotated[float, Field(gt=0)] = 0.1
+    missing: Annotated[float, Field(gt=0)] = 0.1
+    share: Annotated[float, Field(gt=0, le=1)] = 0.3
+
+
+class Experiment(Strict):
+    """When the A/B test gives a verdict.
+
+    `min_entities` are labelled entities in each variant, `error` is the chance of a wrong verdict however often one looks.
+    """
+
+    min_entities: Annotated[int, Field(ge=20)] = 200
+    error: Annotated[float, Field(gt=0, lt=1)] = 0.05
+
+
+class Monitoring(Strict):
+    """The window of the prediction log that is checked, the fewest rows that allow a statement, the most compared."""
+
+    window_days: Annotated[float, Field(gt=0)] = 7
+    min_rows: Annotated[int, Field(ge=1000)] = 2000
+    sample: Annotated[int, Field(ge=1000)] = 20_000
+    drift: DriftBars = DriftBars()
+    experiment: Experiment = Experiment()
+
+
+class Params(Strict):
+    """All of params.yaml."""
+
+    project: str
+    data: Data
+    schema_: Schema = Field(alias="schema")
+    split: Split
+    train: dict[str, Any]
+    evaluate: Evaluate
+    gates: Gates
+    monitoring: Monitoring = Monitoring()
+
+    @model_validator(mode="after")
+    def _segments(self) -> "Params":
+        if unknown := set(self.evaluate.segments) - set(self.schema_.features):
+            raise ValueError(f"evaluate.segments: not a feature: {', '.join(sorted(unknown))}")
+        return self
+
+
+def load(path: Path | None = None) -> Params:
+    """Read and check `params.yaml`.
+
+    Raises:
+        UserError: the file is missing or is not YAML, or a field is wrong; the text names it.
+    """
+    path = path or ROOT / "params.yaml"
+    try:
+        return Params.model_validate(yaml.safe_load(path.read_text()))
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: run this in the project's folder") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path.name} is not YAML: {' '.join(str(error).split())}") from None
+    except ValidationError as error:
+        # A misspelt name is reported before the field that it leaves missing.
+        first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+        raise UserError(f"{path.name}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None

@@ -1,0 +1,164 @@
+"""The contract of champion and challenger: `models/<role>.dvc` pins a role's model, `models/<role>/` holds it.
+
+Git decides. Every step asks the pin, not the folder; it adds before it removes, so that the same command, run again
+after an interruption, finishes what was begun.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import yaml
+
+from tabloop.card import FILE, ModelCard
+from tabloop.cli import UserError, git, one_line
+from tabloop.params import ROOT
+
+if TYPE_CHECKING:
+    from dvc.repo import Repo
+
+Role = Literal["champion", "challenger"]
+ROLES: tuple[Role, ...] = ("champion", "challenger")
+MODELS = ROOT / "models"
+CANDIDATE = MODELS / "candidate"
+EVALUATION = ROOT / "metrics/evaluation.json"
+
+
+def pin_file(role: Role) -> Path:
+    """The file by which git pins a role's model."""
+    return MODELS / f"{role}.dvc"
+
+
+def pin(role: Role) -> str | None:
+    """The hash of the model that git pins for a role; None if there is none."""
+    try:
+        return str(yaml.safe_load(pin_file(role).read_text())["outs"][0]["md5"])
+    except FileNotFoundError:
+        return None
+    except (yaml.YAMLError, KeyError, TypeError, IndexError):
+        raise UserError(f"models/{role}.dvc is not a file of DVC's: restore it by `git checkout`") from None
+
+
+def folder_hash(folder: Path) -> str:
+    """DVC's hash of a folder: the MD5 of the JSON list of its files and their MD5s."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    entries = [
+        {"md5": hashlib.md5(path.read_bytes()).hexdigest(), "relpath": path.relative_to(folder).as_posix()}
+        for path in files
+    ]
+    entries.sort(key=lambda entry: entry["relpath"])
+    return hashlib.md5(json.dumps(entries, sort_keys=True).encode()).hexdigest() + ".dir"
+
+
+def not_here(role: Role) -> UserError:
+    """The one text for a model that is pinned but not on this machine."""
+    return UserError(
+        f"models/{role}.dvc pins a model that models/{role} does not hold: `dvc pull models/{role}.dvc` fetches it; "
+        f"if no DVC remote has it, `tabloop rollout drop {role}` gives it up"
+    )
+
+
+def current(role: Role) -> ModelCard | None:
+    """The model that git pins for a role; None if there is none.
+
+    Raises:
+        UserError: it is pinned but not here.
+    """
+    pinned, folder = pin(role), MODELS / role
+    if pinned is None:
+        return None
+    if not (folder / FILE).exists() or folder_hash(folder) != pinned:
+        raise not_here(role)
+    return ModelCard.read(folder)
+
+
+def required(role: Role) -> ModelCard:
+    """The model that git pins for a role.
+
+    Raises:
+        UserError: there is none, or it is not here.
+    """
+    if found := current(role):
+        return found
+    how = "`make train` makes one" if role == "champion" else "`make challenge` makes the candidate the challenger"
+    raise UserError(f"there is no {role}: {how}")
+
+
+def candidate() -> tuple[ModelCard, dict[str, Any]]:
+    """The candidate's card, complete, and its evaluation.
+
+    Raises:
+        UserError: it was not evaluated, or the gate did not pass it, or it was judged against another champion.
+    """
+    if not EVALUATION.exists():
+        raise UserError("metrics/evaluation.json is missing: run `dvc repro`")
+    evaluation, card = json.loads(EVALUATION.read_text()), ModelCard.read(CANDIDATE)
+    if evaluation["version"] != card.version or not evaluation["gate"]["passed"]:
+        raise UserError("the gate did not pass this candidate: `dvc repro evaluate` says why")
+    judged, champion = evaluation["champion"].get("version"), current("champion")
+    if champion and champion.version not in (judged, card.version):
+        raise UserError(
+            f"the candidate was judged against {judged or 'no champion'}, and {champion.version} is the champion now: "
+            "run `dvc repro evaluate`"
+        )
+    return card.completed(evaluation["threshold"], evaluation), evaluation
+
+
+def install(role: Role, card: ModelCard, source: Path = CANDIDATE) -> None:
+    """Make the model in `source`, with this card, the role's model, and pin it."""
+    part = MODELS / f".{role}.part"
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.copytree(source, part)
+    card.write(part)
+    with dvc() as repo:
+        shutil.rmtree(MODELS / role, ignore_errors=True)
+        part.rename(MODELS / role)
+        repo.add(str(MODELS / role))
+
+
+def promote() -> None:
+    """Let the champion's pin be the challenger's. The challenger stays until `drop`.
+
+    Raises:
+        UserError: there is no challenger, or it is not here.
+    """
+    pinned = pin("challenger")
+    if pin("champion") != pinned:
+        required("challenger")
+        with dvc() as repo:
+            repo.add(str(MODELS / "challenger"))  # so that its files are in DVC's cache, wherever they came from
+        pins = yaml.safe_load(pin_file("challenger").read_text())
+        pins["outs"][0]["path"] = "champion"
+        part = MODELS / "champion.dvc.part"
+        part.write_text(yaml.safe_dump(pins, sort_keys=False))
+        part.replace(pin_file("champion"))
+        git("add", "--", str(pin_file("champion")), where=ROOT)
+    with dvc() as repo:
+        repo.checkout([str(pin_file("champion"))], force=True)
+
+
+def drop(role: Role) -> None:
+    """Remove a role's model and then its pin. DVC's cache and git's history keep what it was."""
+    shutil.rmtree(MODELS / role, ignore_errors=True)
+    pin_file(role).unlink(missing_ok=True)
+
+
+@contextmanager
+def dvc() -> Iterator["Repo"]:
+    """DVC's repository of the project.
+
+    Raises:
+        UserError: DVC refuses, for example because another DVC command runs.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo(str(ROOT)) as repo:
+            yield repo
+    except DvcException as error:
+        raise UserError(f"DVC: {one_line(error)}; run the same command again") from None
