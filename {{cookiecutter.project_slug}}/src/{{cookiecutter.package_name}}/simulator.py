@@ -1,9 +1,11 @@
 """The example's data: a seeded simulator of card users, their transactions and the fraud among them."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
-
-from .params import Simulator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from tabloop.cli import UserError
 
 COUNTRIES = {"DE": 0.3, "FR": 0.2, "GB": 0.2, "NL": 0.1, "PL": 0.1, "US": 0.1}
 CATEGORIES = {  # share of ordinary transactions, typical amount
@@ -20,13 +22,33 @@ NAMES = np.array(list(CATEGORIES))
 DAY = 86_400.0
 
 
-def simulate(params: Simulator) -> dict[str, pd.DataFrame]:
-    """Draw the raw tables `users` and `events`; the same parameters give the same rows.
+class Simulator(BaseModel):
+    """`data.simulator` in params.yaml."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    seed: int
+    transactions: int = Field(ge=1000)
+    users: int = Field(ge=10)
+    start: str
+    days: int = Field(ge=1)
+
+
+def simulate(arguments: dict[str, Any]) -> dict[str, pd.DataFrame]:
+    """Draw the raw tables `users` and `events`; the same arguments give the same rows.
 
     Three patterns of fraud: bursts on a stolen card, single amounts far above the user's habit, and abuse of
     freshly opened accounts. A tenth of it hides among ordinary amounts. The label of a transaction arrives
     days later; those that have not arrived when the window ends are missing, as in life.
+
+    Raises:
+        UserError: an argument is missing, unknown or out of range.
     """
+    try:
+        params = Simulator.model_validate(arguments)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"params.yaml: data.simulator.{first['loc'][0]}: {first['msg']}") from None
     rng = np.random.default_rng(params.seed)
     start, window = pd.Timestamp(params.start), params.days * DAY
     users = _users(rng, params.users, start, params.days)

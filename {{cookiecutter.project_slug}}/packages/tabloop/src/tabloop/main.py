@@ -93,6 +93,21 @@ def summary(markdown: bool) -> None:
 
 
 @tabloop.command()
+@click.argument("role", type=click.Choice(["candidate", "champion", "challenger"]))
+@click.argument("field", required=False)
+def card(role: str, field: str | None) -> None:
+    """Print models/ROLE/model.json, or one FIELD of it."""
+    from tabloop.card import ModelCard
+    from tabloop.params import ROOT
+
+    found = ModelCard.read(ROOT / "models" / role)
+    values = found.as_dict()
+    if field and field not in values:
+        raise UserError(f"model.json has no field {field}; it has: {', '.join(values)}")
+    click.echo(values[field] if field else found.as_json(indent=1))
+
+
+@tabloop.command()
 @click.argument("data")
 @click.option("--target", required=True, help="The column to predict; it has two values.")
 @click.option("--entity", help="The column that says whom a row is about, for example customer_id.")

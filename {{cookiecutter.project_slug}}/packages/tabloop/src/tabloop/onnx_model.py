@@ -1,4 +1,4 @@
-"""The exported model: one ONNX graph whose inputs are the schema's columns."""
+"""The exported model: one ONNX graph whose inputs are the schema's columns and whose output is `probability`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -6,18 +6,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnxruntime
 
-from ..params import Schema
+from tabloop.cli import UserError, one_line
+from tabloop.params import Schema
 
 if TYPE_CHECKING:
     import pandas as pd
 
-BATCH = 100_000  # rows scored at once: bounds the memory that a graph's intermediate values take
+FILE = "model.onnx"
+BATCH = 100_000  # rows scored at once: bounds the memory of a graph's intermediate values
 
 
-def frame(rows: "pd.DataFrame", schema: Schema) -> "pd.DataFrame":
+def model_inputs(rows: "pd.DataFrame", schema: Schema) -> "pd.DataFrame":
     """The schema's columns, in order, as every model takes them: float32 with NaN, or str with "", for missing.
 
-    Estimators are fitted on this, too: what float32 rounds away is gone before a split can depend on it.
+    Estimators are fitted on this, too, so that a split can't depend on digits that float32 does not have.
     """
     import pandas as pd
 
@@ -32,16 +34,25 @@ def frame(rows: "pd.DataFrame", schema: Schema) -> "pd.DataFrame":
     )
 
 
-class Graph:
-    """`model.onnx`, loaded to score tables."""
+class OnnxModel:
+    """An ONNX graph, loaded to score tables.
 
-    def __init__(self, path: Path, schema: Schema) -> None:
+    Raises:
+        UserError: onnxruntime can't load the graph.
+    """
+
+    def __init__(self, graph: Path | bytes, schema: Schema) -> None:
         self.schema = schema
-        self.session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        source = graph if isinstance(graph, bytes) else str(graph)
+        try:
+            self.session = onnxruntime.InferenceSession(source, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's exceptions have no common base
+            name = graph if isinstance(graph, Path) else "the ONNX graph"
+            raise UserError(f"{name} can't be loaded: {one_line(error)[:300]}") from None
 
     def probability(self, rows: "pd.DataFrame") -> np.ndarray:
         """P(positive) of each row, (n,) float32."""
-        inputs = {name: values.to_numpy()[:, None] for name, values in frame(rows, self.schema).items()}
+        inputs = {name: values.to_numpy()[:, None] for name, values in model_inputs(rows, self.schema).items()}
         parts = [
             self.session.run(["probability"], {n: v[i : i + BATCH] for n, v in inputs.items()})[0]
             for i in range(0, len(rows), BATCH)

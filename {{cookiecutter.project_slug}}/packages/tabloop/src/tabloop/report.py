@@ -1,19 +1,20 @@
-"""The evaluation as one HTML page that needs nothing but itself."""
+"""The curves of an evaluation, drawn once: in the HTML page and, as Mermaid, in a pull request's comment."""
 
 import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, FileSystemLoader
+import numpy as np
 
-from ..params import Params
+from tabloop.card import ModelCard
+from tabloop.params import Params
 
 if TYPE_CHECKING:
     import pandas as pd
 
 CANDIDATE, CHAMPION, GUIDE = "#2457c5", "#e07b39", "#9aa4b2"
 Points = dict[str, list[dict[str, float]]]
-PLOTS = {  # plot -> title, axes, labels
+CURVES = {  # name -> title, axes
     "roc": ("ROC", "false_positive_rate", "true_positive_rate"),
     "precision_recall": ("Precision and recall", "recall", "precision"),
     "calibration": ("Calibration", "predicted", "observed"),
@@ -22,70 +23,66 @@ PLOTS = {  # plot -> title, axes, labels
 
 
 def draw(name: str, candidate: Points, champion: Points | None, threshold: float) -> str:
-    """One plot as SVG; the champion's curve dashed where there is one."""
+    """One curve as SVG; the champion's is dashed."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    mpl.rcParams.update(
-        {"svg.fonttype": "none", "svg.hashsalt": name, "font.family": "sans-serif", "font.size": 10}
-    )
-    _, x, y = PLOTS[name]
-    figure = Figure(figsize=(5, 3.6), layout="constrained")
-    axes = figure.subplots()
-    for points, color, label in ((champion, CHAMPION, "champion"), (candidate, CANDIDATE, "candidate")):
-        if points:
-            values = [[point[axis] for point in points[name]] for axis in (x, y)]
-            style: dict[str, Any] = {
-                "color": color,
-                "label": label,
-                "linestyle": "--" if points is champion else "-",
-            }
-            axes.plot(
-                *values, linewidth=2, marker="o" if name == "calibration" else None, markersize=4, **style
-            )
-    if name in ("roc", "calibration"):
-        end = 1 if name == "roc" else max(point[axis] for point in candidate[name] for axis in (x, y))
-        axes.plot([0, end], [0, end], color=GUIDE, linewidth=1, linestyle=":")
-    if name == "threshold":
-        axes.axvline(threshold, color=GUIDE, linewidth=1, linestyle=":")
-        axes.annotate(
-            f"chosen: {threshold:.3g}", (threshold, axes.get_ylim()[1]), (4, -12), textcoords="offset points"
-        )
-    axes.set(xlabel=x.replace("_", " "), ylabel=y.replace("_", " "))
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25)
-    if champion:
-        axes.legend(frameon=False)
-    svg = io.StringIO()
-    figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None, "Title": PLOTS[name][0]})
+    style = {"svg.fonttype": "none", "svg.hashsalt": name, "font.family": "sans-serif", "font.size": 10}
+    title, x, y = CURVES[name]
+    with mpl.rc_context(style):
+        figure = Figure(figsize=(5, 3.6), layout="constrained")
+        axes = figure.subplots()
+        marker = "o" if name == "calibration" else None
+        for points, color, label, line in (
+            (champion, CHAMPION, "champion", "--"),
+            (candidate, CANDIDATE, "candidate", "-"),
+        ):
+            if points:
+                xs, ys = ([point[axis] for point in points[name]] for axis in (x, y))
+                axes.plot(xs, ys, color=color, label=label, linestyle=line, linewidth=2, marker=marker, markersize=4)
+        if name in ("roc", "calibration"):
+            end = 1 if name == "roc" else max(point[axis] for point in candidate[name] for axis in (x, y))
+            axes.plot([0, end], [0, end], color=GUIDE, linewidth=1, linestyle=":")
+        if name == "threshold":
+            axes.axvline(threshold, color=GUIDE, linewidth=1, linestyle=":")
+            at = (threshold, axes.get_ylim()[1])
+            axes.annotate(f"chosen: {threshold:.3g}", at, (4, -12), textcoords="offset points")
+        axes.set(xlabel=x.replace("_", " "), ylabel=y.replace("_", " "))
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25)
+        if champion:
+            axes.legend(frameon=False)
+        svg = io.StringIO()
+        figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None, "Title": title})
     return svg.getvalue()[svg.getvalue().index("<svg") :]
+
+
+def mermaid(name: str, points: list[dict[str, float]]) -> str:
+    """One curve as a Mermaid chart, which GitHub draws, at even steps of x."""
+    title, x, y = CURVES[name]
+    xs, ys = (np.array([point[axis] for point in points], float) for axis in (x, y))
+    order, steps = np.argsort(xs, kind="stable"), np.linspace(0, xs.max(), 21)
+    heights = ", ".join(f"{height:.3f}" for height in np.interp(steps, xs[order], ys[order]))
+    axes = f'    x-axis "{x}" 0 --> {xs.max():.3g}\n    y-axis "{y}" 0 --> {ys.max():.3g}'
+    return f'```mermaid\nxychart-beta\n    title "{title}"\n{axes}\n    line [{heights}]\n```\n'
 
 
 def page(
     params: Params,
-    model: dict[str, Any],
+    card: ModelCard,
     result: dict[str, Any],
     plots: Points,
-    champion_plots: Points | None,
+    champion: Points | None,
     rows: "pd.DataFrame",
 ) -> str:
-    """The page: verdict, metrics, plots, segments, and where the model comes from."""
+    """The report as one HTML page that opens offline: verdict, metrics, curves, segments, and the model's origin."""
+    from jinja2 import Environment, FileSystemLoader
+
     time = params.schema_.timestamp
-    window = (
-        f"{rows[time].min():%Y-%m-%d} to {rows[time].max():%Y-%m-%d}"
-        if time
-        else "no timestamp: split by hash"
-    )
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True
-    )
-    return environment.get_template("report.html").render(
-        params=params,
-        model=model,
-        result=result,
-        window=window,
-        plots={
-            title: draw(name, plots, champion_plots, result["threshold"])
-            for name, (title, _, _) in PLOTS.items()
-        },
-    )
+    window = f"{rows[time].min():%Y-%m-%d} to {rows[time].max():%Y-%m-%d}" if time else "split by hash"
+    loader = FileSystemLoader(Path(__file__).parent)
+    template = Environment(loader=loader, autoescape=True, trim_blocks=True).get_template("report.html")
+    drawn = {
+        title: draw(name, plots, champion, result["threshold"]) for name, (title, *_) in CURVES.items()
+    }
+    return template.render(params=params, model=card, result=result, window=window, plots=drawn)

@@ -1,0 +1,107 @@
+"""The steps of `train` around the estimator: read the features, describe the model, write models/candidate."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tabloop.card import ModelCard, Parity
+from tabloop.cli import UserError, git
+from tabloop.onnx_model import FILE, model_inputs
+from tabloop.params import ROOT, Params, Schema
+from tabloop.roles import CANDIDATE
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FEATURES = ROOT / "data/features"
+REFERENCE_ROWS = 10_000
+
+
+def read_features(part: str) -> "pd.DataFrame":
+    """The rows of `train` or `holdout` as featurize wrote them.
+
+    Raises:
+        UserError: featurize did not run.
+    """
+    import pandas as pd
+
+    if not (path := FEATURES / f"{part}.parquet").exists():
+        raise UserError(f"{path.relative_to(ROOT)} is missing: run `dvc repro`")
+    return pd.read_parquet(path)
+
+
+def fit_or_explain(fit: Callable[..., Any], features: "pd.DataFrame", target: np.ndarray, params: Params) -> Any:
+    """The estimator that `fit` returns for (n, columns) features and (n,) of 0 and 1.
+
+    Raises:
+        UserError: an argument under `train` in params.yaml is wrong.
+    """
+    try:
+        return fit(features, target, params.schema_, params.train)
+    except (TypeError, ValueError) as error:  # what estimators raise for arguments that they don't take
+        raise UserError(f"params.yaml: train: {' '.join(str(error).split())}") from error
+
+
+def describe(graph: bytes, framework: str, parity: Parity, train: "pd.DataFrame", params: Params) -> ModelCard:
+    """The model's card, as far as training knows it."""
+    schema = params.schema_
+    features = model_inputs(train, schema)
+    levels = {n: sorted(set(features[n]) - {""}) for n, c in schema.features.items() if not c.numeric}
+    return ModelCard(
+        version=hashlib.sha256(graph).hexdigest()[:12],
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        git_commit=commit(),
+        data_hash=hashlib.sha256((FEATURES / "train.parquet").read_bytes()).hexdigest()[:12],
+        framework=framework,
+        rows=len(train),
+        schema_=schema,
+        categories=levels,
+        ranges={n: _range(features[n].to_numpy()) for n, c in schema.features.items() if c.numeric},
+        example=example(train, schema),
+        parity=parity,
+    )
+
+
+def _range(values: np.ndarray) -> tuple[float | None, float | None]:
+    known = values[~np.isnan(values)]
+    return (float(known.min()), float(known.max())) if len(known) else (None, None)
+
+
+def commit() -> str | None:
+    """The commit that is checked out; None where there is none."""
+    try:
+        return git("rev-parse", "HEAD", where=ROOT)
+    except UserError:
+        return None
+
+
+def example(rows: "pd.DataFrame", schema: Schema) -> dict[str, Any]:
+    """A row to try the model with: of those with the fewest missing values the first."""
+    features = rows[list(schema.features)]
+    first = features.loc[[features.isna().sum(axis=1).idxmin()]]
+    return dict(json.loads(first.to_json(orient="records"))[0])
+
+
+def reference(holdout: "pd.DataFrame", probability: np.ndarray, schema: Schema) -> "pd.DataFrame":
+    """Rows that later predictions are compared with: a sample of the holdout and their probabilities, (n,)."""
+    rows = holdout[[*schema.features, schema.target.name]].assign(probability=probability)
+    return rows.sample(min(REFERENCE_ROWS, len(rows)), random_state=0).sort_index()
+
+
+def write(card: ModelCard, graph: bytes, reference: "pd.DataFrame", save: Callable[[Path], None]) -> None:
+    """Write models/candidate, whole or not at all. `save` writes the fitted estimator into the folder it is given."""
+    part = CANDIDATE.with_name(".candidate.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    (part / FILE).write_bytes(graph)
+    reference.to_parquet(part / "reference.parquet", index=False)
+    save(part)
+    card.write(part)
+    shutil.rmtree(CANDIDATE, ignore_errors=True)
+    part.rename(CANDIDATE)
