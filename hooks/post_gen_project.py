@@ -1,5 +1,6 @@
 """Begin the project's history, and say what comes next."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -7,9 +8,15 @@ import sys
 AUTHOR, EMAIL = "{{ cookiecutter.author }}", "{{ cookiecutter.email }}"
 
 
+def environment() -> dict[str, str]:
+    """The environment without the variables by which git, running a hook, tells its children of its repository."""
+    names = subprocess.run(["git", "rev-parse", "--local-env-vars"], capture_output=True, text=True).stdout.split()
+    return {name: value for name, value in os.environ.items() if name not in names}
+
+
 def git(*arguments: str, check: bool = True) -> str:
     """Run git in the new project; its output, empty where it failed."""
-    done = subprocess.run(["git", *arguments], capture_output=True, text=True)
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True, env=environment())
     if check and done.returncode:
         sys.exit(f"ml-template: git {arguments[0]}: {done.stderr.strip()}")
     return "" if done.returncode else done.stdout.strip()
@@ -24,6 +31,7 @@ def begin_history() -> None:
     git(
         *who, "-c", "commit.gpgsign=false", "commit", "--quiet", "--no-verify", "-m", "Start from ml-template"
     )
+    git("clean", "-ffdXq")  # bytecode and caches that lay in the template's packages/
 
 
 if not shutil.which("git"):

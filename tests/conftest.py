@@ -1,7 +1,11 @@
-"""Bake once for each set of answers, build one environment, train once; every test works on its own copy."""
+"""Bake once for each set of answers, build one environment, train once; every test works on its own copy.
+
+The tests run in two processes (pytest-xdist). What takes long is made by the one that needs it first; see `once`.
+"""
 
 import contextlib
-import functools
+import fcntl
+import hashlib
 import os
 import re
 import shutil
@@ -24,25 +28,74 @@ from cookiecutter.main import cookiecutter
 ROOT = Path(__file__).parents[1]
 PYTHON = f"3.{min(sys.version_info.minor, 13)}"  # whatever runs the tests runs the projects
 UV = os.environ.get("UV") or shutil.which("uv")  # `uv run` says where it is
+# Bytecode elsewhere than beside tabloop's source: a bake copies that folder while another process may write to it.
+sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = str(ROOT / ".cache/bytecode")
 
 Bake = Callable[..., Path]
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 Project = Callable[..., Path]
 
 
+# The tests that run longest, first, so that neither process is left with one of them at the end. A test without a
+# group of its own stays with its file, whose fixtures it shares.
+LONGEST = ("workflows", "loop", "test_pipeline", "pull request", "watched", "test_container", "test_owner", "make demo")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give every test its group, and sort the groups."""
+    order: dict[str, int] = {}
+    for item in items:
+        mark = item.get_closest_marker("xdist_group")
+        group = mark.args[0] if mark else item.path.stem
+        if not mark:
+            item.add_marker(pytest.mark.xdist_group(group))
+        order[item.nodeid] = LONGEST.index(group) if group in LONGEST else len(LONGEST)
+    items.sort(key=lambda item: order[item.nodeid])
+
+
 @pytest.fixture(scope="session")
-def bake(tmp_path_factory: pytest.TempPathFactory) -> Bake:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that all processes of this run share."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock that other processes wait for. It is free again when this process ends, however it ends."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def once(folder: Path, make: Callable[[Path], object]) -> Path:
+    """The folder that the first process to ask for it makes, by `make(folder)`; the other one waits for it."""
+    done = folder.with_name(f"{folder.name}.done")
+    with locked(folder.with_name(f"{folder.name}.lock")):
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            make(folder)
+            done.touch()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def bake(shared: Path) -> Bake:
     """`bake(framework="torch")`: the folder of a project baked with these answers; don't write into it."""
 
-    @functools.cache
     def bake(**answers: str) -> Path:
         answers = {"python_version": PYTHON} | answers
-        out = tmp_path_factory.mktemp("baked")
-        return Path(
-            cookiecutter(
-                str(ROOT), no_input=True, default_config=True, extra_context=answers, output_dir=str(out)
-            )
-        )
+        name = hashlib.sha256(repr(sorted(answers.items())).encode()).hexdigest()[:12]
+
+        def make(folder: Path) -> None:
+            options = {"no_input": True, "default_config": True, "extra_context": answers}
+            cookiecutter(str(ROOT), output_dir=str(folder), **options)
+
+        (project,) = once(shared / f"bake-{name}", make).iterdir()
+        return project
 
     return bake
 
@@ -60,13 +113,19 @@ def environment(baked: Path) -> Path:
 
 
 def environment_of(project: Path, name: str) -> Path:
-    """The virtual environment of a project's dependencies, kept between runs of the tests under `name`."""
+    """The virtual environment of a project's dependencies, kept between runs of the tests under `name`.
+
+    It has a copy of tabloop, for the `tabloop` command; by PYTHONPATH the command then uses a project's own.
+    """
     assert UV, "run the tests by `make test`"
     folder = ROOT / ".cache" / name
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copy(project / "pyproject.toml", folder)
-    sync = [UV, "sync", "--no-install-project", "--python", PYTHON]
-    subprocess.run(sync, cwd=folder, check=True, env=clean(UV_COMPILE_BYTECODE="1"))
+    with locked(folder / "lock"):
+        shutil.rmtree(folder / "packages", ignore_errors=True)
+        shutil.copytree(project / "packages", folder / "packages")
+        shutil.copy(project / "pyproject.toml", folder)
+        sync = [UV, "sync", "--quiet", "--no-install-project", "--python", PYTHON]
+        subprocess.run(sync, cwd=folder, check=True, env=clean(UV_COMPILE_BYTECODE="1"))
     return folder / ".venv"
 
 
@@ -92,15 +151,17 @@ def run(environment: Path) -> Run:
 
 
 def free_port() -> int:
+    """A port of this machine that nothing listens on."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 20) -> None:
+def wait_for(condition: Callable[[], Any], seconds: float = 40) -> None:
+    """Wait until the condition holds; fail after so many seconds."""
     until = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < until, "it did not come to pass"
+        assert time.monotonic() < until, f"still not so after {seconds:g} s"
         time.sleep(0.05)
 
 
@@ -114,7 +175,7 @@ def within(project: Path, environment: Path) -> dict[str, str]:
     """The variables with which a command in `project` finds the shared environment and the project's own code."""
     return clean(
         PATH=f"{environment / 'bin'}{os.pathsep}{os.environ['PATH']}",
-        PYTHONPATH=str(project / "src"),
+        PYTHONPATH=os.pathsep.join(str(project / part) for part in ("src", "packages/tabloop/src")),
         # `uv run`, in the project's Makefile, takes the environment as it is.
         UV_PROJECT_ENVIRONMENT=str(environment),
         UV_NO_SYNC="1",
@@ -138,13 +199,16 @@ def project(baked: Path, tmp_path: Path) -> Project:
 
 
 @pytest.fixture(scope="session")
-def trained(baked: Path, run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(baked: Path, run: Run, shared: Path) -> Path:
     """A project in which `dvc repro` ran, committed; don't write into it, copy it with `project(trained)`."""
-    folder = shutil.copytree(baked, tmp_path_factory.mktemp("trained") / baked.name, symlinks=True)
-    run(folder, "dvc", "repro")
-    run(folder, "git", "add", "--all")
-    run(folder, "git", "commit", "--quiet", "--message", "First model")
-    return folder
+
+    def make(folder: Path) -> None:
+        project = shutil.copytree(baked, folder / baked.name, symlinks=True)
+        run(project, "dvc", "repro")
+        run(project, "git", "add", "--all")
+        run(project, "git", "commit", "--quiet", "--message", "First model")
+
+    return once(shared / "trained", make) / baked.name
 
 
 @dataclass
@@ -167,6 +231,7 @@ class Server:
         return self.process.communicate(timeout=30)[1]
 
     def logged(self, table: str = "predictions") -> pd.DataFrame:
+        """A table of its prediction log."""
         return duckdb.sql(f"FROM '{self.log}/{table}/date=*/*.parquet'").df()
 
 
@@ -182,7 +247,7 @@ def serve(environment: Path, tmp_path: Path) -> Serve:
         port = free_port()
         log = tmp_path / f"log{port}"
         chosen = {"PORT": str(port), "PREDICTION_LOG": str(log), "PREDICTION_LOG_SECONDS": "0.5"} | variables
-        command = ["python", "-m", "fraud_detection.serving"]
+        command = ["python", "-m", "fraud_detection.app"]
         env = within(project, environment) | chosen
         process = subprocess.Popen(command, cwd=project, env=env, stderr=subprocess.PIPE, text=True)
         url = f"http://127.0.0.1:{port}"
@@ -200,6 +265,7 @@ def serve(environment: Path, tmp_path: Path) -> Serve:
 
 
 def answers(client: httpx.Client) -> bool:
+    """Whether the service is ready."""
     try:
         return client.get("/health/ready").status_code == 200
     except httpx.TransportError:
