@@ -2,12 +2,9 @@
 
 from datetime import timedelta
 
+import feast.types
 from feast import Entity, FeatureView, Field, FileSource, ValueType
-from feast.types import Bool, Float64, Int64, String
-
-from {{ cookiecutter.package_name }}.params import ROOT, load
-
-TYPES = {"number": Float64, "integer": Int64, "boolean": Bool, "category": String}
+from tabloop.params import load
 
 schema = load().schema_
 entity = Entity(name=schema.entity, value_type=ValueType.STRING)
@@ -16,11 +13,12 @@ views = [
         name=name,
         entities=[entity],
         ttl=timedelta(0),  # no expiry
-        schema=[Field(name=schema.entity, dtype=String)]
-        + [Field(name=n, dtype=TYPES[c.type]) for n, c in columns.items()],
-        source=FileSource(
-            name=name, path=str(ROOT / "data/features" / f"{name}.parquet"), timestamp_field="event_timestamp"
-        ),
+        schema=[
+            Field(name=schema.entity, dtype=feast.types.String),
+            *(Field(name=n, dtype=getattr(feast.types, c.kind.feast)) for n, c in columns.items()),
+        ],
+        # `tabloop featurize` writes it; the path is relative to this folder.
+        source=FileSource(name=name, path=f"../data/features/{name}.parquet", timestamp_field="event_timestamp"),
     )
     for name, columns in schema.views.items()
 ]

@@ -32,7 +32,9 @@ class ColumnType:
 
 _SIGNED = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT")
 TYPES: dict[TypeName, ColumnType] = {
-    "number": ColumnType(float, "DOUBLE", "float64", "float64", "Float64", True, ("FLOAT", "DOUBLE", "DECIMAL")),
+    "number": ColumnType(
+        float, "DOUBLE", "float64", "float64", "Float64", True, ("FLOAT", "DOUBLE", "DECIMAL")
+    ),
     "integer": ColumnType(
         int, "BIGINT", "Int64", "int64", "Int64", True, (*_SIGNED, *(f"U{name}" for name in _SIGNED))
     ),
@@ -54,10 +56,8 @@ def literal(value: object) -> str:
 
 
 def class_text(value: Any) -> str:
-    """The text by which a class of the target is known: `True` and `"true"` are one class, so are 1 and 1.0."""
+    """The text by which a class of the target is known: `True` and `"true"` are one class, so are 1 and 1.0.
+
+    There is no second form of this rule in SQL, whose lower() and trim() differ: `table.classes` asks this one.
+    """
     return re.sub(r"^(-?\d+)\.0+$", r"\1", str(value).strip().lower())
-
-
-def class_text_sql(name: str) -> str:
-    """`class_text` of a column, as an SQL expression; null for a missing value."""
-    return rf"regexp_replace(lower(trim({quote(name)}::VARCHAR)), '^(-?\d+)\.0+$', '\1')"

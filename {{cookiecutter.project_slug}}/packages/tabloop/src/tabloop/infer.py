@@ -2,21 +2,19 @@
 
 import difflib
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
 import duckdb
 
-from .params import UserError
-from .table import quote, safe_names, snake
+from tabloop.cli import UserError
+from tabloop.columns import INFERRED, TYPES, quote
+from tabloop.table import classes, safe_names, snake
 
 LEVELS = 255  # a text column with more distinct values is no category: trees bin no finer
-INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT")
-TYPES = {"BOOLEAN": "boolean"} | dict.fromkeys(("VARCHAR", "ENUM"), "category")
-TYPES |= dict.fromkeys(("FLOAT", "DOUBLE", "DECIMAL"), "number")
-TYPES |= dict.fromkeys((*INTEGERS, *(f"U{name}" for name in INTEGERS)), "integer")
-YES = {"1", "1.0", "true", "t", "yes", "y", "positive", "pos"}
-NO = {"0", "0.0", "false", "f", "no", "n", "negative", "neg"}
+YES = {"1", "true", "t", "yes", "y", "positive", "pos"}
+NO = {"0", "false", "f", "no", "n", "negative", "neg"}
 ID = re.compile(r"(^|[^a-z])(id|uuid|guid|key|no|nr|number|index|idx|row|unnamed)([^a-z]|$)")
 
 
@@ -45,18 +43,14 @@ def infer(table: duckdb.DuckDBPyRelation, target: str, entity: str | None, times
     Raises:
         UserError: a named column is missing or can't play its part, or no feature is left.
     """
-    for role, name in (("TARGET", target), ("ENTITY", entity), ("TIMESTAMP", timestamp)):
-        if name is not None and name not in table.columns:
-            near = difflib.get_close_matches(name, table.columns, 1, 0.4)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise UserError(f"{role}={name}: no such column; {hint}it has: {', '.join(table.columns)}")
+    roles = {"TARGET": target, "ENTITY": entity, "TIMESTAMP": timestamp}
+    given = check_names(table, {role: name for role, name in roles.items() if name is not None})
     rows, facts = describe(table)
     names = safe_names(table.columns)
     positive, why = positive_class(table, target)
-    found = Inferred({"key": []})
-    found.decisions.append((target, "target", why))
-    for role, name in (("ENTITY", entity), ("TIMESTAMP", timestamp)):
-        if name and (lacking := rows - facts[name].present):
+    found = Inferred({}, [(target, "target", why)])
+    for role, name in given.items():
+        if role != "TARGET" and (lacking := rows - facts[name].present):
             raise UserError(f"{role}={name}: {lacking:,} rows lack it; fill or remove them")
     if entity:
         found.decisions.append((entity, "entity", f"{facts[entity].distinct:,} of them"))
@@ -65,38 +59,56 @@ def infer(table: duckdb.DuckDBPyRelation, target: str, entity: str | None, times
         found.decisions.append((timestamp, "timestamp", "splits by time"))
 
     features: dict[str, dict[str, Any]] = {}
-    for name in table.columns:
-        if name in (target, entity, timestamp):
-            continue
+    key: list[str] = []
+    for name in (column for column in table.columns if column not in given.values()):
         kind, why = decide(name, facts[name], rows)
-        if kind == "id" and not found.schema["key"]:
-            found.schema["key"] = [names[name]]
-            kind = "key"
+        if kind == "id" and not key:
+            key, kind = [name], "key"
         found.decisions.append((name, kind, why))
-        if kind in TYPES.values():
-            features[name] = {"type": kind} | ({"source": name} if names[name] != name else {})
+        if kind in TYPES:
+            features[name] = {"type": kind}
     if not features:
         raise UserError("no column is left to learn from: each is constant, an id, a date or free text")
-    if not found.schema["key"] and entity:
-        candidates = [entity, *([timestamp] if timestamp else [])]
-        if table.aggregate(f"count(DISTINCT ({', '.join(map(quote, candidates))}))").fetchall()[0][0] == rows:
-            found.schema["key"] = [names[name] for name in candidates]
-
+    key = key or key_of_roles(table, [name for name in (entity, timestamp) if name], rows)
     steady = constant_within(table, entity, list(features)) if entity else []
     view = {names[n]: features[n] for n in steady}
-    found.schema |= {
+    used = [*key, *given.values(), *features]
+    found.schema = {
+        "key": [names[name] for name in key],
         "entity": names[entity] if entity else None,
         "timestamp": names[timestamp] if timestamp else None,
-        "target": {"name": names[target], "positive": positive}
-        | ({"source": target} if names[target] != target else {}),
+        "target": {"name": names[target], "positive": positive},
         "views": {f"{names[entity]}_features": view} if entity and view else {},
         "request": {names[n]: f for n, f in features.items() if n not in steady},
+        "rename": {names[n]: n for n in dict.fromkeys(used) if names[n] != n},
     }
-    keys = [n for n in table.columns if names[n] in found.schema["key"]]
-    found.schema["sources"] = {names[n]: n for n in [*keys, entity, timestamp] if n and names[n] != n}
     few = [names[n] for n, f in features.items() if f["type"] == "category" and facts[n].distinct <= 10]
     found.segments = few[:2]
     return found
+
+
+def check_names(table: duckdb.DuckDBPyRelation, given: dict[str, str]) -> dict[str, str]:
+    """The columns named for each role, as given.
+
+    Raises:
+        UserError: the table has no such column, or one has two roles.
+    """
+    for role, name in given.items():
+        if name not in table.columns:
+            near = difflib.get_close_matches(name, table.columns, 1, 0.4)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise UserError(f"{role}={name}: no such column; {hint}it has: {', '.join(table.columns)}")
+        if other := [r for r, n in given.items() if n == name and r != role]:
+            raise UserError(f"{role}={name} and {other[0]}={name}: name another column for one of them")
+    return given
+
+
+def key_of_roles(table: duckdb.DuckDBPyRelation, names: list[str], rows: int) -> list[str]:
+    """The entity, with the timestamp if there is one, if no two rows share them; else no key."""
+    if not names:
+        return []
+    different = table.aggregate(f"count(DISTINCT ({', '.join(map(quote, names))}))").fetchall()[0][0]
+    return names if different == rows else []
 
 
 def describe(table: duckdb.DuckDBPyRelation) -> tuple[int, dict[str, Facts]]:
@@ -104,7 +116,7 @@ def describe(table: duckdb.DuckDBPyRelation) -> tuple[int, dict[str, Facts]]:
     parts = ["count(*)"]
     for name, kind in zip(table.columns, table.types, strict=True):
         column = quote(name)
-        whole = TYPES.get(base(kind)) == "integer"
+        whole = INFERRED.get(base(kind)) == "integer"
         parts += [
             f"count({column})",
             f"count(DISTINCT {column})",
@@ -126,7 +138,7 @@ def base(kind: object) -> str:
 
 def decide(name: str, facts: Facts, rows: int) -> tuple[str, str]:
     """A column's feature type, or `id` or `left out`; and why."""
-    kind = TYPES.get(facts.kind)
+    kind = INFERRED.get(facts.kind)
     missing = f"; {rows - facts.present:,} missing" if facts.present < rows else ""
     if facts.distinct <= 1:
         return "left out", "always the same" if facts.distinct else "always missing"
@@ -144,27 +156,26 @@ def decide(name: str, facts: Facts, rows: int) -> tuple[str, str]:
 
 
 def positive_class(table: duckdb.DuckDBPyRelation, target: str) -> tuple[str, str]:
-    """Which of the target's two values is 1, as lower-case text; and why.
+    """Which of the target's two classes is 1, as `class_text` has it; and why.
 
     Raises:
-        UserError: it has another number of values.
+        UserError: it has another number of classes.
     """
-    column = quote(target)
-    grouped = table.aggregate(f"lower({column}::VARCHAR) AS value, count(*) AS rows")
-    counts = grouped.order("rows, value").limit(1000).fetchall()
-    classes = {value: rows for value, rows in counts if value is not None}
-    unlabelled = sum(rows for value, rows in counts if value is None)
-    if len(classes) != 2:
-        shown = ", ".join(sorted(classes)[:5]) + (", ..." if len(classes) > 5 else "")
-        raise UserError(f"TARGET={target} has {len(classes)} values ({shown}): it must have two")
-    words = [value for value in classes if value in YES] or [
-        v for v in classes if not classes.keys() & NO or v not in NO
-    ]
-    positive = words[0]  # the rarer one comes first
-    (negative,) = classes.keys() - {positive}
+    counts: Counter[str] = Counter()
+    for text, rows in classes(table, target).values():
+        counts[text] += rows
+    if len(counts) != 2:
+        shown = ", ".join(sorted(counts)[:5]) + (", ..." if len(counts) > 5 else "")
+        raise UserError(f"TARGET={target} has {len(counts)} values ({shown}): it must have two")
+    rarest_first = sorted(counts, key=lambda text: (counts[text], text))
+    affirmative = [text for text in rarest_first if text in YES]
+    not_negative = [text for text in rarest_first if text not in NO]
+    positive = (affirmative or not_negative or rarest_first)[0]
+    (negative,) = counts.keys() - {positive}
     reason = (
-        f"{positive!r} is positive ({classes[positive]:,} rows), {negative!r} is not ({classes[negative]:,})"
+        f"{positive!r} is positive ({counts[positive]:,} rows), {negative!r} is not ({counts[negative]:,})"
     )
+    unlabelled = table.filter(f"{quote(target)} IS NULL").aggregate("count(*)").fetchall()[0][0]
     return positive, reason + (f"; {unlabelled:,} rows have no label yet" if unlabelled else "")
 
 

@@ -1,108 +1,115 @@
-"""data.source, or the simulator, and data.feedback to data/raw: all as Parquet, columns named as in the schema."""
+"""data.source or the simulator, and data.feedback, to data/raw: Parquet, with the schema's column names."""
 
-import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..params import ROOT, Params, Schema, UserError, load, stage
+from tabloop import files, predictions
+from tabloop.cli import UserError
+from tabloop.columns import quote
+from tabloop.params import ROOT, Params, Schema
 
 if TYPE_CHECKING:
     import duckdb
 
-RAW = ROOT / "data/raw"
-
 
 def ingest(params: Params) -> str:
-    """Write data/raw: `events.parquet`, by the simulator `users.parquet`, `feedback.parquet`; says what was made.
+    """Write data/raw: `events.parquet`, other tables of the simulator, `feedback.parquet`; what was written.
 
     Raises:
         UserError: the source can't be read or lacks a column of the schema; data/raw is as it was.
     """
-    feedback = labelled_predictions(params.schema_, params.data.feedback) if params.data.feedback else None
-    made = from_source(params) if params.data.source != "simulator" else simulated(params)
-    if feedback is None:
-        return made
-    feedback.write_parquet(str(RAW / "feedback.parquet"))
-    return f"{made}, {len(feedback):,} labelled predictions"
+    with files.scratch(ROOT / "data/raw") as folder:
+        done = simulated(params, folder) if params.data.source == "simulator" else from_source(params, folder)
+        if params.data.feedback:
+            feedback = labelled_predictions(params.schema_, predictions.log_of(params.data.feedback))
+            if feedback is not None:
+                feedback.write_parquet(str(folder / "feedback.parquet"))
+                done += f", {len(feedback):,} labelled predictions"
+        files.replace(ROOT / "data/raw", folder)
+    return done
 
 
-def simulated(params: Params) -> str:
-    """Write the simulator's tables.
+def simulated(params: Params, folder: Path) -> str:
+    """Write the tables of the owner's simulator.
 
     Raises:
-        UserError: params.yaml does not say how large.
+        UserError: params.yaml has no arguments for it, or wrong ones.
     """
     if params.data.simulator is None:
         raise UserError("params.yaml: data.simulator is missing, and data.source is simulator")
-    from ..simulator import simulate
+    from tabloop import owner
 
-    tables = simulate(params.data.simulator)
-    empty_raw()
+    tables = owner.module("simulator").simulate(params.data.simulator)
     for name, table in tables.items():
-        table.to_parquet(RAW / f"{name}.parquet", index=False)
+        table.to_parquet(folder / f"{name}.parquet", index=False)
     return ", ".join(f"{len(table):,} {name}" for name, table in tables.items())
 
 
-def from_source(params: Params) -> str:
-    """Write the table at data.source as `events.parquet`, its columns renamed to the schema's."""
-    from ..table import quote, read
+def from_source(params: Params, folder: Path) -> str:
+    """Write the table at data.source as `events.parquet`.
+
+    Raises:
+        UserError: it can't be read, or lacks a column of the schema that no view computes.
+    """
+    from tabloop.table import read
 
     table = read(params.data.source, ROOT)
-    schema = params.schema_
-    declared = [*schema.key, schema.entity, schema.timestamp, *schema.features]
-    sources = {n: schema.sources.get(n, n) for n in declared if n}
-    sources |= {n: c.source for n, c in schema.features.items() if c.source}
-    sources[schema.target.name] = schema.target.source or schema.target.name
-    computed = {n for view, columns in schema.views.items() for n in columns if has_sql(view)}
-    if missing := [s for n, s in sources.items() if s not in table.columns and n not in computed]:
-        raise UserError(
-            f"{params.data.source} lacks column {missing[0]!r}; it has: {', '.join(table.columns)}"
-        )
-    names = {s: n for n, s in sources.items()}
-    table = table.project(", ".join(f"{quote(c)} AS {quote(names.get(c, c))}" for c in table.columns))
-    rows = table.aggregate("count(*)").fetchall()[0][0]
-    empty_raw()
-    table.write_parquet(str(RAW / "events.parquet"))
+    renamed = table.project(projection(table.columns, params))
+    rows = renamed.aggregate("count(*)").fetchall()[0][0]
+    renamed.write_parquet(str(folder / "events.parquet"))
     return f"{rows:,} events from {params.data.source}"
 
 
-def labelled_predictions(schema: Schema, target: str) -> "duckdb.DuckDBPyRelation | None":
+def projection(columns: list[str], params: Params) -> str:
+    """The SELECT list that gives the raw columns the schema's names; columns that it does not name stay.
+
+    Raises:
+        UserError: a column of the schema that no view computes is missing.
+    """
+    schema = params.schema_
+    computed = {
+        name
+        for view, names in schema.views.items()
+        if (ROOT / f"feature_repo/{view}.sql").exists()
+        for name in names
+    }
+    declared = [*schema.key, schema.entity, schema.timestamp, *schema.features, schema.target.name]
+    raw = {name: schema.rename.get(name, name) for name in dict.fromkeys(declared) if name}
+    if missing := [source for name, source in raw.items() if source not in columns and name not in computed]:
+        raise UserError(f"{params.data.source} lacks column {missing[0]!r}; it has: {', '.join(columns)}")
+    found = {name: source for name, source in raw.items() if source in columns}
+    taken = {text.lower() for pair in found.items() for text in pair}  # SQL's names have no case
+    selected = [f"{quote(source)} AS {quote(name)}" for name, source in found.items()]
+    return ", ".join([*selected, *(quote(column) for column in columns if column.lower() not in taken)])
+
+
+def labelled_predictions(schema: Schema, log: str) -> "duckdb.DuckDBPyRelation | None":
     """The log's labelled rows as they were served: key, entity, event_timestamp, features, target as 0 or 1.
 
-    None, said on stdout, while nothing was logged. The service has checked them by the schema, one by one.
+    None, with a line on stdout, while nothing was logged. The service has checked each row by the schema.
 
     Raises:
         UserError: the log can't be read.
     """
-    from ..monitoring.log import NothingLogged, connect
-    from ..table import quote
-
     try:
-        db = connect(target=target if "://" in target else str(ROOT / target))
-    except NothingLogged as error:
+        db = predictions.connect(log=log)
+    except predictions.NothingLogged as error:
         print(f"ingest: {error}", flush=True)
         return None
-    key = [name for name in schema.key if name not in (schema.entity, schema.timestamp)]
-    columns = [*([schema.entity] if schema.entity else []), *schema.features]
-    listed = [*(f"prediction_id AS {quote(name)}" for name in key), *map(quote, columns)]
+    key = [f"p.prediction_id AS {quote(name)}" for name in schema.own_key if name not in schema.features]
+    entity = [f"p.entity AS {quote(schema.entity)}"] if schema.entity else []
+    logged = db.view(
+        "predictions"
+    ).columns  # a feature that is newer than all of the log is missing in its rows
+    known = {n: c for n, c in schema.features.items() if predictions.feature(n) in logged}
+    newer = [f"NULL::{c.kind.sql} AS {quote(n)}" for n, c in schema.features.items() if n not in known]
+    listed = ", ".join([*key, *entity, *predictions.select(known), *newer])
     db.sql(
-        f"CREATE TABLE labelled AS SELECT {', '.join(listed)}, predicted_at::TIMESTAMP AS event_timestamp, "
-        f"label::TINYINT AS {quote(schema.target.name)} FROM predictions JOIN outcomes USING (prediction_id) "
-        "QUALIFY row_number() OVER (PARTITION BY prediction_id) = 1"
+        f"CREATE TABLE labelled AS SELECT {listed}, p.predicted_at::TIMESTAMP AS event_timestamp, "
+        f"o.label::TINYINT AS {quote(schema.target.name)} "
+        "FROM predictions p JOIN outcomes o ON o.prediction_id = p.prediction_id "
+        # In the shadow both models answer: the features are the same, one row is enough.
+        "QUALIFY row_number() OVER (PARTITION BY p.prediction_id ORDER BY p.variant) = 1 "
+        "ORDER BY p.predicted_at, p.prediction_id"
     )
     return db.table("labelled")
-
-
-def has_sql(view: str) -> bool:
-    """Whether feature_repo computes the view, so that the raw table need not have its columns."""
-    return (ROOT / f"feature_repo/{view}.sql").exists()
-
-
-def empty_raw() -> None:
-    """Begin data/raw anew."""
-    shutil.rmtree(RAW, ignore_errors=True)
-    RAW.mkdir(parents=True)
-
-
-if __name__ == "__main__":
-    with stage("ingest"):
-        print(f"ingest: {ingest(load())} -> data/raw")

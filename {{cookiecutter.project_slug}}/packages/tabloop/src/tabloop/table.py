@@ -9,11 +9,21 @@ from pathlib import Path
 
 import duckdb
 
-from .params import UserError
+from tabloop.cli import UserError, one_line
+from tabloop.columns import class_text, quote
+from tabloop.params import RESERVED
 
-# Words that YAML reads as other than text, and names that the project uses itself.
-RESERVED = {"yes", "no", "on", "off", "y", "n", "true", "false", "null"}
-RESERVED |= {"probability", "prediction", "event_timestamp"}
+YAML_WORDS = {
+    "yes",
+    "no",
+    "on",
+    "off",
+    "y",
+    "n",
+    "true",
+    "false",
+    "null",
+}  # which YAML reads as other than text
 MISSING = ["", " ", "NA", "N/A", "n/a", "null", "NULL", "None", "nan", "NaN", "?"]
 
 
@@ -35,14 +45,20 @@ def read(source: str, root: Path) -> duckdb.DuckDBPyRelation:
         if not table.limit(1).fetchall():
             raise UserError(f"{source} has no rows")
     except duckdb.Error as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(f"{source} can't be read as a table: {reason}") from None
+        raise UserError(f"{source} can't be read as a table: {one_line(error)[:300]}") from None
     return table
 
 
-def quote(name: str) -> str:
-    """A column's name as SQL takes it."""
-    return '"' + name.replace('"', '""') + '"'
+def classes(table: duckdb.DuckDBPyRelation, target: str) -> dict[str, tuple[str, int]]:
+    """The target's values as DuckDB writes them: the class of each by `class_text`, and its rows.
+
+    SQL has no part in the rule: its lower() and trim() differ from Python's. At most 1,000 values are read.
+    """
+    column = f"{quote(target)}::VARCHAR"
+    counts = table.aggregate(f"{column} AS value, count(*) AS n").filter("value IS NOT NULL")
+    return {
+        value: (class_text(value), rows) for value, rows in counts.order("n, value").limit(1000).fetchall()
+    }
 
 
 def snake(name: str) -> str:
@@ -59,7 +75,7 @@ def safe_names(columns: list[str]) -> dict[str, str]:
         name = snake(column) or "column"
         if not name[0].isalpha():
             name = f"c_{name}"
-        if keyword.iskeyword(name) or name in RESERVED:
+        if keyword.iskeyword(name) or name in (*RESERVED, *YAML_WORDS):
             name += "_"
         unique, n = name, 2
         while unique in names.values():
@@ -95,8 +111,8 @@ def _fetched(url: str) -> Path:
     try:
         with fsspec.open(url) as remote, path.open("wb") as local:
             shutil.copyfileobj(remote, local)
-    except Exception as error:  # whatever its protocol raises
-        raise UserError(f"{url} can't be fetched: {error}") from None
+    except Exception as error:  # each protocol has exceptions of its own
+        raise UserError(f"{url} can't be fetched: {one_line(error)}") from None
     return path
 
 

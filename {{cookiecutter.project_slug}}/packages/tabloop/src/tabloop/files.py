@@ -1,0 +1,24 @@
+"""Folders that are replaced as a whole: a command that fails or is interrupted leaves what was there."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def scratch(beside: Path) -> Iterator[Path]:
+    """An empty folder on the same disk as `beside`, to fill; it is removed at the end."""
+    part = beside.with_name(f".{beside.name}.part")
+    shutil.rmtree(part, ignore_errors=True)  # what an interrupted run left
+    part.mkdir(parents=True)
+    try:
+        yield part
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def replace(folder: Path, by: Path) -> None:
+    """Put the folder `by` in the place of `folder`."""
+    shutil.rmtree(folder, ignore_errors=True)
+    by.rename(folder)
