@@ -1,0 +1,61 @@
+"""Write docs/workflows.md from the reusable workflows: `uv run docs/workflows.py`."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs/workflows.md"
+HEAD = """# Reusable workflows
+
+Generated from `.github/workflows` by `uv run docs/workflows.py`. A project calls each as
+`<template>/.github/workflows/<name>.yml@v1`.
+"""
+
+
+def read(path: Path) -> dict[Any, Any]:
+    """A workflow. YAML 1.1 reads its key `on` as True."""
+    return dict(yaml.safe_load(path.read_text()))
+
+
+def table(head: str, rows: list[tuple[str, ...]]) -> list[str]:
+    """A Markdown table, or nothing where there are no rows."""
+    if not rows:
+        return []
+    columns = head.count("|") - 1
+    cells = (" | ".join(cell.replace("|", "\\|") for cell in row) for row in rows)
+    return [head, "|" + "---|" * columns, *(f"| {row} |" for row in cells), ""]
+
+
+def section(path: Path) -> list[str]:
+    """What one reusable workflow takes, gives and may do."""
+    workflow = read(path)
+    call = workflow[True]["workflow_call"] or {}
+    comment = path.read_text().split("\n", 1)[0]
+    lines = [f"## {path.stem}", "", *([comment.lstrip("# "), ""] if comment.startswith("#") else [])]
+    inputs = [
+        (f"`{name}`", about["type"], "required" if about.get("required") else f"`{about.get('default')!r}`", about["description"])
+        for name, about in (call.get("inputs") or {}).items()
+    ]
+    lines += table("| input | type | default | |", inputs)
+    secrets = [(f"`{name}`", about["description"]) for name, about in (call.get("secrets") or {}).items()]
+    lines += table("| secret | |", secrets)
+    outputs = [(f"`{name}`", about["description"]) for name, about in (call.get("outputs") or {}).items()]
+    lines += table("| output | |", outputs)
+    permissions = [
+        (f"`{name}`", ", ".join(f"{scope}: {level}" for scope, level in job["permissions"].items()))
+        for name, job in workflow["jobs"].items()
+    ]
+    return lines + table("| job | permissions |", permissions)
+
+
+def page() -> str:
+    """The whole page."""
+    files = sorted((ROOT / ".github/workflows").glob("*.yml"))
+    reusable = [path for path in files if "workflow_call" in read(path)[True]]
+    return "\n".join([HEAD, *(line for path in reusable for line in section(path))])
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())
