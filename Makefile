@@ -7,19 +7,19 @@ export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 endif
 
 .PHONY: demo
-demo: $(DEMO) ## bake the example, train it, show what came of it
+demo: $(DEMO) ## bake the example, train it, show the result
 	$(MAKE) --no-print-directory -C $(DEMO) UV=$(abspath $(UV)) setup train
 
 $(DEMO): | $(UV)
 	$(UV) run --quiet cookiecutter . --no-input --output-dir demo python_version=$(PYTHON)
 
 .PHONY: test
-test: $(UV) ## every promise, executed
+test: $(UV) ## the tests, in two processes
 	$(UV) run pytest
 
 .PHONY: lint
-lint: $(UV) ## style, also of the template's own source where it stands
-	$(UV) run ruff check --config pyproject.toml . && $(UV) run ruff format --config pyproject.toml --check .
+lint: $(UV) ## style and types of hooks, tests, benchmarks and tabloop
+	$(UV) run ruff check --config pyproject.toml . && $(UV) run ruff format --config pyproject.toml --check . && $(UV) run mypy
 
 .uv/bin/uv:
 	python3 -m venv .uv && .uv/bin/pip install --quiet uv

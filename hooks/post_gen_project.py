@@ -10,7 +10,9 @@ AUTHOR, EMAIL = "{{ cookiecutter.author }}", "{{ cookiecutter.email }}"
 
 def environment() -> dict[str, str]:
     """The environment without the variables by which git, running a hook, tells its children of its repository."""
-    names = subprocess.run(["git", "rev-parse", "--local-env-vars"], capture_output=True, text=True).stdout.split()
+    names = subprocess.run(
+        ["git", "rev-parse", "--local-env-vars"], capture_output=True, text=True
+    ).stdout.split()
     return {name: value for name, value in os.environ.items() if name not in names}
 
 

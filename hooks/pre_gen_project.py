@@ -8,10 +8,10 @@ import sys
 answers = json.loads(r"""{{ cookiecutter|tojson }}""")
 # A package or project of one of these names would hide the dependency, or depend on itself.
 TAKEN = """
-arro3 arro3_core arro3_io cookiecutter dask duckdb dvc evidently fastapi fastapi_swagger feast fsspec httptools httpx2
-ibis jinja2 matplotlib mlflow mypy numpy onnx onnxruntime pandas pandera pip pre_commit prometheus_client protobuf
+arro3 arro3_core arro3_io click cookiecutter dask duckdb dvc evidently fastapi fastapi_swagger feast fsspec httptools httpx2
+ibis jinja2 joblib matplotlib mlflow mypy numpy onnx onnxruntime pandas pandera pip pre_commit prometheus_client protobuf
 pyarrow pydantic pydantic_settings pytest python_slugify pyyaml ruamel ruamel_yaml ruff scikit_learn scipy setuptools
-skl2onnx sklearn slugify src starlette test tests torch uv uvicorn uvloop wheel yaml
+skl2onnx sklearn slugify src starlette tabloop test tests torch tqdm uv uvicorn uvloop wheel yaml
 """.split()
 
 

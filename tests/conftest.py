@@ -38,7 +38,16 @@ Project = Callable[..., Path]
 
 # The tests that run longest, first, so that neither process is left with one of them at the end. A test without a
 # group of its own stays with its file, whose fixtures it shares.
-LONGEST = ("workflows", "loop", "test_pipeline", "pull request", "watched", "test_container", "test_owner", "make demo")
+LONGEST = (
+    "workflows",
+    "loop",
+    "test_pipeline",
+    "pull request",
+    "watched",
+    "test_container",
+    "test_owner",
+    "make demo",
+)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -121,9 +130,13 @@ def environment_of(project: Path, name: str) -> Path:
     folder = ROOT / ".cache" / name
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder / "lock"):
-        shutil.rmtree(folder / "packages", ignore_errors=True)
-        shutil.copytree(project / "packages", folder / "packages")
-        shutil.copy(project / "pyproject.toml", folder)
+        for path in [project / "pyproject.toml", *sorted((project / "packages").rglob("*.*"))]:
+            copy = folder / path.relative_to(project)
+            if path.is_file() and not (copy.exists() and copy.read_bytes() == path.read_bytes()):
+                copy.parent.mkdir(
+                    parents=True, exist_ok=True
+                )  # only what differs: the other process may run it
+                shutil.copy(path, copy)
         sync = [UV, "sync", "--quiet", "--no-install-project", "--python", PYTHON]
         subprocess.run(sync, cwd=folder, check=True, env=clean(UV_COMPILE_BYTECODE="1"))
     return folder / ".venv"
@@ -232,7 +245,7 @@ class Server:
 
     def logged(self, table: str = "predictions") -> pd.DataFrame:
         """A table of its prediction log."""
-        return duckdb.sql(f"FROM '{self.log}/{table}/date=*/*.parquet'").df()
+        return duckdb.read_parquet(f"{self.log}/{table}/date=*/*.parquet").df()
 
 
 Serve = Callable[..., "contextlib.AbstractContextManager[Server]"]

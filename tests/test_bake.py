@@ -1,5 +1,6 @@
-"""What comes out of the bake, before anything of it runs; and what is refused."""
+"""What the bake writes, before anything of it runs; what it refuses; and the budgets of its size."""
 
+import ast
 import itertools
 import json
 import re
@@ -16,32 +17,28 @@ import yaml
 from conftest import PYTHON, ROOT, Bake, Project, clean
 
 CHOICES = json.loads((ROOT / "cookiecutter.json").read_text())
+TABLOOP = ROOT / "{{cookiecutter.project_slug}}/packages/tabloop"
 COMBINATIONS = list(itertools.product(CHOICES["framework"], CHOICES["python_version"], CHOICES["license"]))
 
 
-def cookiecutter(out: Path, *answers: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+def cookiecutter(
+    out: Path, *answers: str, template: Path = ROOT, **variables: str
+) -> "subprocess.CompletedProcess[str]":
     """Bake as a user does, by the command line."""
-    command = [
-        sys.executable,
-        "-m",
-        "cookiecutter",
-        ROOT,
-        "--no-input",
-        "--default-config",
-        "-o",
-        out,
-        *answers,
-    ]
+    options = ["--no-input", "--default-config", "--output-dir"]
+    command = [sys.executable, "-m", "cookiecutter", str(template), *options, str(out), *answers]
     return subprocess.run(command, capture_output=True, text=True, env=clean(**variables))
 
 
 def git(project: Path, *arguments: str) -> str:
+    """What git prints."""
     return subprocess.run(
         ["git", *arguments], cwd=project, env=clean(), capture_output=True, text=True
     ).stdout
 
 
 def files(project: Path) -> Iterator[Path]:
+    """What git tracks."""
     return (project / name for name in git(project, "ls-files").splitlines())
 
 
@@ -50,10 +47,10 @@ def test_every_combination_is_whole(bake: Bake, framework: str, python_version: 
     project = bake(framework=framework, python_version=python_version, license=license)
     for path in files(project):
         text = path.read_text()
-        workflow = path.is_relative_to(project / ".github")  # `${{ }}` is GitHub's own
-        left = re.search(r"cookiecutter\." + ("" if workflow else r"|(?<!\$)\{\{(?!\.)|\{%"), text)
-        if path.suffix != ".html":  # the report's own Jinja
-            assert not left, f"{path}: {left}"
+        # `${{ }}` is GitHub's own; tabloop is copied as it is, with the Jinja of its reports.
+        own = path.is_relative_to(project / ".github") or path.is_relative_to(project / "packages")
+        left = re.search(r"cookiecutter\." + ("" if own else r"|(?<!\$)\{\{(?!\.)|\{%"), text)
+        assert not left, f"{path}: {left}"
         if path.suffix in (".yaml", ".yml"):
             list(yaml.safe_load_all(text))
         elif path.suffix == ".toml":
@@ -98,6 +95,37 @@ def test_history_has_one_commit_and_nothing_is_left_over(baked: Path) -> None:
     assert git(baked, "log", "--format=%s").splitlines() == ["Start from ml-template"]
     assert git(baked, "branch", "--show-current").strip() == "main"
     assert git(baked, "status", "--porcelain", "--ignored") == ""
+
+
+def test_tabloop_is_the_templates_file_by_file_without_bytecode(baked: Path, tmp_path: Path) -> None:
+    for path in files(baked):
+        if path.is_relative_to(baked / "packages/tabloop"):
+            assert path.read_bytes() == (TABLOOP / path.relative_to(baked / "packages/tabloop")).read_bytes()
+    out = shutil.ignore_patterns(".git", ".venv", ".uv", ".cache", "demo", "tests")
+    template = shutil.copytree(ROOT, tmp_path / "template", ignore=out)
+    bytecode = template / TABLOOP.relative_to(ROOT) / "src/tabloop/__pycache__"
+    bytecode.mkdir(exist_ok=True)
+    (bytecode / "left.cpython-311.pyc").write_bytes(b"over")
+    assert cookiecutter(tmp_path, template=template).returncode == 0
+    assert git(tmp_path / baked.name, "status", "--porcelain", "--ignored") == ""
+    assert not list((tmp_path / baked.name).rglob("__pycache__"))
+
+
+def test_a_bake_in_a_git_hook_makes_a_repository_of_its_own(tmp_path: Path) -> None:
+    """Git tells its hooks by variables which repository they run in."""
+    other = tmp_path / "other"
+    git(tmp_path, "init", "--quiet", str(other))
+    (other / "staged").write_text("before")
+    git(other, "add", "staged")
+    before = git(other, "status", "--porcelain")
+    reaching = {"GIT_DIR": str(other / ".git"), "GIT_INDEX_FILE": str(other / ".git/index")}
+    reaching |= {"GIT_WORK_TREE": str(other), "GIT_PREFIX": ""}
+    done = cookiecutter(tmp_path / "out", **reaching)
+    assert done.returncode == 0, done.stderr
+    assert git(other, "status", "--porcelain") == before and not (other / ".git/refs/heads/main").exists()
+    project = tmp_path / "out/fraud-detection"
+    assert git(project, "log", "--format=%s").splitlines() == ["Start from ml-template"]
+    assert git(project, "status", "--porcelain") == ""
 
 
 def test_an_unknown_git_user_commits_as_the_author(tmp_path: Path) -> None:
@@ -173,10 +201,16 @@ def test_an_unknown_choice_is_refused(answer: str, tmp_path: Path) -> None:
 
 
 def test_no_package_hides_a_dependency(baked: Path) -> None:
-    pyproject = tomllib.loads((baked / "pyproject.toml").read_text())
+    projects = [tomllib.loads((folder / "pyproject.toml").read_text()) for folder in (baked, TABLOOP)]
     needed = [
-        *pyproject["project"]["dependencies"],
-        *itertools.chain(*pyproject["dependency-groups"].values()),
+        name
+        for parts in projects
+        for names in (
+            parts["project"]["dependencies"],
+            *parts.get("dependency-groups", {}).values(),
+            *parts["project"].get("optional-dependencies", {}).values(),
+        )
+        for name in names
     ]
     names = {re.split(r"[\[<>=]", name)[0].replace("-", "_") for name in needed}
     source = (ROOT / "hooks/pre_gen_project.py").read_text()
@@ -200,8 +234,38 @@ def test_make_alone_lists_the_commands(baked: Path) -> None:
     assert re.findall(r"^  make (\S+)", shown, re.MULTILINE) == " ".join(targets).split()
 
 
-def test_it_can_be_read_in_an_hour(baked: Path) -> None:
-    names = list(files(baked))
-    lines = {path: len(path.read_text().splitlines()) for path in names if path.suffix == ".py"}
-    assert len(names) < 80
-    assert max(lines.values()) < 300, max(lines, key=lambda path: lines[path])
+def longest_functions(path: Path) -> Iterator[tuple[int, str]]:
+    """The length in lines of each function of a Python file, and where it is."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno
+            yield node.end_lineno - node.lineno + 1, f"{path.name}:{node.lineno} {node.name}"
+
+
+def test_the_budgets_of_size(bake: Bake) -> None:
+    """An owner reads what is theirs in half an hour, and the machinery in an afternoon."""
+    for framework in CHOICES["framework"]:
+        project = bake(framework=framework)
+        lines = {path: len(path.read_text().splitlines()) for path in files(project)}
+        theirs = {path: n for path, n in lines.items() if not path.is_relative_to(project / "packages")}
+        python = {path: n for path, n in lines.items() if path.suffix == ".py"}
+        prose = {path for path in lines if path.suffix == ".md" or path.name == "LICENSE"}
+        functions = max(length for path in python for length in longest_functions(path))
+        files_ = sorted(
+            ((n, path.relative_to(project).as_posix()) for path, n in lines.items() if path not in prose)
+        )
+        figures = {
+            "files of the owner": (len(theirs), 45),
+            "the owner's Python lines, tests included": (
+                sum(theirs[path] for path in python if path in theirs),
+                700,
+            ),
+            "tabloop's Python lines": (sum(n for path, n in python.items() if path not in theirs), 3800),
+            f"lines of the longest file, {files_[-1][1]}": (files_[-1][0], 201),
+            f"lines of the longest function, {functions[1]}": (functions[0], 61),
+        }
+        table = "\n".join(f"{value:5}  (below {limit:4})  {name}" for name, (value, limit) in figures.items())
+        long = ", ".join(f"{name} {n}" for n, name in files_ if n > 200)
+        assert all(value < limit for value, limit in figures.values()), (
+            f"{framework}\n{table}\ntoo long: {long}"
+        )
