@@ -35,7 +35,12 @@ def section(path: Path) -> list[str]:
     comment = path.read_text().split("\n", 1)[0]
     lines = [f"## {path.stem}", "", *([comment.lstrip("# "), ""] if comment.startswith("#") else [])]
     inputs = [
-        (f"`{name}`", about["type"], "required" if about.get("required") else f"`{about.get('default')!r}`", about["description"])
+        (
+            f"`{name}`",
+            about["type"],
+            "required" if about.get("required") else f"`{about.get('default')!r}`",
+            about["description"],
+        )
         for name, about in (call.get("inputs") or {}).items()
     ]
     lines += table("| input | type | default | |", inputs)

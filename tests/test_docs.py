@@ -1,0 +1,104 @@
+"""What a user can set, run or read is documented; what the documentation shows exists."""
+
+import importlib.util
+import pkgutil
+import re
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+
+import click
+import pytest
+import tabloop.serving
+from conftest import ROOT
+from prometheus_client import REGISTRY
+from tabloop.main import tabloop as command
+from tabloop.serving.settings import Settings
+
+PROJECT = ROOT / "{{cookiecutter.project_slug}}"
+README = (PROJECT / "README.md").read_text()
+TABLOOP = (PROJECT / "packages/tabloop/README.md").read_text()
+
+
+def commands(group: click.Group, path: str = "tabloop") -> Iterator[tuple[str, click.Command]]:
+    """Every command that does something, by its whole name."""
+    for name, found in group.commands.items():
+        if isinstance(found, click.Group):
+            yield from commands(found, f"{path} {name}")
+        else:
+            yield f"{path} {name}", found
+
+
+def test_every_setting_of_the_service_is_in_the_readme() -> None:
+    missing = [name for name in Settings.model_fields if f"`{name.upper()}`" not in README]
+    assert not missing
+
+
+def test_every_make_target_is_in_the_readme() -> None:
+    text = (PROJECT / "Makefile").read_text()
+    targets = " ".join(re.findall(r"^\.PHONY: (.+)$", text, re.MULTILINE)).split()
+    assert len(targets) > 20
+    missing = [name for name in targets if not re.search(rf"\bmake( setup)? {name}\b", README)]
+    assert missing == ["help"], missing  # `make` alone
+
+
+def test_every_command_is_in_the_readme_and_has_help() -> None:
+    for name, found in commands(command):
+        first, last = name.split()[1], name.split()[-1]
+        lines = [line for line in TABLOOP.splitlines() if f"`{last}" in line or f"`{name}" in line]
+        assert any(f"tabloop {first}" in line or first == last for line in lines), name
+        assert found.help and found.help.endswith("."), name
+        for parameter in found.params:
+            if isinstance(parameter, click.Option):
+                assert parameter.help or parameter.show_default, f"{name} {parameter.name}"
+
+
+def test_every_metric_is_in_the_readme() -> None:
+    for module in pkgutil.iter_modules(tabloop.serving.__path__):
+        if module.name != "log_writer":  # a process of its own
+            import_module(f"tabloop.serving.{module.name}")
+    ours = {m.name for m in REGISTRY.collect() if not m.name.startswith(("python_", "process_"))}
+    assert len(ours) >= 8
+    documented = set(re.findall(r"^\| `(\w+)` \|", TABLOOP.split("## Metrics")[1], re.MULTILINE))
+    exposed = {name if name.endswith("seconds") else f"{name}_total" for name in ours}
+    assert documented == exposed
+
+
+def test_every_variable_and_secret_of_the_callers_is_in_the_readme() -> None:
+    texts = "".join(path.read_text() for path in (PROJECT / ".github/workflows").glob("*.yml"))
+    names = set(re.findall(r"\b(?:vars|secrets)\.([A-Z_]+)", texts)) - {"GITHUB_TOKEN"}
+    assert len(names) > 5
+    missing = [name for name in names if f"`{name}`" not in README]
+    assert not missing
+
+
+def test_the_page_of_the_workflows_is_that_of_the_files() -> None:
+    spec = importlib.util.spec_from_file_location("workflows", ROOT / "docs/workflows.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.PAGE.read_text() == module.page(), "run `uv run docs/workflows.py`"
+
+
+PAGES = [
+    *ROOT.glob("*.md"),
+    *ROOT.glob("docs/*.md"),
+    PROJECT / "README.md",
+    PROJECT / "packages/tabloop/README.md",
+]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_between_files_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?://)([^)#]+)(?:#[^)]*)?\)", page.read_text())
+    dead = [link for link in links if not (page.parent / link).exists()]
+    assert not dead
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_commands_that_the_pages_show_exist(page: Path) -> None:
+    known = {name for name, _ in commands(command)} | {f"tabloop {group}" for group in command.commands}
+    shown = re.findall(r"(?:uv run |`)(tabloop(?: [a-z]+)+)", page.read_text())
+    for text in shown:
+        words = text.split()
+        assert " ".join(words[:3]) in known or " ".join(words[:2]) in known, text
