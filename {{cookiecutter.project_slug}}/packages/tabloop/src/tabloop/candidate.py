@@ -36,7 +36,9 @@ def read_features(part: str) -> "pd.DataFrame":
     return pd.read_parquet(path)
 
 
-def fit_or_explain(fit: Callable[..., Any], features: "pd.DataFrame", target: np.ndarray, params: Params) -> Any:
+def fit_or_explain(
+    fit: Callable[..., Any], features: "pd.DataFrame", target: np.ndarray, params: Params
+) -> Any:
     """The estimator that `fit` returns for (n, columns) features and (n,) of 0 and 1.
 
     Raises:
@@ -48,7 +50,9 @@ def fit_or_explain(fit: Callable[..., Any], features: "pd.DataFrame", target: np
         raise UserError(f"params.yaml: train: {' '.join(str(error).split())}") from error
 
 
-def describe(graph: bytes, framework: str, parity: Parity, train: "pd.DataFrame", params: Params) -> ModelCard:
+def describe(
+    graph: bytes, framework: str, parity: Parity, train: "pd.DataFrame", params: Params
+) -> ModelCard:
     """The model's card, as far as training knows it."""
     schema = params.schema_
     features = model_inputs(train, schema)

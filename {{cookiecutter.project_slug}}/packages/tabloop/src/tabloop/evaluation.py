@@ -30,7 +30,9 @@ def read_holdout(params: Params) -> "tuple[pd.DataFrame, np.ndarray]":
     rows = read_features("holdout")
     target = rows[params.schema_.target.name].to_numpy()
     if len(set(target)) < 2:
-        raise UserError(f"the holdout's {len(rows):,} rows are of one class: raise split.holdout in params.yaml")
+        raise UserError(
+            f"the holdout's {len(rows):,} rows are of one class: raise split.holdout in params.yaml"
+        )
     return rows, target
 
 
@@ -58,11 +60,15 @@ def score_champion(candidate: ModelCard, rows: "pd.DataFrame") -> tuple[dict[str
     if champion.version == candidate.version:
         return facts | {"verdict": "the candidate is the champion"}, None
     if gone := [name for name in champion.schema_.features if name not in rows]:
-        return facts | {"verdict": f"not comparable: the data have no column {', '.join(gone)} any more"}, None
+        return facts | {
+            "verdict": f"not comparable: the data have no column {', '.join(gone)} any more"
+        }, None
     return facts, score(MODELS / "champion", rows)[1]
 
 
-def compare(target: np.ndarray, probability: np.ndarray, other: np.ndarray, confidence: float) -> dict[str, Any]:
+def compare(
+    target: np.ndarray, probability: np.ndarray, other: np.ndarray, confidence: float
+) -> dict[str, Any]:
     """The champion's AUC, the difference to it with its paired interval, and `better`, `worse` or neither."""
     gap = auc_difference(target, probability, other, confidence)
     verdict = "worse" if gap.high < 0 else "better" if gap.low > 0 else "no significant difference"

@@ -67,7 +67,9 @@ def serialize(model: "onnx.ModelProto") -> bytes:
     return model.SerializeToString(deterministic=True)
 
 
-def check_parity(fitted: np.ndarray, graph: bytes, rows: "pd.DataFrame", schema: Schema) -> tuple[np.ndarray, Parity]:
+def check_parity(
+    fitted: np.ndarray, graph: bytes, rows: "pd.DataFrame", schema: Schema
+) -> tuple[np.ndarray, Parity]:
     """Compare the estimator's P(positive) of the rows, (n,), with the graph's; the graph's, (n,), and how close.
 
     Raises:

@@ -109,7 +109,9 @@ class Curve:
         order = np.argsort(-score, kind="stable")
         ranked, hits = np.asarray(score, float)[order], np.cumsum(np.asarray(target)[order])
         last = np.flatnonzero(np.r_[ranked[1:] != ranked[:-1], True])
-        return cls(ranked[last], hits[last], last + 1 - hits[last], int(hits[-1]), int(len(target) - hits[-1]))
+        return cls(
+            ranked[last], hits[last], last + 1 - hits[last], int(hits[-1]), int(len(target) - hits[-1])
+        )
 
     @property
     def precision(self) -> np.ndarray:
@@ -153,7 +155,9 @@ def errors_cost(target: np.ndarray, score: np.ndarray, threshold: float, cost: C
     return cost.false_positive * (acted & ~positive) + cost.false_negative * (~acted & positive)
 
 
-def at_threshold(target: np.ndarray, score: np.ndarray, threshold: float, cost: Cost) -> dict[str, float | None]:
+def at_threshold(
+    target: np.ndarray, score: np.ndarray, threshold: float, cost: Cost
+) -> dict[str, float | None]:
     """Precision, recall and cost per row of acting on `score >= threshold`; precision is None if none is."""
     acted, positive = np.asarray(score) >= threshold, np.asarray(target) == 1
     hits = int((acted & positive).sum())

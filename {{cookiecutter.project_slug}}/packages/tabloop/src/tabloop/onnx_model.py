@@ -52,7 +52,9 @@ class OnnxModel:
 
     def probability(self, rows: "pd.DataFrame") -> np.ndarray:
         """P(positive) of each row, (n,) float32."""
-        inputs = {name: values.to_numpy()[:, None] for name, values in model_inputs(rows, self.schema).items()}
+        inputs = {
+            name: values.to_numpy()[:, None] for name, values in model_inputs(rows, self.schema).items()
+        }
         parts = [
             self.session.run(["probability"], {n: v[i : i + BATCH] for n, v in inputs.items()})[0]
             for i in range(0, len(rows), BATCH)

@@ -94,7 +94,9 @@ def connect(since: datetime | None = None, log: str | None = None) -> "duckdb.Du
     try:
         db.sql(f"CREATE VIEW outcomes AS {last} FROM read_parquet({outcomes}) GROUP BY prediction_id")
     except duckdb.IOException:  # no label yet
-        db.sql("CREATE VIEW outcomes AS SELECT NULL::VARCHAR AS prediction_id, NULL::BIGINT AS label WHERE false")
+        db.sql(
+            "CREATE VIEW outcomes AS SELECT NULL::VARCHAR AS prediction_id, NULL::BIGINT AS label WHERE false"
+        )
     return db
 
 

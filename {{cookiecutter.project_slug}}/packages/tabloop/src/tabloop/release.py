@@ -18,7 +18,9 @@ def path_of(environment: str) -> Path:
     path = ROOT / "deploy" / environment / "release.env"
     if not path.is_file():
         known = sorted(file.parent.name for file in (ROOT / "deploy").glob("*/release.env"))
-        raise UserError(f"deploy/{environment}/release.env is missing; there are: {', '.join(known) or 'none'}")
+        raise UserError(
+            f"deploy/{environment}/release.env is missing; there are: {', '.join(known) or 'none'}"
+        )
     return path
 
 
@@ -65,7 +67,9 @@ def environments_of(model_version: str) -> dict[str, str]:
     """The image of each environment that runs this model version."""
     files = sorted((ROOT / "deploy").glob("*/release.env"))
     releases = {file.parent.name: Release.parse(file.read_text()) for file in files}
-    return {name: release.image for name, release in releases.items() if release.model_version == model_version}
+    return {
+        name: release.image for name, release in releases.items() if release.model_version == model_version
+    }
 
 
 def change(environment: str, **values: str) -> bool:
@@ -112,7 +116,9 @@ def rollback(environment: str) -> str:
     """
     path = path_of(environment)
     if git("status", "--porcelain", "--", str(path), where=ROOT):
-        raise UserError(f"deploy/{environment}/release.env has uncommitted changes: commit or discard them first")
+        raise UserError(
+            f"deploy/{environment}/release.env has uncommitted changes: commit or discard them first"
+        )
     releases = history(environment)
     if len(releases) < 2:
         raise UserError(f"{environment} was never changed: there is no earlier release")

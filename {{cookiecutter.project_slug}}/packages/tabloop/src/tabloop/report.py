@@ -39,7 +39,9 @@ def draw(name: str, candidate: Points, champion: Points | None, threshold: float
         ):
             if points:
                 xs, ys = ([point[axis] for point in points[name]] for axis in (x, y))
-                axes.plot(xs, ys, color=color, label=label, linestyle=line, linewidth=2, marker=marker, markersize=4)
+                axes.plot(
+                    xs, ys, color=color, label=label, linestyle=line, linewidth=2, marker=marker, markersize=4
+                )
         if name in ("roc", "calibration"):
             end = 1 if name == "roc" else max(point[axis] for point in candidate[name] for axis in (x, y))
             axes.plot([0, end], [0, end], color=GUIDE, linewidth=1, linestyle=":")
@@ -82,7 +84,5 @@ def page(
     window = f"{rows[time].min():%Y-%m-%d} to {rows[time].max():%Y-%m-%d}" if time else "split by hash"
     loader = FileSystemLoader(Path(__file__).parent)
     template = Environment(loader=loader, autoescape=True, trim_blocks=True).get_template("report.html")
-    drawn = {
-        title: draw(name, plots, champion, result["threshold"]) for name, (title, *_) in CURVES.items()
-    }
+    drawn = {title: draw(name, plots, champion, result["threshold"]) for name, (title, *_) in CURVES.items()}
     return template.render(params=params, model=card, result=result, window=window, plots=drawn)

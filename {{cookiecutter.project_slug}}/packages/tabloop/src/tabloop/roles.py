@@ -84,7 +84,11 @@ def required(role: Role) -> ModelCard:
     """
     if found := current(role):
         return found
-    how = "`make train` makes one" if role == "champion" else "`make challenge` makes the candidate the challenger"
+    how = (
+        "`make train` makes one"
+        if role == "champion"
+        else "`make challenge` makes the candidate the challenger"
+    )
     raise UserError(f"there is no {role}: {how}")
 
 
@@ -130,7 +134,9 @@ def promote() -> None:
     if pin("champion") != pinned:
         required("challenger")
         with dvc() as repo:
-            repo.add(str(MODELS / "challenger"))  # so that its files are in DVC's cache, wherever they came from
+            repo.add(
+                str(MODELS / "challenger")
+            )  # so that its files are in DVC's cache, wherever they came from
         pins = yaml.safe_load(pin_file("challenger").read_text())
         pins["outs"][0]["path"] = "champion"
         part = MODELS / "champion.dvc.part"
