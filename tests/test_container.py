@@ -1,4 +1,4 @@
-"""The image, built and run as on a server: read-only, without capabilities, by a user who is not root."""
+"""The image, built and run as on a server: read-only, without capabilities, not as root."""
 
 import json
 import shutil
@@ -14,6 +14,7 @@ import pytest
 from conftest import UV, Run, clean, wait_for
 
 IMAGE = "ghcr.io/your-org/fraud-detection:dev"
+pytestmark = pytest.mark.xdist_group("test_container")  # one image, one port
 KEY = {"user_id": "u000001", "amount": 12.5, "merchant_category": "fuel", "channel": "online"}
 HARDENED = ["--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges:true"]
 
@@ -25,7 +26,7 @@ def docker(*arguments: str | Path, code: int = 0) -> str:
 
 
 def compose() -> str:
-    """What is here of Compose: the plugin, or the program of the same commands."""
+    """Compose: the plugin, or the program that has the same commands."""
     plugin = subprocess.run(["docker", "compose", "version"], capture_output=True).returncode == 0
     return "docker compose" if plugin else "docker-compose"
 
@@ -38,7 +39,7 @@ def image(trained: Path, run: Run) -> str:
 
 @pytest.fixture
 def container(image: str) -> Iterator[str]:
-    """One that runs hardened, on a port of its own; its name."""
+    """The name of a hardened container that runs on a port of its own."""
     name = f"ml-template-test-{time.monotonic_ns()}"
     docker("run", "--detach", "--name", name, "--publish", "127.0.0.1::8000", *HARDENED, image)
     try:
@@ -55,7 +56,7 @@ def inspect(thing: str, part: str) -> Any:
     return json.loads(docker("inspect", "--format", f"{{{{json {part}}}}}", thing))
 
 
-def test_the_image_holds_what_serves_and_says_what_it_is(image: str, trained: Path) -> None:
+def test_the_image_has_what_serves_and_labels_that_identify_it(image: str, trained: Path) -> None:
     card = json.loads((trained / "models/champion/model.json").read_text())
     labels = inspect(image, ".Config.Labels")
     head = subprocess.run(
@@ -74,7 +75,7 @@ def test_the_image_holds_what_serves_and_says_what_it_is(image: str, trained: Pa
     assert int(inspect(image, ".Size")) - int(base) < 200e6  # what the project adds
 
 
-def test_hardened_it_becomes_healthy_answers_and_leaves_its_log(container: str, tmp_path: Path) -> None:
+def test_hardened_it_becomes_healthy_answers_and_keeps_its_log(container: str, tmp_path: Path) -> None:
     wait_for(lambda: inspect(container, ".State.Health.Status") == "healthy")
     answer = httpx.post(f"{url(container)}/predict", json=KEY).raise_for_status().json()
     began = time.monotonic()
@@ -84,11 +85,11 @@ def test_hardened_it_becomes_healthy_answers_and_leaves_its_log(container: str, 
     said = subprocess.run(["docker", "logs", container], capture_output=True, text=True)
     assert "shutdown complete" in said.stderr and "elemetry" not in said.stderr
     docker("cp", f"{container}:/log/predictions", tmp_path / "predictions")
-    logged = duckdb.sql(f"FROM '{tmp_path}/predictions/date=*/*.parquet'").df()
+    logged = duckdb.read_parquet(f"{tmp_path}/predictions/date=*/*.parquet").df()
     assert logged.prediction_id.tolist() == [answer["prediction_id"]]
 
 
-def test_a_full_disk_costs_no_request(image: str) -> None:
+def test_a_full_disk_fails_no_request(image: str) -> None:
     name = "ml-template-test-full"
     small = ["--tmpfs", "/small:size=8k,mode=1777", "--env", "PREDICTION_LOG=/small"]
     variables = ["--env", "PREDICTION_LOG_SECONDS=0.3", "--publish", "127.0.0.1::8000"]

@@ -1,4 +1,4 @@
-"""What workflows promise one another, which no runner checks; and what linters say of everything that is deployed."""
+"""What workflows expect of one another, which no runner checks; and the linters of all that is deployed."""
 
 import json
 import re
@@ -8,9 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import yaml
 from conftest import ROOT
+from tabloop.main import tabloop
+from tabloop.release import Release
 
 WORKFLOWS = ROOT / ".github/workflows"
 RANK = {"none": 0, "read": 1, "write": 2}
@@ -60,10 +63,12 @@ def test_callers_and_reusable_workflows_agree(baked: Path) -> None:
             assert required <= given.keys(), f"{name}: {kind} {required - given.keys()} missing"
         for key, value in job.get("with", {}).items():
             if not str(value).startswith("${{"):
-                kind = {"string": str, "boolean": bool, "number": (int, float)}[
-                    interface["inputs"][key]["type"]
-                ]
-                assert isinstance(value, kind), f"{name}: {key}"
+                types: dict[str, tuple[type, ...]] = {
+                    "string": (str,),
+                    "boolean": (bool,),
+                    "number": (int, float),
+                }
+                assert isinstance(value, types[interface["inputs"][key]["type"]]), f"{name}: {key}"
         needs = [job["needs"]] if isinstance(job.get("needs"), str) else job.get("needs", [])
         for other, output in re.findall(r"needs\.([\w-]+)\.outputs\.([\w-]+)", json.dumps(job)):
             assert other in needs, f"{name}: reads {other} without needing it"
@@ -78,7 +83,7 @@ def test_callers_and_reusable_workflows_agree(baked: Path) -> None:
         assert set(job["permissions"]) <= used, f"{name}: grants more than is used"
 
 
-def test_dispatches_hand_over_what_they_ask_for(baked: Path) -> None:
+def test_every_dispatch_input_is_passed_on(baked: Path) -> None:
     for path in (baked / ".github/workflows").glob("*.yml"):
         workflow = read(path)
         asked = ((workflow["on"] or {}).get("workflow_dispatch") or {}).get("inputs", {})
@@ -86,7 +91,7 @@ def test_dispatches_hand_over_what_they_ask_for(baked: Path) -> None:
         assert used == set(asked), path.name
 
 
-def test_every_workflow_is_least_privileged_documented_and_bounded(baked: Path) -> None:
+def test_every_workflow_has_least_privileges_a_description_and_a_time_limit(baked: Path) -> None:
     for path in [*WORKFLOWS.glob("*.yml"), *(baked / ".github/workflows").glob("*.yml")]:
         workflow = read(path)
         assert workflow["permissions"] == {}, path
@@ -97,11 +102,37 @@ def test_every_workflow_is_least_privileged_documented_and_bounded(baked: Path) 
                 assert kind != "inputs" or about.get("type"), f"{path.name}: {name} has no type"
         for name, job in workflow["jobs"].items():
             assert "permissions" in job, f"{path.name}: {name}"
-            assert "uses" in job or job.get("timeout-minutes"), f"{path.name}: {name} may run for ever"
+            assert "uses" in job or job.get("timeout-minutes"), f"{path.name}: {name} has no time limit"
             for step in job.get("steps", []):
                 assert "${{" not in step.get("run", ""), f"{path.name}: {name}: untrusted text in run"
         for action, version in re.findall(r"uses: (?!org/ml-template)([\w/.-]+)@(.*)", path.read_text()):
             assert re.fullmatch(r"[0-9a-f]{40} # v\d+\.\d+\.\d+", version), f"{path.name}: {action}"
+
+
+MAKE = re.compile(r"\bmake (?:--[\w-]+ )*(?!UV)([a-z]+)")
+TABLOOP = re.compile(r"\b(?:tabloop|release\(\) \{ .*?tabloop) ([a-z]+)(?: ([a-z]+))?")
+
+
+def test_workflows_call_make_targets_and_tabloop_commands_that_exist(baked: Path) -> None:
+    """And no step parses model.json or release.env by itself."""
+    targets = " ".join(re.findall(r"^\.PHONY: (.+)$", (baked / "Makefile").read_text(), re.MULTILINE)).split()
+    steps = [
+        step["run"]
+        for path in [*WORKFLOWS.glob("*.yml"), *ROOT.glob(".github/actions/*/action.yml")]
+        if path.name not in ("ci.yml", "release.yml")
+        for job in (read(path).get("jobs") or {"": read(path).get("runs")}).values()
+        for step in job.get("steps", [])
+        if "run" in step
+    ]
+    called = {name for step in steps for name in MAKE.findall(step)}
+    assert {"setup", "lint", "test", "train", "report", "drift", "image"} <= called <= set(targets)
+    used = {(name, sub) for step in steps for name, sub in TABLOOP.findall(step)}
+    assert {name for name, _ in used} >= {"card", "rollout", "release"}
+    for name, sub in used:
+        command = tabloop.commands[name]
+        assert not isinstance(command, click.Group) or not sub or sub in command.commands, f"{name} {sub}"
+    for step in steps:
+        assert not re.search(r"(sed|grep|awk|jq).*(model\.json|release\.env)", step), step
 
 
 def lint(*command: str | Path, folder: Path = ROOT) -> None:
@@ -115,9 +146,15 @@ def test_linters_find_nothing(which: str, baked: Path) -> None:
     workflows = sorted((folder / ".github/workflows").glob("*.yml"))
     programs = Path(sys.executable).parent
     lint(programs / "actionlint", *workflows, folder=folder)
-    zizmor = [programs / "zizmor", "--offline", "--pedantic", "--config", ROOT / ".github/zizmor.yml"]
+    zizmor: list[str | Path] = [
+        programs / "zizmor",
+        "--offline",
+        "--pedantic",
+        "--config",
+        ROOT / ".github/zizmor.yml",
+    ]
     lint(*zizmor, *workflows, *(folder / ".github").glob("actions/*/action.yml"), folder=folder)
-    schema = [programs / "check-jsonschema", "--builtin-schema"]
+    schema: list[str | Path] = [programs / "check-jsonschema", "--builtin-schema"]
     lint(*schema, "vendor.github-workflows", *workflows)
     if which == "template":
         lint(*schema, "vendor.github-actions", *ROOT.glob(".github/actions/*/action.yml"))
@@ -138,11 +175,7 @@ def test_kubernetes_takes_the_release_as_it_is(environment: str, baked: Path, tm
     rendered.write_text(done.stdout)
     lint(Path(sys.executable).parent / "kubernetes-validate", "--strict", rendered)
     things = {thing["kind"]: thing for thing in yaml.safe_load_all(done.stdout)}
-    release = dict(
-        line.split("=", 1)
-        for line in (baked / "deploy" / environment / "release.env").read_text().splitlines()
-        if not line.startswith("#")
-    )
+    release = Release.parse((baked / "deploy" / environment / "release.env").read_text()).values
     (container,) = things["Deployment"]["spec"]["template"]["spec"]["containers"]
     assert container["image"] == release["IMAGE"] and things["ConfigMap"]["data"] == release
     assert container["envFrom"][0]["configMapRef"]["name"] == things["ConfigMap"]["metadata"]["name"]
