@@ -1,88 +1,91 @@
-"""MODEL_CARD.md: what the registered model is, was trained on, and does; its intended use is yours to write."""
+"""MODEL_CARD.md: what the registered model is, what it was trained on, how good it is. People write its intended use."""
 
 import re
 from pathlib import Path
 from typing import Any
 
-from ..params import ROOT, Params
+from tabloop import release
+from tabloop.card import ModelCard
+from tabloop.columns import literal, quote
+from tabloop.params import ROOT, Params
 
-USE = """<!-- use: what stands here is kept -->
+USE = """<!-- use: this section is kept -->
 ## Intended use
 
-Who decides what by this model, for whom, and what it must not be used for? Fill in.
+Who decides what with this model, about whom, and what must it not be used for? Fill in.
 <!-- /use -->"""
+LEVELS = 20  # levels of a category that are listed
 
 
 def write(
-    params: Params, model: dict[str, Any], evaluation: dict[str, Any], entry: str, role: str, path: Path
+    params: Params, card: ModelCard, evaluation: dict[str, Any], entry: int, role: str | None, path: Path
 ) -> None:
-    """Write the card; the section on its use stays as it was.
+    """Write the page from model_card.md.jinja; the section on intended use stays as it was.
 
-    Headings follow Mitchell et al., "Model Cards for Model Reporting" (2019).
+    The headings follow Mitchell et al., "Model Cards for Model Reporting" (2019).
+
+    Args:
+        evaluation: metrics/evaluation.json.
+        entry: the registry's version.
+        role: champion, challenger or None.
     """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
     kept = re.search(r"<!-- use.*?<!-- /use -->", path.read_text(), re.DOTALL) if path.exists() else None
-    schema, cost = params.schema_, params.evaluate.cost
-    images = [
-        f"{file.parent.name}: `{image[1]}`"
-        for file in sorted((ROOT / "deploy").glob("*/release.env"))
-        if f"MODEL_VERSION={model['version']}\n" in (text := file.read_text())
-        and (image := re.search(r"^IMAGE=(.*)$", text, re.MULTILINE))
-    ]
-    lines = [
-        f"# {params.project}: model {model['version']}",
-        "",
-        f"Made by `register`, on {model['created']}. It is the {role}; version {entry} in MLflow's registry.",
-        "",
-        kept[0] if kept else USE,
-        "",
-        "## Lineage",
-        "",
-        f"- Code: commit {model['git_commit']}; framework: {model['framework']}",
-        f"- Data: {model['data_hash']}, {model['rows']:,} rows{window(schema.timestamp)}; source: {params.data.source}",
-        f"- MLflow run: {model['run_id']}",
-        f"- Image: {'; '.join(images) or 'not deployed yet'}",
-        f"- Parity of graph and fitted model: {model['parity']['largest_difference']:.1e} on {model['parity']['rows']:,} rows",
-        "",
-        "## Metrics",
-        "",
-        f"On {evaluation['rows']:,} held-out rows, {evaluation['positives']:,} of them positive.",
-        "",
-        f"- AUC {evaluation['auc']:.4f} [{evaluation['auc_low']:.4f}, {evaluation['auc_high']:.4f}] "
-        f"({params.evaluate.confidence:.0%} by {params.evaluate.bootstrap:,} bootstrap resamples)",
-        f"- Average precision {evaluation['average_precision']:.4f}, Brier score {evaluation['brier']:.4f}",
-        f"- At threshold {evaluation['threshold']:.3g}, which costs least where a false positive costs {cost.false_positive:g} "
-        f"and a false negative {cost.false_negative:g}: precision {evaluation['precision']:.3f}, recall {evaluation['recall']:.3f}",
-        f"- Gate: {evaluation['gate']['reason']}; champion: {evaluation['champion']['verdict']}",
-        "",
-        "| segment | | rows | positives | AUC |",
-        "|---|---|---|---|---|",
-    ]
-    for name, values in evaluation["segments"].items():
-        for value, s in values.items():
-            score = "" if s.get("auc") is None else f"{s['auc']:.4f}"
-            lines.append(f"| {name} | {value} | {s['rows']:,} | {s['positives']:,} | {score} |")
-    lines += [
-        "",
-        "## Inputs",
-        "",
-        "| column | from | type | range or levels in training |",
-        "|---|---|---|---|",
-    ]
-    origin = {name: view for view, columns in schema.views.items() for name in columns}
-    for name, column in schema.features.items():
-        seen = model["categories"].get(name) or [f"{edge:g}" for edge in model["ranges"][name]]
-        lines.append(
-            f"| {name} | {origin.get(name, 'request')} | {column.type} | {(', ' if name in model['categories'] else ' to ').join(seen)} |"
-        )
-    path.write_text("\n".join([*lines, ""]))
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"digits": digits, "cell": cell}
+    text = environment.get_template("model_card.md.jinja").render(
+        params=params,
+        card=card,
+        result=evaluation,
+        entry=entry,
+        role=role,
+        use=kept[0] if kept else USE,
+        window=window(params.schema_.timestamp),
+        images=release.environments_of(card.version),
+        features=card.schema_.features,
+        origin={name: view for view, columns in card.schema_.views.items() for name in columns},
+        seen=lambda name: seen(card, name),
+    )
+    part = path.with_suffix(".part")
+    part.write_text(text)
+    part.replace(path)
 
 
-def window(timestamp: str | None) -> str:
-    """When the training rows are of."""
-    if not timestamp:
-        return ""
+def digits(value: float | None) -> str:
+    """A metric with four digits."""
+    return "undefined" if value is None else f"{value:.4f}"
+
+
+def cell(text: str) -> str:
+    """A text in a cell of a Markdown table."""
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def seen(card: ModelCard, name: str) -> str:
+    """The levels or the range of a column in the training rows."""
+    if name in card.categories:
+        levels = card.categories[name]
+        more = f" and {len(levels) - LEVELS:,} more" if len(levels) > LEVELS else ""
+        return ", ".join(levels[:LEVELS]) + more
+    low, high = card.ranges[name]
+    return "always missing" if low is None or high is None else f"{low:g} to {high:g}"
+
+
+def window(timestamp: str | None) -> tuple[str, str] | None:
+    """The first and last day of the training rows."""
+    rows = ROOT / "data/features/train.parquet"
+    if not timestamp or not rows.exists():
+        return None
     import duckdb
 
-    query = f'SELECT min("{timestamp}")::DATE, max("{timestamp}")::DATE FROM \'{ROOT / "data/features/train.parquet"}\''
-    first, last = duckdb.connect().sql(query).fetchall()[0]
-    return f" of {first} to {last}"
+    time = quote(timestamp)
+    days = f"SELECT min({time})::DATE::VARCHAR, max({time})::DATE::VARCHAR FROM {literal(rows)}"
+    first, last = duckdb.connect().sql(days).fetchall()[0]
+    return first, last

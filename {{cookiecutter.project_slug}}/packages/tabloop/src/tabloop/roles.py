@@ -76,6 +76,17 @@ def current(role: Role) -> ModelCard | None:
     return ModelCard.read(folder)
 
 
+def committed(role: Role) -> ModelCard | None:
+    """The model that the last commit pins for a role; None if there is none or DVC's cache lacks it."""
+    from dvc.api import read
+    from dvc.exceptions import DvcException
+
+    try:
+        return ModelCard.model_validate_json(read(f"models/{role}/{FILE}", repo=str(ROOT), rev="HEAD"))
+    except (DvcException, OSError):
+        return None
+
+
 def required(role: Role) -> ModelCard:
     """The model that git pins for a role.
 

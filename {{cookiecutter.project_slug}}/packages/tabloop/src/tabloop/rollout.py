@@ -1,85 +1,95 @@
-"""Candidate to challenger to champion, and back: what git pins, and the registry's aliases after it.
+"""Candidate to challenger to champion: what git pins first, MLflow's aliases after it, removal last.
 
-python -m <package>.rollout challenge | promote | withdraw
+Each step may be interrupted anywhere; the same command, run again, finishes it.
 """
 
 import json
-import shutil
-import sys
 
-from .params import ROOT, Params, UserError, load, stage
-from .pipeline.register import MODELS, install, passed_candidate
+from tabloop import registry, roles
+from tabloop.card import ModelCard
+from tabloop.cli import UserError
+from tabloop.params import ROOT, Params
 
-
-def version(role: str) -> str:
-    """Raises: UserError: there is none of that role here."""
-    card = MODELS / role / "model.json"
-    if not card.exists():
-        pinned = f"run `dvc pull models/{role}.dvc`" if (MODELS / f"{role}.dvc").exists() else "there is none"
-        raise UserError(f"models/{role} is missing: {pinned}")
-    return str(json.loads(card.read_text())["version"])
+CHAMPION = ROOT / "metrics/champion.json"
 
 
-def alias(params: Params, role: str, model: str | None) -> None:
-    """Let the registry's alias follow: to the model of this version, or to none."""
-    from .pipeline.train import connect
+def note_champion() -> str:
+    """Write which champion the candidate has to be compared with, an input of `evaluate`; what was written.
 
-    client = connect(params)
-    entries = client.search_model_versions(f"name = '{params.project}'")
-    of_model = [int(entry.version) for entry in entries if entry.tags.get("version") == model]
-    if of_model:
-        client.set_registered_model_alias(params.project, role, str(max(of_model)))
-    elif model is None and entries:
-        client.delete_registered_model_alias(params.project, role)
+    None where the candidate is the champion itself: its registration must not make `evaluate` run again.
 
-
-def remove(role: str) -> None:
-    """Take a role's folder and its pin away; what it was stays in DVC's cache and git's history."""
-    shutil.rmtree(MODELS / role, ignore_errors=True)
-    (MODELS / f"{role}.dvc").unlink(missing_ok=True)
+    Raises:
+        UserError: the champion is pinned but not here.
+    """
+    champion, candidate = roles.current("champion"), ModelCard.read(roles.CANDIDATE)
+    version = None if champion is None or champion.version == candidate.version else champion.version
+    CHAMPION.parent.mkdir(exist_ok=True)
+    part = CHAMPION.with_suffix(".part")
+    part.write_text(json.dumps({"version": version}) + "\n")
+    part.replace(CHAMPION)
+    if champion is None:
+        return "there is none yet"
+    return f"{champion.version}{'' if version else ', which is the candidate'}"
 
 
 def challenge(params: Params) -> str:
-    """Make the candidate the challenger.
+    """Make the candidate the challenger; the title of a commit that says so.
 
     Raises:
-        UserError: it did not pass the gate, or is the champion already.
+        UserError: it did not pass the gate, or is the champion already, or there is no champion.
     """
-    model, evaluation = passed_candidate()
-    if model["version"] == version("champion"):
-        raise UserError(f"the candidate {model['version']} is the champion already")
-    install("challenger", model, evaluation)
-    alias(params, "challenger", model["version"])
-    return f"Make {model['version']} the challenger"
+    card, _ = roles.candidate()
+    champion = roles.required("champion")
+    if card.version == champion.version:
+        raise UserError(f"the candidate {card.version} is the champion already")
+    roles.install("challenger", card)
+    registry.mirror(params, {"champion": champion.version, "challenger": card.version})
+    return f"Make {card.version} the challenger"
 
 
 def promote(params: Params) -> str:
-    """Make the challenger the champion."""
-    from dvc.repo import Repo
+    """Make the challenger the champion; the title of a commit that says so.
 
-    before, after = version("champion"), version("challenger")
-    remove("champion")
-    shutil.move(MODELS / "challenger", MODELS / "champion")
-    remove("challenger")
-    Repo(str(ROOT)).add(str(MODELS / "champion"))
-    alias(params, "champion", after)
-    alias(params, "challenger", None)
-    return f"Promote {after} to champion, after {before}"
+    Raises:
+        UserError: there is no challenger, or a model is pinned but not here.
+    """
+    begun = roles.pin("champion") == roles.pin("challenger") is not None
+    before = roles.committed("champion") if begun else roles.current("champion")
+    roles.promote()
+    after = roles.required("champion").version
+    registry.mirror(params, {"champion": after, "challenger": None})
+    roles.drop("challenger")
+    return f"Promote {after} to champion" + (
+        f", after {before.version}" if before and before.version != after else ""
+    )
 
 
 def withdraw(params: Params) -> str:
-    """Take the challenger back."""
-    gone = version("challenger")
-    remove("challenger")
-    alias(params, "challenger", None)
-    return f"Withdraw the challenger {gone}"
+    """Remove the challenger; the title of a commit that says so.
+
+    Raises:
+        UserError: there is none, or the champion is pinned but not here.
+    """
+    if roles.pin("challenger") is None:
+        roles.required("challenger")
+    try:
+        gone = roles.current("challenger")
+    except UserError:  # it is not here, or its removal was interrupted: it can go all the same
+        gone = roles.committed("challenger")
+    champion = roles.current("champion")
+    registry.mirror(params, {"champion": champion.version if champion else None, "challenger": None})
+    roles.drop("challenger")
+    return f"Withdraw the challenger {gone.version}" if gone else "Withdraw the challenger"
 
 
-if __name__ == "__main__":
-    with stage("rollout"):
-        steps = {"challenge": challenge, "promote": promote, "withdraw": withdraw}
-        if len(sys.argv) != 2 or sys.argv[1] not in steps:
-            raise UserError(f"say which: {', '.join(steps)}")
-        done = steps[sys.argv[1]](load())
-        print(done)
-        print(f"Next: git add --all models && git commit --message '{done}'", file=sys.stderr)
+def give_up(role: roles.Role) -> str:
+    """Remove the pin of a model that no DVC remote has; what was done.
+
+    Raises:
+        UserError: nothing is pinned.
+    """
+    if roles.pin(role) is None:
+        raise UserError(f"there is no {role}: models/{role}.dvc is missing")
+    roles.drop(role)
+    after = "; the next candidate that passes the gate becomes champion" if role == "champion" else ""
+    return f"models/{role}.dvc is removed{after}. Next: git add --all models && git commit"

@@ -1,80 +1,91 @@
-"""What the last `dvc repro` came to: metrics, verdict, report page, and a prediction by the exported model."""
+"""The last `dvc repro`: metrics, the gate's verdict, the report page, and a prediction by the exported model."""
 
 import json
-import sys
+from typing import Any
 
-from .model.graph import Graph
-from .params import ROOT, Schema, UserError, stage
+from tabloop import roles
+from tabloop.card import ModelCard
+from tabloop.cli import UserError
+from tabloop.onnx_model import FILE, OnnxModel
+from tabloop.params import ROOT
 
 
 def summary() -> str:
-    """The text.
+    """The summary as text.
 
     Raises:
         UserError: nothing was trained yet.
     """
     import pandas as pd
 
-    folder, metrics = ROOT / "models/candidate", ROOT / "metrics/evaluation.json"
-    if not metrics.exists() or not folder.exists():
+    if not roles.EVALUATION.exists() or not roles.CANDIDATE.exists():
         raise UserError("nothing is trained yet: run `make train`")
-    found, model = json.loads(metrics.read_text()), json.loads((folder / "model.json").read_text())
-    graph = Graph(folder / "model.onnx", Schema.model_validate(model["schema"]))
-    probability = graph.probability(pd.DataFrame([model["example"]]))[0]
-    answer = probability >= found["threshold"]
-    gate = f"{'passed' if found['gate']['passed'] else 'FAILED'}: {found['gate']['reason']}"
+    found, card = json.loads(roles.EVALUATION.read_text()), ModelCard.read(roles.CANDIDATE)
+    model = OnnxModel(roles.CANDIDATE / FILE, card.schema_)
+    probability = float(model.probability(pd.DataFrame([card.example]))[0])
+    precision, recall = (number(found[name], 3) for name in ("precision", "recall"))
     return "\n".join(
         [
             "",
-            f"model       {model['version']} ({model['framework']}, {model['rows']:,} rows)",
+            f"model       {card.version} ({card.framework}, {card.rows:,} rows)",
             f"AUC         {found['auc']:.4f}  [{found['auc_low']:.4f}, {found['auc_high']:.4f}]",
-            f"precision   {found['precision']:.3f}  recall {found['recall']:.3f}  at threshold {found['threshold']:.3g}",
+            f"precision   {precision}  recall {recall}  at threshold {found['threshold']:.3g}",
             f"Brier score {found['brier']:.4f}  average precision {found['average_precision']:.4f}",
-            f"gate        {gate}; champion: {found['champion']['verdict']}",
+            f"gate        {'passed' if found['gate']['passed'] else 'FAILED'}: {verdict(found)}",
             f"report      {(ROOT / 'reports/evaluation.html').as_uri()}",
-            f"a row       {json.dumps(model['example'], ensure_ascii=False)}",
-            f"prediction  {model['schema']['target']['name']} = {int(answer)}, probability {probability:.4f}",
+            f"a row       {json.dumps(card.example, ensure_ascii=False)}",
+            f"prediction  {card.schema_.target.name} = {int(probability >= found['threshold'])}, "
+            f"probability {probability:.4f}",
             "",
-            "Next: `make serve`; `git add --all && git commit`, `.venv/bin/dvc push`; `make` lists the rest.",
+            "Next: `make serve`; `git add --all && git commit`, then `uv run dvc push`; `make` lists all commands.",
         ]
     )
 
 
 def markdown() -> str:
-    """The same for a pull request: metrics beside the champion's, verdict, data, curves.
+    """The summary for a pull request: metrics beside the champion's, verdict, data, curves.
 
     Raises:
         UserError: nothing was evaluated yet.
     """
-    metrics, validation = ROOT / "metrics/evaluation.json", ROOT / "reports/validation.json"
-    if not metrics.exists():
+    if not roles.EVALUATION.exists():
+        validation = ROOT / "reports/validation.json"
         broken = validation.exists() and not json.loads(validation.read_text())["passed"]
-        raise UserError("the data break the schema" if broken else "nothing was evaluated")
-    found = json.loads(metrics.read_text())
-    model = json.loads((ROOT / "models/candidate/model.json").read_text())
-    champion_card = ROOT / "models/champion/model.json"
-    champion = json.loads(champion_card.read_text()) if champion_card.exists() else {}
-    if champion.get("version") == model["version"]:
-        champion = {}
-    before = champion.get("metrics", {})
+        raise UserError("the data break the schema" if broken else "nothing was evaluated: run `dvc repro`")
+    found, card = json.loads(roles.EVALUATION.read_text()), ModelCard.read(roles.CANDIDATE)
+    champion = roles.current("champion")
+    if champion and champion.version == card.version:
+        champion = None
+    before = champion.metrics.model_dump() if champion and champion.metrics else {}
+    metrics = [
+        f"| {name} | {number(found[name])} | {number(before.get(name))} |"
+        for name in ("auc", "auc_low", "auc_high", "average_precision", "brier")
+    ]
     lines = [
-        f"### Model {model['version']}",
+        f"### Model {card.version}",
         "",
-        f"{'✅' if found['gate']['passed'] else '❌'} **Gate:** {found['gate']['reason']}; champion: {found['champion']['verdict']}",
+        f"{'✅' if found['gate']['passed'] else '❌'} **Gate:** {verdict(found)}",
         "",
         "| | candidate | champion |",
         "|---|---|---|",
-    ]
-    for name in ("auc", "auc_low", "auc_high", "average_precision", "brier"):
-        lines.append(f"| {name} | {found[name]:.4f} | {format(before[name], '.4f') if before else ''} |")
-    lines += [
-        f"| training rows | {model['rows']:,} | {format(champion['rows'], ',') if champion else ''} |",
-        f"| data | {model['data_hash']} | {champion.get('data_hash', '')} |",
+        *metrics,
+        f"| training rows | {card.rows:,} | {format(champion.rows, ',') if champion else ''} |",
+        f"| data | {card.data_hash} | {champion.data_hash if champion else ''} |",
         "",
         chart("ROC", "reports/roc.json", "false_positive_rate", "true_positive_rate"),
         chart("Calibration", "reports/calibration.json", "predicted", "observed"),
     ]
     return "\n".join(lines)
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """A metric; nothing where it could not be computed."""
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def verdict(evaluation: dict[str, Any]) -> str:
+    """The gate's reason and the comparison with the champion."""
+    return f"{evaluation['gate']['reason']}; champion: {evaluation['champion']['verdict']}"
 
 
 def chart(title: str, path: str, x: str, y: str) -> str:
@@ -87,8 +98,3 @@ def chart(title: str, path: str, x: str, y: str) -> str:
     heights = ", ".join(f"{height:.3f}" for height in np.interp(steps, xs[order], ys[order]))
     axes = f'    x-axis "{x}" 0 --> {xs.max():.3g}\n    y-axis "{y}" 0 --> {ys.max():.3g}'
     return f'```mermaid\nxychart-beta\n    title "{title}"\n{axes}\n    line [{heights}]\n```\n'
-
-
-if __name__ == "__main__":
-    with stage("summary"):
-        print(markdown() if sys.argv[1:] == ["--markdown"] else summary())
