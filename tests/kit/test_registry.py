@@ -1,0 +1,113 @@
+"""MLflow for real, in a folder of its own: registered once, aliases that follow git, a project that was moved."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from onnx import TensorProto, helper
+from tabloop import registry
+from tabloop.card import ModelCard, Parity
+from tabloop.cli import UserError
+from tabloop.params import Params
+
+from .conftest import PARAMS, clean
+
+PROJECT = Params.model_validate(PARAMS)
+EVALUATION = {"auc": 0.9, "gate": {"passed": True, "reason": "fine"}}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A project's folder, in which this process's MLflow works."""
+    folder, before = tmp_path_factory.mktemp("registry"), Path.cwd()
+    (folder / "params.yaml").write_text(yaml.safe_dump(PARAMS))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "ROOT", folder)
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        yield folder
+    os.chdir(before)
+
+
+def card(version: str) -> ModelCard:
+    return ModelCard(
+        version=version,
+        created="2026-01-01",
+        git_commit=None,
+        data_hash="d",
+        framework="sklearn",
+        rows=1,
+        schema_=PROJECT.schema_,
+        categories={},
+        ranges={},
+        example={"amount": 1.0},
+        parity=Parity(rows=1, largest_difference=0.0),
+    )
+
+
+def register(folder: Path, version: str) -> int:
+    """Track a graph and register it, as train and register do."""
+    inputs = [helper.make_tensor_value_info("amount", TensorProto.FLOAT, [None, 1])]
+    outputs = [helper.make_tensor_value_info("probability", TensorProto.FLOAT, [None, 1])]
+    node = helper.make_node("Sigmoid", ["amount"], ["probability"])
+    graph = helper.make_model(
+        helper.make_graph([node], "graph", inputs, outputs), opset_imports=[helper.make_opsetid("", 18)]
+    )
+    (folder / "model.onnx").write_bytes(graph.SerializeToString())
+    run = folder / f"run-{version}"
+    if not run.exists():
+        run.write_text(registry.track(PROJECT, card(version), graph))
+    trained = card(version).model_copy(update={"run_id": run.read_text()})
+    return registry.register(PROJECT, trained, EVALUATION, folder / "model.onnx")
+
+
+def aliases() -> dict[str, str]:
+    """The model version of each alias."""
+    client = registry.connect(PROJECT)
+    found = client.get_registered_model("kit").aliases
+    return {alias: client.get_model_version("kit", v).tags["version"] for alias, v in found.items()}
+
+
+def test_registering_twice_makes_one_version(folder: Path) -> None:
+    assert [register(folder, version) for version in ("a", "b", "a")] == [1, 2, 1]
+
+
+def test_aliases_follow_git(folder: Path) -> None:
+    register(folder, "a"), register(folder, "b")
+    registry.mirror(PROJECT, {"champion": "a", "challenger": "b"})
+    assert aliases() == {"champion": "a", "challenger": "b"}
+    for _ in range(2):
+        registry.mirror(PROJECT, {"champion": "b", "challenger": None})
+        assert aliases() == {"champion": "b"}
+
+
+def test_a_project_that_was_moved_keeps_its_registry(folder: Path, tmp_path: Path) -> None:
+    register(folder, "a")
+    registry.mirror(PROJECT, {"champion": "a", "challenger": None})
+    moved = shutil.copytree(folder, tmp_path / "elsewhere it's")
+    script = (
+        "import mlflow; from tabloop import registry; from tabloop.params import load;"
+        "registry.connect(load()); print(mlflow.artifacts.download_artifacts('models:/kit@champion'))"
+    )
+    hidden = folder.rename(folder.with_name("hidden"))  # what the moved project reads is its own
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", script], cwd=moved, env=clean(), capture_output=True, text=True
+        )
+    finally:
+        hidden.rename(folder)
+    assert done.returncode == 0, done.stderr
+    assert Path(done.stdout.splitlines()[-1]).is_relative_to(moved)
+
+
+def test_a_server_that_is_down_is_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(
+        UserError, match=r"^MLflow at http://127\.0\.0\.1:1 does not answer: .+; run this again$"
+    ):
+        registry.connect(PROJECT)
