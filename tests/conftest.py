@@ -23,6 +23,7 @@ import duckdb
 import httpx
 import pandas as pd
 import pytest
+import yaml
 from cookiecutter.main import cookiecutter
 
 ROOT = Path(__file__).parents[1]
@@ -222,6 +223,35 @@ def trained(baked: Path, run: Run, shared: Path) -> Path:
         run(project, "git", "commit", "--quiet", "--message", "First model")
 
     return once(shared / "trained", make) / baked.name
+
+
+@pytest.fixture(scope="session")
+def quick(baked: Path, run: Run, shared: Path) -> Path:
+    """As `trained`, on a few rows: for tests of the flow, not of the model. Don't write into it, copy it."""
+
+    def make(folder: Path) -> None:
+        project = shutil.copytree(baked, folder / baked.name, symlinks=True)
+        edit(project, lambda p: p["data"]["simulator"].update(transactions=5000, users=200))
+        run(project, "dvc", "repro")
+        run(project, "git", "add", "--all")
+        run(project, "git", "commit", "--quiet", "--message", "First model, on a few rows")
+
+    return once(shared / "quick", make) / baked.name
+
+
+def edit(folder: Path, change: Callable[[Any], None]) -> None:
+    """Change params.yaml in place."""
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    change(params)
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+
+
+STAGES = ["ingest", "validate", "featurize", "train", "champion", "evaluate", "register"]
+
+
+def ran(output: str) -> list[str]:
+    """The stages that a `dvc repro` ran, by its output."""
+    return [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]
 
 
 @dataclass
