@@ -21,7 +21,7 @@ REPO = ROOT / "feature_repo"
 
 
 @contextlib.contextmanager
-def opened(base: Path = ROOT) -> Iterator["FeatureStore"]:
+def opened(base: Path) -> Iterator["FeatureStore"]:
     """Feast's store with the definitions of feature_repo applied.
 
     Args:
@@ -73,7 +73,7 @@ def materialize(params: Params) -> str:
         )
     if not views:
         return "the schema has no views: nothing is looked up"
-    with opened() as store:
+    with opened(ROOT) as store:
         write_online(store)
     return f"{', '.join(views)} -> the online store"
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from tabloop.cli import UserError
 from tabloop.columns import TYPES, ColumnType, TypeName
 
-# Feast's time column, the graph's output and reference.parquet's score: no feature can have one of these names.
+# Feast's time column, the graph's output and reference.parquet's score: no column can have one of these names.
 RESERVED = ("event_timestamp", "probability")
 
 
@@ -88,17 +88,17 @@ class Schema(Strict):
         names = [n for view in self.views.values() for n in view] + list(self.request)
         if not names:
             raise ValueError("no feature: declare at least one under `views` or `request`")
-        if odd := [n for n in names if not n.isidentifier() or n in RESERVED]:
+        roles = [self.entity, self.timestamp, self.target.name]
+        declared = dict.fromkeys(name for name in (*names, *roles, *self.key) if name)
+        if odd := [n for n in declared if not n.isidentifier() or n in RESERVED]:
             raise ValueError(
                 f"{odd[0]!r} can't be a column's name here: choose another, and give the raw name under `rename`"
             )
-        roles = [self.entity, self.timestamp, self.target.name]
         if twice := {n for n in names if names.count(n) > 1 or n in roles}:
             raise ValueError(f"declared twice: {', '.join(sorted(twice))}")
         if self.views and not self.entity:
             raise ValueError("views need an `entity` to belong to")
-        declared = {*names, *roles, *self.key}
-        if unknown := self.rename.keys() - declared:
+        if unknown := self.rename.keys() - declared.keys():
             raise ValueError(f"rename: no column is called {', '.join(sorted(unknown))}")
         return self
 

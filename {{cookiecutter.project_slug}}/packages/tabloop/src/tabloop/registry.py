@@ -112,7 +112,8 @@ def register(params: Params, card: ModelCard, evaluation: dict[str, Any], graph:
     except MlflowException:  # trained elsewhere and fetched from DVC's cache
         import onnx
 
-        run_id = track(params, card, onnx.load(str(graph)))
+        entries = entries_of(client, params, card.version)
+        run_id = entries[0].run_id if entries else track(params, card, onnx.load(str(graph)))
     for name, value in evaluation.items():
         if isinstance(value, int | float) and not isinstance(value, bool):
             client.log_metric(run_id, name, value)

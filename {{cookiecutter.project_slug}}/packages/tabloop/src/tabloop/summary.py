@@ -8,6 +8,7 @@ from tabloop.card import ModelCard
 from tabloop.cli import UserError
 from tabloop.onnx_model import FILE, OnnxModel
 from tabloop.params import ROOT
+from tabloop.report import mermaid
 
 
 def summary() -> str:
@@ -72,8 +73,10 @@ def markdown() -> str:
         f"| training rows | {card.rows:,} | {format(champion.rows, ',') if champion else ''} |",
         f"| data | {card.data_hash} | {champion.data_hash if champion else ''} |",
         "",
-        chart("ROC", "reports/roc.json", "false_positive_rate", "true_positive_rate"),
-        chart("Calibration", "reports/calibration.json", "predicted", "observed"),
+        *(
+            mermaid(name, json.loads((ROOT / f"reports/{name}.json").read_text()))
+            for name in ("roc", "calibration")
+        ),
     ]
     return "\n".join(lines)
 
@@ -86,15 +89,3 @@ def number(value: float | None, digits: int = 4) -> str:
 def verdict(evaluation: dict[str, Any]) -> str:
     """The gate's reason and the comparison with the champion."""
     return f"{evaluation['gate']['reason']}; champion: {evaluation['champion']['verdict']}"
-
-
-def chart(title: str, path: str, x: str, y: str) -> str:
-    """One of evaluate's curves as a Mermaid chart, which GitHub draws; at even steps of x."""
-    import numpy as np
-
-    points = json.loads((ROOT / path).read_text())
-    xs, ys = (np.array([point[name] for point in points], float) for name in (x, y))
-    order, steps = np.argsort(xs, kind="stable"), np.linspace(0, xs.max(), 21)
-    heights = ", ".join(f"{height:.3f}" for height in np.interp(steps, xs[order], ys[order]))
-    axes = f'    x-axis "{x}" 0 --> {xs.max():.3g}\n    y-axis "{y}" 0 --> {ys.max():.3g}'
-    return f'```mermaid\nxychart-beta\n    title "{title}"\n{axes}\n    line [{heights}]\n```\n'

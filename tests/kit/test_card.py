@@ -1,0 +1,52 @@
+"""model.json: written and read by one class."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tabloop.card import ModelCard, Parity
+from tabloop.cli import UserError
+from tabloop.params import Params
+
+from .conftest import PARAMS
+
+METRICS = {"auc": 0.9, "auc_low": 0.8, "auc_high": 1.0, "average_precision": 0.5, "brier": 0.1}
+CARD = ModelCard(
+    version="0123456789ab",
+    created="2026-01-01T00:00:00+00:00",
+    git_commit=None,
+    data_hash="d",
+    framework="sklearn",
+    rows=3,
+    schema_=Params.model_validate(PARAMS).schema_,
+    categories={"country": ["DE", "Österreich"]},
+    ranges={"age": (18.0, 60.0), "amount": (None, None), "express": (0.0, 1.0)},
+    example={"amount": 1.5, "country": None},
+    parity=Parity(rows=3, largest_difference=1e-7),
+)
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    complete = CARD.completed(0.25, METRICS | {"rows": 3, "version": "0123456789ab"})
+    complete.write(tmp_path)
+    assert ModelCard.read(tmp_path) == complete and complete.metrics and complete.metrics.auc_high == 1.0
+    assert [path.name for path in tmp_path.iterdir()] == ["model.json"]
+    written = json.loads((tmp_path / "model.json").read_text())
+    assert written["schema"]["views"]["customer_features"]["country"] == {"type": "category"}
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        (None, "is missing"),
+        ("{", "the whole file"),
+        ('{"version": 1}', "version"),
+        (CARD.as_json().replace('"rows": 3', '"rows": "three"'), "rows"),
+    ],
+)
+def test_a_broken_card_is_named(tmp_path: Path, text: str | None, named: str) -> None:
+    if text:
+        (tmp_path / "model.json").write_text(text)
+    with pytest.raises(UserError, match=f"model.json.*{named}") as caught:
+        ModelCard.read(tmp_path)
+    assert "\n" not in str(caught.value)

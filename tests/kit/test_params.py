@@ -1,0 +1,80 @@
+"""params.yaml: what is accepted, and how a mistake is named."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tabloop.cli import UserError
+from tabloop.params import RESERVED, Params, load
+
+from .conftest import PARAMS, Tabloop
+
+LOG_COLUMNS = [
+    "label",
+    "variant",
+    "prediction_id",
+    "model_version",
+    "predicted_at",
+    "date",
+    "received_at",
+    "entity",
+]
+
+
+def schema(**changes: Any) -> dict[str, Any]:
+    return {**copy.deepcopy(PARAMS), "schema": {**copy.deepcopy(PARAMS["schema"]), **changes}}
+
+
+def test_features_are_those_of_the_views_then_of_the_request() -> None:
+    params = Params.model_validate(PARAMS)
+    assert list(params.schema_.features) == ["age", "country", "amount", "express"]
+    assert params.schema_.own_key == ["order_id"]
+
+
+@pytest.mark.parametrize("name", LOG_COLUMNS)
+def test_a_column_of_the_log_may_be_a_feature(name: str) -> None:
+    params = Params.model_validate(schema(request={name: {"type": "number"}}))
+    assert name in params.schema_.features
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        *(
+            ({"request": {name: {"type": "number"}}}, f"schema: .*'{name}'.*rename")
+            for name in (*RESERVED, "a b")
+        ),
+        ({"target": {"name": "probability"}}, "schema: .*'probability'.*rename"),
+        ({"timestamp": "event_timestamp"}, "schema: .*'event_timestamp'.*rename"),
+        ({"request": {"age": {"type": "number"}}}, "schema: .*declared twice: age"),
+        ({"request": {"returned": {"type": "number"}}}, "schema: .*declared twice: returned"),
+        ({"rename": {"nobody": "X"}}, "schema: .*rename: no column is called nobody"),
+        ({"entity": None}, "schema: .*views need an `entity`"),
+        ({"request": {"a": {"type": "text"}}}, r"schema\.request\.a\.type"),
+        ({"views": {}, "request": {}}, "schema: .*no feature"),
+    ],
+)
+def test_a_mistake_in_the_schema_is_named(tmp_path: Path, changes: dict[str, Any], named: str) -> None:
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(schema(**changes)))
+    with pytest.raises(UserError, match=rf"^params\.yaml: {named}") as caught:
+        load(tmp_path / "params.yaml")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"), [(None, "is missing"), ("a: [", "is not YAML"), ("x: 1", "x: Extra")]
+)
+def test_a_file_that_is_no_params_is_named(tmp_path: Path, text: str | None, named: str) -> None:
+    if text:
+        (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(UserError, match=rf"params\.yaml.* {named}"):
+        load(tmp_path / "params.yaml")
+
+
+def test_the_root_is_the_nearest_folder_with_params(tmp_path: Path, tabloop: Tabloop) -> None:
+    (tmp_path / "params.yaml").write_text("x: 1\n")
+    (tmp_path / "a/b").mkdir(parents=True)
+    assert "params.yaml: x: " in tabloop(tmp_path / "a/b", "ingest", code=1).stderr
+    assert "is missing" in tabloop(tmp_path, "ingest", code=1, PROJECT_ROOT=str(tmp_path / "a")).stderr

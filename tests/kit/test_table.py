@@ -1,0 +1,75 @@
+"""Tables as users have them."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from tabloop.cli import UserError
+from tabloop.params import RESERVED
+from tabloop.table import YAML_WORDS, classes, read, safe_names, snake
+
+# Columns of the prediction log and the like: each of them may be a feature.
+ORDINARY = [
+    "label", "variant", "prediction_id", "model_version", "predicted_at", "date", "received_at", "prediction", "entity",
+]  # fmt: skip
+
+
+def test_a_name_is_ascii_and_snake_case() -> None:
+    assert [snake(n) for n in ("TotalCharges", "Größe (cm)", " income ", "A/B")] == [
+        "total_charges",
+        "grosse_cm",
+        "income",
+        "a_b",
+    ]
+
+
+def test_names_are_different_and_taken_by_python_and_yaml() -> None:
+    raw = ["a b", "a_b", "A B", "2nd", "class", "", "Größe", *YAML_WORDS, *RESERVED]
+    names = safe_names(raw)
+    assert list(names) == raw and len(set(names.values())) == len(raw)
+    for name in names.values():
+        assert name.isidentifier() and name not in RESERVED
+        assert yaml.safe_load(name) == name
+
+
+def test_only_reserved_names_are_changed() -> None:
+    assert safe_names(ORDINARY) == {name: name for name in ORDINARY}
+    assert safe_names(["probability", "event_timestamp"]) == {
+        "probability": "probability_",
+        "event_timestamp": "event_timestamp_",
+    }
+
+
+def test_delimiter_encoding_and_missing_values_are_found(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes("größe;n\n1,5;1\nNA;2\n?;3\n".encode("cp1252"))
+    table = read("t.csv", tmp_path)
+    assert table.columns == ["größe", "n"] and table.filter('"größe" IS NULL').fetchall() == [
+        (None, 2),
+        (None, 3),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [(None, "no such file"), (b"", "is empty"), (b"a,b\n", "has no rows")],
+)
+def test_what_is_no_table_is_refused(tmp_path: Path, content: bytes | None, problem: str) -> None:
+    if content is not None:
+        (tmp_path / "t.csv").write_bytes(content)
+    with pytest.raises(UserError, match=f"t.csv.*{problem}"):
+        read("t.csv", tmp_path)
+
+
+def test_a_broken_parquet_file_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "t.parquet").write_bytes(b"not a table")
+    with pytest.raises(UserError, match=r"t\.parquet can't be read as a table") as caught:
+        read("t.parquet", tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_classes_are_those_of_the_one_rule(tmp_path: Path) -> None:
+    values = ["İYİ", " İYİ", "yok", "yok\t", None]
+    pd.DataFrame({"it's": values}).to_parquet(tmp_path / "t.parquet")
+    found = classes(read("t.parquet", tmp_path), "it's")
+    assert {text for text, _ in found.values()} == {"i̇yi̇", "yok"} and set(found) == set(values) - {None}
