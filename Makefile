@@ -11,7 +11,7 @@ demo: $(DEMO) ## bake the example, train it, show the result
 	$(MAKE) --no-print-directory -C $(DEMO) UV=$(abspath $(UV)) setup train
 
 $(DEMO): | $(UV)
-	$(UV) run --quiet cookiecutter . --no-input --output-dir demo python_version=$(PYTHON)
+	$(UV) run --quiet --only-group bake cookiecutter . --no-input --output-dir demo python_version=$(PYTHON)
 
 .PHONY: test
 test: $(UV) ## the tests, in two processes

@@ -1,5 +1,6 @@
-"""From `git push` to an answer in production, executed by a runner, an engine, a registry and a bare repository."""
+"""From `git push` to an answer in production, run by a runner, an engine, a registry and a bare repository."""
 
+import contextlib
 import json
 import os
 import re
@@ -9,68 +10,67 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from conftest import ROOT, UV, Bake, Project, Run, Serve, clean
+from conftest import ROOT, UV, Bake, Project, Run, Serve, clean, edit, within
+from tabloop.release import Release
 from test_container import compose, docker
 from test_monitoring import install, traffic
 
 PORT = "18090"
 
 
-@dataclass
-class GitHub:
-    """GitHub's API as far as it is asked here: comments, pull requests; on loopback."""
-
-    url: str
-    things: dict[str, list[dict[str, Any]]] = field(
-        default_factory=lambda: {"comments": [], "pulls": [], "issues": [], "dispatches": []}
-    )
+Things = dict[str, list[dict[str, Any]]]
 
 
-@pytest.fixture(scope="module")
-def github() -> Iterator[GitHub]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.answer(github.things[self.path.split("?")[0].rsplit("/", 1)[1]])
+class GitHub(ThreadingHTTPServer):
+    """GitHub's API as far as it is used here: comments, pull requests, issues, dispatches; on loopback."""
 
-        def do_POST(self) -> None:
-            made = self.body() | {"id": 7, "number": 7, "html_url": "https://example.org/pull/7"}
-            github.things[self.path.rsplit("/", 1)[1]].append(made)
-            self.answer(made)
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.things: Things = {"comments": [], "pulls": [], "issues": [], "dispatches": []}
 
-        def do_PATCH(self) -> None:
-            (thing,) = github.things[self.path.split("/")[-2]]
-            thing.update(self.body())
-            self.answer(thing)
 
-        def body(self) -> dict[str, Any]:
-            assert self.headers["authorization"].startswith("Bearer ")
-            return dict(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+class Handler(BaseHTTPRequestHandler):
+    """One request to it."""
 
-        def answer(self, body: Any) -> None:
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(json.dumps(body).encode())
+    server: GitHub
 
-        def log_message(self, *arguments: Any) -> None:
-            pass
+    def do_GET(self) -> None:
+        self.answer(self.server.things[self.path.split("?")[0].rsplit("/", 1)[1]])
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    github = GitHub(f"http://127.0.0.1:{server.server_port}")
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield github
-    server.shutdown()
+    def do_POST(self) -> None:
+        made = self.body() | {"id": 7, "number": 7, "html_url": "https://example.org/pull/7"}
+        self.server.things[self.path.rsplit("/", 1)[1]].append(made)
+        self.answer(made)
+
+    def do_PATCH(self) -> None:
+        (thing,) = self.server.things[self.path.split("/")[-2]]
+        thing.update(self.body())
+        self.answer(thing)
+
+    def body(self) -> dict[str, Any]:
+        assert self.headers["authorization"].startswith("Bearer ")
+        return dict(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+
+    def answer(self, body: Any) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps(body).encode())
+
+    def log_message(self, *arguments: Any) -> None:
+        pass
 
 
 @pytest.fixture(scope="module")
 def registry() -> Iterator[str]:
-    """The address of one: that of RIG_REGISTRY, else a container."""
+    """The address of a container registry: RIG_REGISTRY, else a container."""
     if given := os.environ.get("RIG_REGISTRY"):
         yield given
         return
@@ -88,6 +88,7 @@ class Forge:
     server: Path
     github: GitHub
     work: Path
+    environment: Path
 
     def git(self, *arguments: str | Path, where: Path | None = None) -> str:
         who = {
@@ -112,7 +113,7 @@ class Forge:
         params.write_text(params.read_text().replace(old, new))
 
     def run(self, event: str, *options: str, payload: dict[str, Any] | None = None) -> tuple[int, str]:
-        """Let the runner do what GitHub would on this event; its exit code and what it said."""
+        """Let the runner do what GitHub does on this event; its exit code and its output."""
         stands = {a.parent.name: a.parent for a in (ROOT / "tests/actions").glob("*/action.yml")}
         if rig := os.environ.get("RIG_ACTIONS"):
             stands |= {a.parent.name: a.parent for a in Path(rig).glob("*/action.yml")}
@@ -123,37 +124,42 @@ class Forge:
             if action.split("/")[1] in stands
         }
         known["org/ml-template@v1"] = self.work / "template"
-        replaced = [part for name, path in known.items() for part in ("--local-repository", f"{name}={path}")]
         happened = self.work / "event.json"
         happened.write_text(json.dumps(payload or {}))
-        servers = []
+        command = [str(Path(sys.executable).with_name("act")), event, "--eventpath", str(happened), *options]
+        for name, path in known.items():
+            command += ["--local-repository", f"{name}={path}"]
         for kind in ("artifact", "cache"):
-            servers += [f"--{kind}-server-path", self.work / kind, f"--{kind}-server-addr", "127.0.0.1"]
-        command = [
-            *(
-                Path(sys.executable).with_name("act"),
-                event,
-                "--eventpath",
-                happened,
-                *options,
-                *replaced,
-                *servers,
-            ),
-            *("--platform", "ubuntu-latest=-self-hosted", "--pull=false", "--action-offline-mode"),
-            *("--action-cache-path", self.work / "actions", "--env", f"GITHUB_API_URL={self.github.url}"),
-            *("--secret", "GITHUB_TOKEN=of-the-test"),
-        ]
+            command += [f"--{kind}-server-path", str(self.work / kind), f"--{kind}-server-addr", "127.0.0.1"]
+        command += ["--platform", "ubuntu-latest=-self-hosted", "--pull=false", "--action-offline-mode"]
+        command += ["--action-cache-path", str(self.work / "actions"), "--secret", "GITHUB_TOKEN=of-the-test"]
+        # One job after the other: they share one virtual environment, in which each installs its own checkout.
+        command += ["--env", f"GITHUB_API_URL={self.github.url}", "--concurrent-jobs", "1"]
         assert UV
-        path = f"{Path(UV).parent}{os.pathsep}{os.environ['PATH']}"
-        env = clean(PATH=path, ACT_ARTIFACTS=str(self.work / "artifacts"), UV_PYTHON=sys.executable)
-        env = {name: value for name, value in env.items() if name != "UV_PYTHON" or "pyenv" not in value}
+        environment = ROOT / f".cache/environment-act-{os.environ.get('PYTEST_XDIST_WORKER', 'gw0')}/.venv"
+        env = clean(
+            PATH=f"{Path(UV).parent}{os.pathsep}{os.environ['PATH']}",
+            ACT_ARTIFACTS=str(self.work / "artifacts"),
+            UV_PROJECT_ENVIRONMENT=str(environment),
+        )
+        if "pyenv" not in sys.executable:
+            env["UV_PYTHON"] = sys.executable
         done = subprocess.run(command, cwd=self.project, env=env, capture_output=True, text=True)
         return done.returncode, done.stdout + done.stderr
+
+    def tabloop(self, *arguments: str, code: int = 0) -> str:
+        """The output of a `tabloop` command in the project."""
+        env = within(self.project, self.environment)
+        done = subprocess.run(
+            ["tabloop", *arguments], cwd=self.project, env=env, capture_output=True, text=True
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout + done.stderr
 
     def release(self, environment: str = "staging") -> dict[str, str]:
         """What the repository's tip says the environment runs."""
         text = self.git("show", f"main:deploy/{environment}/release.env", where=self.origin)
-        return dict(line.split("=", 1) for line in text.splitlines() if not line.startswith("#"))
+        return Release.parse(text).values
 
     def reconcile(self, environment: str = "staging", code: int = 0) -> str:
         """What the server's pull loop does in one turn."""
@@ -176,37 +182,56 @@ class Forge:
             return dict(model)
 
 
+@contextlib.contextmanager
+def founded(baked: Path, environment: Path, work: Path) -> Iterator[Forge]:
+    """A forge with a project of few rows and a quick model, pushed once."""
+    project = shutil.copytree(baked, work / baked.name, symlinks=True)
+    edit(project, lambda p: p["data"]["simulator"].update(transactions=10_000, users=400))
+    origin, server = work / "origin.git", work / "server"
+    shutil.copytree(ROOT / ".github", work / "template/.github")  # the runner reads all that lies there
+    with GitHub() as github:
+        threading.Thread(target=github.serve_forever, daemon=True).start()
+        forge = Forge(project, origin, server, github, work, environment)
+        forge.git("init", "--quiet", "--bare", "--initial-branch=main", origin, where=work)
+        forge.git("remote", "add", "origin", origin)
+        forge.change("max_iter: 100", "max_iter: 2")  # the second will be better
+        forge.git("commit", "--quiet", "--all", "--message", "A quick model")
+        forge.git("push", "--quiet", "--set-upstream", "origin", "main")
+        forge.git("clone", "--quiet", origin, server, where=work)
+        yield forge
+        github.shutdown()
+
+
 @pytest.fixture(scope="module")
 def forge(
-    bake: Bake, registry: str, github: GitHub, tmp_path_factory: pytest.TempPathFactory
+    bake: Bake, environment: Path, registry: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Forge]:
-    work = tmp_path_factory.mktemp("forge")
+    """The forge of the story, which several tests tell."""
     baked = bake(container_registry=f"{registry}/team-{time.time_ns()}")
-    project = shutil.copytree(baked, work / baked.name, symlinks=True)
-    origin, server = work / "origin.git", work / "server"
-    forge = Forge(project, origin, server, github, work)
-    shutil.copytree(ROOT / ".github", work / "template/.github")  # the runner reads all that lies there
-    forge.git("init", "--quiet", "--bare", "--initial-branch=main", origin, where=work)
-    forge.git("remote", "add", "origin", origin)
-    forge.change("max_iter: 100", "max_iter: 10")  # the second will be better
-    forge.git("commit", "--quiet", "--all", "--message", "A quick model")
-    forge.git("push", "--quiet", "--set-upstream", "origin", "main")
-    forge.git("clone", "--quiet", origin, server, where=work)
-    yield forge
-    for environment in ("staging", "production"):
-        files = ["--file", "deploy/compose.yaml", "--env-file", f"deploy/{environment}/release.env"]
-        down = [
-            *compose().split(),
-            "--project-name",
-            f"fraud-detection-{environment}",
-            *files,
-            "down",
-            "--volumes",
-        ]
-        subprocess.run(down, cwd=server, capture_output=True)
+    with founded(baked, environment, tmp_path_factory.mktemp("forge")) as forge:
+        yield forge
+        for name in ("staging", "production"):
+            files = ["--file", "deploy/compose.yaml", "--env-file", f"deploy/{name}/release.env"]
+            down = [
+                *compose().split(),
+                "--project-name",
+                f"fraud-detection-{name}",
+                *files,
+                "down",
+                "--volumes",
+            ]
+            subprocess.run(down, cwd=forge.server, capture_output=True)
 
 
-def test_from_the_first_push_to_a_roll_back(forge: Forge) -> None:
+@pytest.fixture
+def another(baked: Path, environment: Path, tmp_path: Path) -> Iterator[Forge]:
+    """A forge for one test."""
+    with founded(baked, environment, tmp_path) as forge:
+        yield forge
+
+
+@pytest.mark.xdist_group("workflows")
+def test_from_the_first_push_to_a_rollback(forge: Forge) -> None:
     """One story, as each part stands on the one before."""
     # A freshly baked project, no secret, no variable: green, an image in the registry, a commit on staging.
     code, said = forge.run("push")
@@ -225,7 +250,7 @@ def test_from_the_first_push_to_a_roll_back(forge: Forge) -> None:
     assert "staging runs" in forge.reconcile()  # nothing to do
 
     # A second commit with a better model follows.
-    forge.change("max_iter: 10\n", "max_iter: 100\n")
+    forge.change("max_iter: 2\n", "max_iter: 100\n")
     forge.commit("A better model")
     code, said = forge.run("push")
     assert code == 0, said[-5000:]
@@ -244,7 +269,7 @@ def test_from_the_first_push_to_a_roll_back(forge: Forge) -> None:
     assert "staging runs" in forge.reconcile()
     forge.change("min_auc: 0.999", "min_auc: 0.85")
 
-    # A digest that does not start is taken back, said, and not tried again.
+    # An image that does not start is replaced by the last one that ran, with a message, and is not tried again.
     broken = f"{first['IMAGE'].split('@')[0]}:broken"
     dockerfile = f'FROM {first["IMAGE"]}\nCMD ["false"]\n'
     built = subprocess.run(
@@ -255,37 +280,28 @@ def test_from_the_first_push_to_a_roll_back(forge: Forge) -> None:
     digest = docker("inspect", "--format", "{{index .RepoDigests 0}}", broken)
     forge.commit("The bar as it was")
     forge.git("pull", "--quiet", "--rebase")
-    subprocess.run(
-        ["deploy/release.sh", "set", "staging", f"IMAGE={digest}", "MODEL_VERSION=broken"],
-        cwd=forge.project,
-        check=True,
-        env=clean(),
-    )
+    forge.tabloop("release", "set", "staging", f"IMAGE={digest}", "MODEL_VERSION=broken")
     forge.git("push", "--quiet")
     said = forge.reconcile(code=1)
     assert f"did not become healthy; staging runs {second['IMAGE']} again" in said
     assert forge.served()["version"] == second["MODEL_VERSION"]
     assert "waiting for another commit" in forge.reconcile(code=1)
 
-    # Roll-back is a commit, made within seconds, with its history.
+    # A rollback is a commit, made within seconds, with its history. A second one goes further back.
     began = time.monotonic()
-    subprocess.run(
-        ["make", f"UV={UV}", "rollback", "ENV=staging"], cwd=forge.project, check=True, env=clean()
-    )
+    forge.tabloop("release", "rollback", "staging")
     forge.git("push", "--quiet")
     assert "staging runs" in forge.reconcile()
     assert time.monotonic() - began < 30
     assert forge.release() == second
     history = forge.git("log", "--format=%s", "--", "deploy/staging/release.env").splitlines()
     assert history[:2] == [f"Roll back staging to {second['MODEL_VERSION']}", "Deploy broken to staging"]
-    again = subprocess.run(
-        ["make", f"UV={UV}", "rollback", "ENV=production"],
-        cwd=forge.project,
-        env=clean(),
-        capture_output=True,
-        text=True,
-    )
-    assert again.returncode and "never changed" in again.stderr
+    forge.tabloop("release", "rollback", "staging")
+    forge.git("push", "--quiet")
+    assert forge.release() == first
+    assert f"now runs {first['IMAGE']}" in forge.reconcile()
+    assert forge.served()["version"] == first["MODEL_VERSION"]
+    assert "never changed" in forge.tabloop("release", "rollback", "production", code=1)
 
 
 def dispatch(forge: Forge, **inputs: str) -> str:
@@ -303,35 +319,41 @@ def dispatch(forge: Forge, **inputs: str) -> str:
     return said
 
 
+@pytest.mark.xdist_group("workflows")
 def test_production_by_dispatch_and_back(forge: Forge) -> None:
     """After the story above: what staging runs goes to production, as a commit or a pull request."""
-    forge.git("pull", "--quiet", "--rebase")
-    subprocess.run(
-        ["deploy/release.sh", "set", "staging", "MODEL_VERSION=of-staging"],
-        cwd=forge.project,
-        check=True,
-        env=clean(),
-    )
-    forge.git("push", "--quiet")
+
+    def staged(version: str) -> dict[str, str]:
+        forge.git("pull", "--quiet", "--rebase")
+        forge.tabloop("release", "set", "staging", f"MODEL_VERSION={version}")
+        forge.git("push", "--quiet")
+        return {name: forge.release()[name] for name in ("IMAGE", "MODEL_VERSION")}
+
     start = forge.release("production")
+    first = start | staged("of-staging")
     dispatch(forge, environment="production")
-    deployed = forge.release("production")
-    assert deployed == start | {name: forge.release()[name] for name in ("IMAGE", "MODEL_VERSION")}
-    dispatch(forge, environment="production", rollback="true")
-    assert forge.release("production") == start
+    assert forge.release("production") == first
+    second = start | staged("newer")
+    dispatch(forge, environment="production")
+    assert forge.release("production") == second != first
+    for expected in (first, start):  # the button pressed twice goes further back
+        dispatch(forge, environment="production", rollback="true")
+        assert forge.release("production") == expected
     assert "pull-request: https://example.org/pull/7" in dispatch(
         forge, environment="production", pull_request="true"
     )
     assert forge.release("production") == start
     (pull,) = forge.github.things["pulls"]
-    assert pull["base"] == "main" and pull["title"] == "Deploy of-staging to production"
+    assert pull["base"] == "main" and pull["title"] == "Deploy newer to production"
     assert f"refs/heads/{pull['head']}" in forge.git(
         "for-each-ref", "--format=%(refname)", where=forge.origin
     )
 
 
-def test_a_pull_request_is_tried_and_told_and_nothing_is_pushed(forge: Forge) -> None:
+@pytest.mark.xdist_group("pull request")
+def test_a_pull_request_is_tested_and_gets_one_comment_and_nothing_is_pushed(another: Forge) -> None:
     """Twice: there is one comment, of the last run. With a DVC remote, which is used."""
+    forge = another
     tip = forge.git("rev-parse", "main", where=forge.origin)
     remote = forge.work / "dvc"
     payload = {"pull_request": {"number": 7, "head": {"ref": "topic"}, "base": {"ref": "main"}}}
@@ -346,11 +368,12 @@ def test_a_pull_request_is_tried_and_told_and_nothing_is_pushed(forge: Forge) ->
     assert forge.git("rev-parse", "main", where=forge.origin) == tip and "Pushed `" not in said
 
 
+@pytest.mark.xdist_group("watched")
 def test_drift_opens_one_issue_and_retrains_once_and_the_challenger_is_judged(
-    forge: Forge, run: Run, serve: Serve, project: Project, trained: Path
+    another: Forge, run: Run, serve: Serve, project: Project, trained: Path
 ) -> None:
     """The schedule's workflows, on a project whose models are in a DVC remote and whose service wrote a log."""
-    copy, remote = project(trained), forge.work / "remote"
+    forge, copy, remote = another, project(trained), another.work / "remote"
     forge.git(
         "init", "--quiet", "--bare", "--initial-branch=main", forge.work / "watched.git", where=forge.work
     )

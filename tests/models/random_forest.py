@@ -1,0 +1,41 @@
+"""A random forest. Missing numbers become -1: skl2onnx does not export the forest's own way with them."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import joblib
+import numpy as np
+from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.impute import SimpleImputer
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import OrdinalEncoder
+from tabloop.export import classifier_to_onnx
+from tabloop.params import Schema
+
+if TYPE_CHECKING:
+    import onnx
+    import pandas as pd
+
+FRAMEWORK = "random_forest"
+
+
+def fit(features: "pd.DataFrame", target: np.ndarray, schema: Schema, params: dict[str, Any]) -> Pipeline:
+    """Fit preprocessing and model as one estimator."""
+    categories = [name for name, column in schema.features.items() if not column.numeric]
+    numbers = [name for name, column in schema.features.items() if column.numeric]
+    codes = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1)
+    filled = SimpleImputer(strategy="constant", fill_value=-1)
+    columns = ColumnTransformer([("numbers", filled, numbers), ("categories", codes, categories)])
+    model = RandomForestClassifier(50, random_state=params["seed"])
+    return make_pipeline(columns, model).fit(features, target)
+
+
+def to_onnx(estimator: Pipeline, schema: Schema) -> "onnx.ModelProto":
+    """One graph: an input for each column, one output `probability`."""
+    return classifier_to_onnx(estimator, schema)
+
+
+def save(estimator: Pipeline, folder: Path) -> None:
+    """Keep the fitted estimator for people."""
+    joblib.dump(estimator, folder / "estimator.joblib")
