@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# What an environment runs is deploy/<environment>/release.env; this changes it, by commits, and makes it so.
+# For a machine that has git and Docker but no Python. What an environment runs is deploy/<environment>/release.env;
+# `tabloop release` changes it.
 #
-#   release.sh set ENVIRONMENT NAME=VALUE...   write these, commit
-#   release.sh rollback ENVIRONMENT            revert the commit that last changed it
-#   release.sh reconcile ENVIRONMENT           pull, run what it says; what does not become healthy is taken back
-#   release.sh smoke IMAGE                     start the image as in production, ask it for a prediction
+#   release.sh reconcile ENVIRONMENT   pull, run that release; if it does not become healthy, run the last healthy one
+#   release.sh smoke IMAGE             start the image as in production, ask it for a prediction
 set -euo pipefail
+unset GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE # of a hook or an editor, for another repository
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 PROJECT={{ cookiecutter.project_slug }}
 read -ra COMPOSE <<<"${COMPOSE:-docker compose}"
@@ -27,38 +27,7 @@ file_of() {
   echo "$file"
 }
 
-value() { sed -n "s/^$2=//p" "$1"; }
-
-set_release() {
-  local environment=$1 file
-  file=$(file_of "$environment")
-  shift
-  for pair in "$@"; do
-    grep -q "^${pair%%=*}=" "$file" || fail "$file has no ${pair%%=*}"
-    sed -i.old "s|^${pair%%=*}=.*|$pair|" "$file" && rm "$file.old"
-  done
-  if git diff --quiet HEAD -- "$file"; then
-    echo "release: $environment is at $(value "$file" MODEL_VERSION) already"
-    return
-  fi
-  git commit --quiet --message "Deploy $(value "$file" MODEL_VERSION) to $environment" -- "$file"
-  git --no-pager log -1 --format='release: %h %s'
-}
-
-rollback() {
-  local file last
-  file=$(file_of "$1")
-  last=$(git log -1 --format=%H -- "$file")
-  if ! git cat-file -e "$last^:$file" 2>/dev/null; then
-    fail "$1 was never changed: there is nothing to go back to"
-  fi
-  git diff --quiet HEAD || fail "there are uncommitted changes: commit or stash them first"
-  # Of that commit only this file, whatever else it held.
-  git checkout --quiet "$last^" -- "$file"
-  git commit --quiet --message "Roll back $1 to $(value "$file" MODEL_VERSION)" \
-    --message "Reverts $file to what it was before $last."
-  git --no-pager log -1 --format='release: %h %s'
-}
+value() { sed -n "s/^$2=//p" "$1" | tail -n 1 | tr -d '\r'; }
 
 up() { # ENVIRONMENT FILE
   "${COMPOSE[@]}" --project-name "$PROJECT-$1" --file deploy/compose.yaml --env-file "$2" up --detach >&2
@@ -118,7 +87,6 @@ smoke() {
 }
 
 case ${1:-} in
-set) set_release "${@:2}" ;;
-rollback | reconcile | smoke) [ -n "${2:-}" ] || fail "$1 what?" && "$1" "$2" ;;
-*) sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" && exit 2 ;;
+reconcile | smoke) [ -n "${2:-}" ] || fail "$1 needs a name: see the first lines of deploy/release.sh" && "$1" "$2" ;;
+*) sed -n '2,6s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" && exit 2 ;;
 esac

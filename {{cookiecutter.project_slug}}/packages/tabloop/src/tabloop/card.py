@@ -60,6 +60,17 @@ class ModelCard(BaseModel):
     threshold: float | None = None
     metrics: Metrics | None = None
 
+    @property
+    def decision_threshold(self) -> float:
+        """The threshold of a complete card.
+
+        Raises:
+            UserError: the model was not evaluated.
+        """
+        if self.threshold is None:
+            raise UserError(f"model.json of {self.version} has no threshold: run `dvc repro evaluate`")
+        return self.threshold
+
     @classmethod
     def read(cls, folder: Path) -> "ModelCard":
         """The card of the model in `folder`.

@@ -1,170 +1,184 @@
-"""The prediction log's window against the champion's reference data: has the world changed?
-
-Exit code 0: no drift, or too few predictions to say; 3: drift; 1: it could not be checked.
-"""
+"""Compare the prediction log's window with the champion's reference data: have the inputs or the score changed?"""
 
 import json
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..params import ROOT, Params, Schema, UserError, load, stage
-from .log import TARGET, NothingLogged, connect, say
+from tabloop import files, predictions, roles
+from tabloop.card import ModelCard
+from tabloop.cli import UserError, one_line
+from tabloop.params import ROOT, Params, Schema
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 REPORT = ROOT / "reports/drift.html"
+SCORE = "probability"
 
 
-def check(params: Params, champion: Path, target: str = TARGET, report: Path = REPORT) -> dict[str, Any]:
-    """Compare the window's rows, sampled, with `reference.parquet`; write the page and JSON beside it.
+def check(params: Params, log: str | None = None, report: Path = REPORT) -> dict[str, Any]:
+    """Compare the window's rows, sampled, with `reference.parquet`; write the page `report` and JSON beside it.
 
-    A column has drifted when Evidently's distance (Wasserstein, in the reference's standard deviations, for
-    numbers; Jensen-Shannon for categories) reaches `bars.column`, or the share of missing values moved by
-    `bars.missing`. The whole has when the share of such columns reaches `bars.share`, or the score has.
+    A column has drifted if Evidently's distance (Wasserstein, in the reference's standard deviations, for numbers;
+    Jensen-Shannon for categories) reaches `monitoring.drift.column`, or if its share of missing values moved by
+    `missing`. The data has drifted if the share of such columns reaches `share`, or if the score has drifted.
+
+    Args:
+        log: the prediction log; by default the one that PREDICTION_LOG names.
 
     Raises:
-        UserError: there is no champion, or it came without reference data.
+        UserError: there is no champion here, it has no reference data, or the log can't be read.
     """
-    bars = params.monitoring.drift
-    path = champion / "reference.parquet"
-    if not path.exists() or not (champion / "model.json").exists():
-        raise UserError(f"{path} is missing: run `dvc pull` or train a champion first")
+    champion = roles.required("champion")
+    reference = read_reference(params)
     since = datetime.now(UTC) - timedelta(days=params.monitoring.window_days)
-    found: dict[str, Any] = {
+    result: dict[str, Any] = {
         "rows": 0,
         "since": since.isoformat(timespec="seconds"),
         "drift": False,
         "notes": [],
     }
-    card = json.loads((champion / "model.json").read_text())
-    served = f"variant = 'champion' AND model_version = '{card['version']}'"
     try:
-        db = connect(since, target)
-    except NothingLogged as error:
-        found["notes"].append(str(error))
-        return save(found, report)
-    count = found["rows"] = db.sql(f"SELECT count(*) FROM predictions WHERE {served}").fetchall()[0][0]
-    if count < params.monitoring.min_rows:
-        found["notes"].append(
-            f"{params.monitoring.min_rows:,} predictions of {card['version']} are needed to say"
+        result["rows"], current = read_current(params, champion, since, log)
+    except predictions.NothingLogged as error:
+        result["notes"].append(str(error))
+        return save(result, report)
+    if result["rows"] < params.monitoring.min_rows:
+        result["notes"].append(
+            f"{params.monitoring.min_rows:,} predictions of {champion.version} are needed for a statement"
         )
-        return save(found, report)
-    # By a hash of the id, not at random: the same log gives the same report. Read as one pass, whatever its size.
-    share = min(1.0, params.monitoring.sample / count)
-    current = db.sql(
-        f"FROM predictions WHERE {served} AND hash(prediction_id) / 2::DOUBLE ** 64 <= {share!r}"
-    ).df()
-    reference = db.sql(f"FROM '{path}' LIMIT {params.monitoring.sample}").df()
-    columns = comparable(Schema.model_validate(card["schema"]), reference, current, found["notes"])
-    for name, numeric in columns.items():
-        for rows in (reference, current):
-            rows[name] = rows[name].astype("float64" if numeric else "object")
-    missing = {n: float(current[n].isna().mean() - reference[n].isna().mean()) for n in columns}
-    distances = evidently(reference, current, columns, bars.column, report)
-    drifted = [n for n in columns if distances[n] >= bars.column or abs(missing[n]) >= bars.missing]
-    features = [n for n in columns if n != "probability"]
-    share_drifted = len([n for n in drifted if n != "probability"]) / max(len(features), 1)
-    found |= {
-        "sampled": len(current),
-        "share": share_drifted,
-        "columns": {
-            n: {"distance": distances[n], "missing": missing[n], "drift": n in drifted} for n in columns
-        },
-        "drift": share_drifted >= bars.share or "probability" in drifted,
-    }
-    return save(found, report)
+        return save(result, report)
+    columns = comparable(champion.schema_, reference, current, result["notes"])
+    return save(result | compare(params, reference, current, columns, report), report)
 
 
-def comparable(schema: Schema, reference: Any, current: Any, notes: list[str]) -> dict[str, bool]:
-    """The columns that can be compared, and whether they are numbers; notes say why others can't."""
-    columns = {name: column.numeric for name, column in schema.features.items()} | {"probability": True}
-    for name in list(columns):
-        lacking = next(
-            (what for what, rows in (("reference", reference), ("log", current)) if name not in rows), None
-        )
-        if lacking or not reference[name].notna().any() or not current[name].notna().any():
-            notes.append(f"{name}: " + (f"not in the {lacking}" if lacking else "always missing on one side"))
-            del columns[name]
-        elif reference[name].nunique() == 1 and columns[name]:
-            if (
-                current[name].nunique() == 1
-                and current[name].dropna().iloc[0] == reference[name].dropna().iloc[0]
-            ):
-                notes.append(f"{name}: the same value throughout")
-                del columns[name]
-            else:
-                notes.append(f"{name}: was the same value throughout, is no more")
-    gone = {
-        "prediction_id",
-        "predicted_at",
-        "variant",
-        "model_version",
-        "date",
-        schema.entity,
-        *schema.features,
-        "probability",
-    }
-    notes += [f"{name}: in the log, unknown to the champion" for name in current.columns if name not in gone]
+def read_reference(params: Params) -> "pd.DataFrame":
+    """The champion's reference data: features, and the score as `probability`.
+
+    Raises:
+        UserError: it can't be read.
+    """
+    import pandas as pd
+
+    path = roles.MODELS / "champion/reference.parquet"
+    try:
+        rows = pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} can't be read: {one_line(error)}; promote a model that has it") from None
+    return rows.sample(min(len(rows), params.monitoring.sample), random_state=0)
+
+
+def read_current(
+    params: Params, champion: ModelCard, since: datetime, log: str | None
+) -> tuple[int, "pd.DataFrame"]:
+    """The number of the champion's predictions in the window, and a sample of them under the features' own names.
+
+    Raises:
+        NothingLogged: the log has no prediction in the window.
+    """
+    db = predictions.connect(since, log)
+    where = f"FROM predictions WHERE {predictions.served(champion.version, 'champion')}"
+    count = int(predictions.table(db, f"SELECT count(*) AS n {where}").n[0])
+    logged, features = db.view("predictions").columns, champion.schema_.features
+    known = {name: column for name, column in features.items() if predictions.feature(name) in logged}
+    # By a hash of the id, not at random: the same log gives the same report. It is one pass over any size.
+    share = min(1.0, params.monitoring.sample / max(count, 1))
+    sample = f"AND hash(predictions.prediction_id) / 2::DOUBLE ** 64 <= {share!r}"
+    selected = ", ".join([*predictions.select(known), f"predictions.{SCORE}"])
+    return count, predictions.table(db, f"SELECT {selected} {where} {sample}")
+
+
+def comparable(
+    schema: Schema, reference: "pd.DataFrame", current: "pd.DataFrame", notes: list[str]
+) -> dict[str, bool]:
+    """The columns that can be compared, and whether each is numeric; `notes` gets the reason for each other one."""
+    columns = {name: column.numeric for name, column in schema.features.items()} | {SCORE: True}
+    for name, numeric in list(columns.items()):
+        lacking = [side for side, rows in (("reference", reference), ("log", current)) if name not in rows]
+        if lacking:
+            notes.append(f"{name}: not in the {lacking[0]}")
+        elif not reference[name].notna().any() or not current[name].notna().any():
+            notes.append(f"{name}: always missing on one side")
+        elif numeric and reference[name].nunique() == 1:
+            if set(current[name].dropna()) != set(reference[name].dropna()):
+                notes.append(f"{name}: has one value in the reference and others in the log")
+                continue
+            notes.append(f"{name}: has the same single value on both sides")
+        else:
+            continue
+        del columns[name]
     return columns
 
 
+def compare(
+    params: Params,
+    reference: "pd.DataFrame",
+    current: "pd.DataFrame",
+    columns: dict[str, bool],
+    report: Path,
+) -> dict[str, Any]:
+    """Each column's distance and change of missing values, and whether it drifted; writes Evidently's page."""
+    bars = params.monitoring.drift
+    types = {name: "float64" if numeric else "object" for name, numeric in columns.items()}
+    reference, current = reference[list(columns)].astype(types), current[list(columns)].astype(types)
+    missing = {n: float(current[n].isna().mean() - reference[n].isna().mean()) for n in columns}
+    distances = evidently(reference, current, columns, bars.column, report)
+    drifted = {n for n in columns if distances[n] >= bars.column or abs(missing[n]) >= bars.missing}
+    share = len(drifted - {SCORE}) / max(len(columns.keys() - {SCORE}), 1)
+    return {
+        "sampled": len(current),
+        "share": share,
+        "columns": {
+            n: {"distance": distances[n], "missing": missing[n], "drift": n in drifted} for n in columns
+        },
+        "drift": share >= bars.share or SCORE in drifted,
+    }
+
+
 def evidently(
-    reference: Any, current: Any, columns: dict[str, bool], bar: float, report: Path
+    reference: "pd.DataFrame", current: "pd.DataFrame", columns: dict[str, bool], bar: float, report: Path
 ) -> dict[str, float]:
     """Each column's distance; writes Evidently's page."""
     from evidently import DataDefinition, Dataset, Report
     from evidently.presets import DataDriftPreset, DataSummaryPreset
 
     numbers = [name for name, numeric in columns.items() if numeric]
-    definition = DataDefinition(
-        numerical_columns=numbers, categorical_columns=[name for name in columns if name not in numbers]
-    )
-    data = [
-        Dataset.from_pandas(rows[list(columns)], data_definition=definition) for rows in (current, reference)
+    others = [name for name in columns if name not in numbers]
+    definition = DataDefinition(numerical_columns=numbers, categorical_columns=others)
+    data = [Dataset.from_pandas(rows, data_definition=definition) for rows in (current, reference)]
+    methods = {"num_method": "wasserstein", "cat_method": "jensenshannon"}
+    bars = {"num_threshold": bar, "cat_threshold": bar}
+    presets = [
+        DataDriftPreset(columns=list(columns), **methods, **bars),
+        DataSummaryPreset(columns=list(columns)),
     ]
-    methods = {
-        "num_method": "wasserstein",
-        "cat_method": "jensenshannon",
-        "num_threshold": bar,
-        "cat_threshold": bar,
-    }
-    made = Report(
-        [DataDriftPreset(columns=list(columns), **methods), DataSummaryPreset(columns=list(columns))]
-    ).run(*data)
-    report.parent.mkdir(exist_ok=True)
-    made.save_html(str(report))
-    metrics = json.loads(made.json())["metrics"]
+    page = Report(presets).run(*data)
+    report.parent.mkdir(parents=True, exist_ok=True)
+    part = report.with_name(f".{report.name}.part")
+    page.save_html(str(part))
+    part.replace(report)
     return {
-        m["config"]["column"]: float(m["value"])
-        for m in metrics
-        if m["config"]["type"].endswith(":ValueDrift")
+        metric["config"]["column"]: float(metric["value"])
+        for metric in json.loads(page.json())["metrics"]
+        if metric["config"]["type"].endswith(":ValueDrift")
     }
 
 
-def save(found: dict[str, Any], report: Path) -> dict[str, Any]:
-    report.parent.mkdir(exist_ok=True)
-    report.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
-    return found
+def save(result: dict[str, Any], report: Path) -> dict[str, Any]:
+    """Write the result as JSON beside the page."""
+    files.write(report.with_suffix(".json"), json.dumps(result, indent=1) + "\n")
+    return result
 
 
-def text(found: dict[str, Any]) -> str:
-    """What was found, as Markdown."""
-    lines = [
-        f"{'⚠️ **Drift**' if found['drift'] else 'No drift'} in {found['rows']:,} predictions since {found['since']}.",
-        "",
-    ]
-    if columns := found.get("columns"):
+def text(result: dict[str, Any]) -> str:
+    """The result as Markdown."""
+    head = "⚠️ **Drift**" if result["drift"] else "No drift"
+    lines = [f"{head} in {result['rows']:,} predictions since {result['since']}.", ""]
+    if columns := result.get("columns"):
         lines += ["| column | distance | missing | |", "|---|---|---|---|"]
-        for name, c in sorted(columns.items(), key=lambda item: -item[1]["distance"]):
-            lines.append(
-                f"| {name} | {c['distance']:.3f} | {c['missing']:+.1%} | {'⚠️' if c['drift'] else ''} |"
-            )
-    return "\n".join([*lines, "", *(f"- {note}" for note in found["notes"])]).rstrip()
-
-
-if __name__ == "__main__":
-    with stage("drift"):
-        found = check(load(), ROOT / "models/champion")
-        print(text(found))
-        say(drift=found["drift"])
-        sys.exit(3 if found["drift"] else 0)
+        lines += [
+            f"| {name} | {c['distance']:.3f} | {c['missing']:+.1%} | {'⚠️' if c['drift'] else ''} |"
+            for name, c in sorted(columns.items(), key=lambda item: -item[1]["distance"])
+        ]
+    return "\n".join([*lines, "", *(f"- {note}" for note in result["notes"])]).rstrip()

@@ -1,172 +1,181 @@
-"""Champion against challenger on logged, labelled outcomes: promote, withdraw, or keep going.
+"""Compare champion and challenger on logged, labelled outcomes: promote, withdraw, or keep going.
 
-May be looked at as often as one likes: the interval is a confidence sequence. Exit code 0, or 1 where nothing can be
-said at all.
+The verdict may be computed as often as one likes: the interval is a confidence sequence, which holds at all times.
 """
 
 import json
 import math
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..params import ROOT, Params, UserError, load, stage
-from .log import TARGET, connect, say
+from tabloop import files, predictions, release, roles
+from tabloop.card import ModelCard
+from tabloop.cli import UserError
+from tabloop.metrics import errors_cost
+from tabloop.params import ROOT, Cost, Params
 
-MISMATCH = 0.001  # p-value below which assignment is taken to be broken
+if TYPE_CHECKING:
+    import pandas as pd
+
+REPORT, PLOT = ROOT / "reports/experiment.json", ROOT / "reports/experiment.png"
+MISMATCH = 0.001  # p-value below which the assignment of entities to variants is taken to be broken
 
 
 def radius(n: float, deviation: float, error: float, tuned: float) -> float:
     """Half width of an asymptotic confidence sequence of a mean of n values: it holds at all n at once.
 
     Waudby-Smith, Arbour, Sinha, Kennedy, Ramdas: "Time-uniform central limit theory and asymptotic confidence
-    sequences" (2021), theorem 2.2; `tuned` is the n at which it is narrowest (their equation for rho).
+    sequences" (2021), theorem 2.2.
+
+    Args:
+        deviation: the standard deviation of the values.
+        error: the chance that the sequence ever excludes the true mean.
+        tuned: the n at which the sequence is narrowest (their equation for rho).
     """
     rho2 = (-2 * math.log(error) + math.log(-2 * math.log(error)) + 1) / tuned
-    return deviation * math.sqrt(
-        2 * (n * rho2 + 1) / (n**2 * rho2) * math.log(math.sqrt(n * rho2 + 1) / error)
-    )
+    scale = 2 * (n * rho2 + 1) / (n**2 * rho2)
+    return deviation * math.sqrt(scale * math.log(math.sqrt(n * rho2 + 1) / error))
 
 
-def mismatch(challenged: int, all_: int, share: float) -> float:
-    """p-value of the sample ratio: of a chi-square test with one degree of freedom."""
-    expected = all_ * share * (1 - share)
-    return math.erfc(math.sqrt((challenged - all_ * share) ** 2 / expected / 2)) if expected else 1.0
+def mismatch(challenged: int, total: int, share: float) -> float:
+    """p-value of the sample ratio, by a chi-square test with one degree of freedom.
+
+    Args:
+        challenged: the entities that the challenger answered.
+        total: all entities.
+        share: the share that the challenger should have.
+    """
+    variance = total * share * (1 - share)
+    return math.erfc(math.sqrt((challenged - total * share) ** 2 / variance / 2)) if variance else 1.0
 
 
-def verdict(params: Params, models: Path, share: float, target: str = TARGET) -> dict[str, Any]:
-    """Compare the mean cost of a prediction, by entity, as each model's threshold decides.
+def run(params: Params, environment: str, log: str | None = None) -> dict[str, Any]:
+    """Give the verdict on the environment's challenger; write reports/experiment.json, and .png where there is a cost.
 
-    In shadow mode both variants answered every row, and the differences are paired; `share` is 0 then.
+    In the mode `shadow` both variants answered every row, and the differences are paired.
+
+    Args:
+        log: the prediction log; by default the one that PREDICTION_LOG names.
 
     Raises:
-        UserError: there is no challenger, or nothing was logged of it.
+        UserError: no experiment runs in the environment, a model is not here, or nothing was logged of the challenger.
     """
-    cards = {}
-    for role in ("champion", "challenger"):
-        if not (models / role / "model.json").exists():
-            raise UserError(
-                f"models/{role} is missing: an experiment needs both; see `make challenge`, `dvc pull`"
-            )
-        cards[role] = json.loads((models / role / "model.json").read_text())
-    db = connect(None, target)
-    served = " OR ".join(f"variant = '{r}' AND model_version = '{c['version']}'" for r, c in cards.items())
-    entity = cards["champion"]["schema"].get("entity")
-    unit = f'coalesce("{entity}", prediction_id)' if entity else "prediction_id"
-    first = db.sql(
-        f"SELECT min(predicted_at) FROM predictions WHERE variant = 'challenger' AND ({served})"
-    ).fetchall()[0][0]
-    if first is None:
-        raise UserError(f"no prediction of the challenger {cards['challenger']['version']} is in the log")
-    cost = params.evaluate.cost
-    bar = " ".join(f"WHEN '{r}' THEN {c['threshold']!r}" for r, c in cards.items())
-    units = db.sql(
-        f"SELECT {unit} AS unit, variant, avg(CASE WHEN label IS NULL THEN NULL "
-        f"WHEN label = 0 AND probability >= (CASE variant {bar} END) THEN {cost.false_positive} "
-        f"WHEN label = 1 AND probability < (CASE variant {bar} END) THEN {cost.false_negative} ELSE 0 END) AS cost "
-        f"FROM predictions LEFT JOIN outcomes USING (prediction_id) "
-        f"WHERE ({served}) AND predicted_at >= TIMESTAMPTZ '{first}' GROUP BY ALL ORDER BY ALL"
-    ).df()
-    by_variant = {role: units[units.variant == role] for role in cards}
-    costs = {role: rows.dropna(subset=["cost"]).set_index("unit").cost for role, rows in by_variant.items()}
-    found: dict[str, Any] = {
-        "since": first.isoformat(timespec="seconds"),
-        "paired": share == 0,
-        "entities": {role: len(rows) for role, rows in by_variant.items()},
-        "labelled": {role: len(rows) for role, rows in costs.items()},
+    current = release.read(environment)
+    if current.challenger_mode not in ("ab", "shadow"):
+        raise UserError(
+            f"deploy/{environment}/release.env has CHALLENGER_MODE={current.challenger_mode}: "
+            "an experiment needs ab or shadow"
+        )
+    cards = {role: roles.required(role) for role in roles.ROLES}
+    share = current.challenger_share if current.challenger_mode == "ab" else None
+    result = verdict(params, read_costs(cards, params.evaluate.cost, share is None, log), share)
+    files.write(REPORT, json.dumps(result, indent=1) + "\n")
+    if "cost" in result:
+        plot(result)
+    else:
+        PLOT.unlink(missing_ok=True)
+    return result
+
+
+def read_costs(
+    cards: "dict[roles.Role, ModelCard]", cost: Cost, paired: bool, log: str | None
+) -> "pd.DataFrame":
+    """The mean cost of a prediction by unit and variant: columns unit, variant, cost, first.
+
+    The unit is the entity, or the prediction where there is none. `cost` is NaN where no label is known. `first` is
+    the time of the challenger's first prediction in this mode; the champion's earlier ones do not count.
+
+    Raises:
+        UserError: the log has no prediction of the challenger in this mode.
+    """
+    db = predictions.connect(None, log)
+    either = " OR ".join(predictions.served(card.version, role) for role, card in cards.items())
+    # Predictions of a shadow phase have two answers each, those of an A/B test one.
+    answers = f"count(*) OVER (PARTITION BY prediction_id) {'>' if paired else '='} 1"
+    # A hash of the unit, as a long log's texts take too much memory.
+    rows = predictions.table(
+        db,
+        "SELECT hash(coalesce(entity, prediction_id)) AS unit, variant, predicted_at, probability, label "
+        f"FROM (FROM predictions WHERE {either} QUALIFY {answers}) LEFT JOIN outcomes USING (prediction_id)",
+    )
+    first = rows.predicted_at[rows.variant == "challenger"].min()
+    if first != first:
+        mode = "in the shadow" if paired else "in an A/B test"
+        version = cards["challenger"].version
+        raise UserError(f"the log has no prediction of the challenger {version} {mode}")
+    rows = rows[rows.predicted_at >= first]
+    threshold = rows.variant.map({role: card.decision_threshold for role, card in cards.items()})
+    rows["cost"] = errors_cost(rows.label, rows.probability, threshold, cost)
+    rows["cost"] = rows.cost.where(rows.label.notna())
+    return rows.groupby(["unit", "variant"]).cost.mean().reset_index().assign(first=first)
+
+
+def verdict(params: Params, costs: "pd.DataFrame", share: float | None) -> dict[str, Any]:
+    """The verdict on mean costs as `read_costs` gives them.
+
+    Args:
+        share: the share of entities that the challenger should answer; None: the comparison is paired.
+    """
+    settings = params.monitoring.experiment
+    variants = {role: costs[costs.variant == role].set_index("unit").cost for role in roles.ROLES}
+    known = {role: values.dropna() for role, values in variants.items()}
+    result: dict[str, Any] = {
+        "since": costs["first"].iloc[0].isoformat(timespec="seconds"),
+        "paired": share is None,
+        "entities": {role: len(values) for role, values in variants.items()},
+        "labelled": {role: len(values) for role, values in known.items()},
         "verdict": "keep going",
     }
-    if share:
-        counts = found["entities"]
-        found["mismatch"] = mismatch(counts["challenger"], sum(counts.values()), share)
-        if found["mismatch"] < MISMATCH:
-            return found | {
-                "reason": f"sample ratio mismatch (p = {found['mismatch']:.1g}): assignment or log is broken"
-            }
-    needed, error = params.monitoring.experiment.min_entities, params.monitoring.experiment.error
-    if min(found["labelled"].values()) < needed:
-        return found | {
-            "reason": f"{min(found['labelled'].values()):,} labelled entities in the smaller variant; {needed:,} are needed"
-        }
-    if share:
-        n = sum(found["labelled"].values())
-        mean = costs["champion"].mean() - costs["challenger"].mean()
-        deviation = math.sqrt(n * sum(c.var(ddof=1) / len(c) for c in costs.values()))
-    else:
-        saved = (costs["champion"] - costs["challenger"]).dropna()
+    if share is not None:
+        result["mismatch"] = mismatch(len(variants["challenger"]), len(costs), share)
+        if result["mismatch"] < MISMATCH:
+            p = f"p = {result['mismatch']:.1g}"
+            return result | {"reason": f"sample ratio mismatch ({p}): the assignment or the log is broken"}
+    if (fewest := min(result["labelled"].values())) < settings.min_entities:
+        needed = f"{settings.min_entities:,} are needed"
+        return result | {"reason": f"{fewest:,} labelled entities in the smaller variant; {needed}"}
+    if share is None:
+        saved = (known["champion"] - known["challenger"]).dropna()
         n, mean, deviation = len(saved), saved.mean(), saved.std(ddof=1)
-    half = radius(n, float(deviation), error, 10 * needed)
-    low, high = float(mean - half), float(mean + half)
-    found |= {
-        "cost": {r: float(c.mean()) for r, c in costs.items()},
-        "saving": float(mean),
-        "low": low,
-        "high": high,
-    }
-    if low > 0:
-        return found | {"verdict": "promote", "reason": "the challenger costs less"}
-    if high < 0:
-        return found | {"verdict": "withdraw", "reason": "the challenger costs more"}
-    return found | {"reason": "the interval of what it saves holds zero"}
+    else:
+        n = sum(result["labelled"].values())
+        mean = known["champion"].mean() - known["challenger"].mean()
+        deviation = math.sqrt(n * sum(values.var(ddof=1) / len(values) for values in known.values()))
+    half = radius(n, float(deviation), settings.error, 10 * settings.min_entities)
+    result["cost"] = {role: float(values.mean()) for role, values in known.items()}
+    result |= {"saving": float(mean), "low": float(mean - half), "high": float(mean + half)}
+    if result["low"] > 0:
+        return result | {"verdict": "promote", "reason": "the challenger costs less"}
+    if result["high"] < 0:
+        return result | {"verdict": "withdraw", "reason": "the challenger costs more"}
+    return result | {"reason": "the interval of the saving contains zero"}
 
 
-def text(found: dict[str, Any]) -> str:
-    """What was found, as Markdown."""
-    lines = [
-        f"**{found['verdict'].capitalize()}**: {found['reason']}.",
-        "",
-        "| | champion | challenger |",
-        "|---|---|---|",
-    ]
+def text(result: dict[str, Any]) -> str:
+    """The result as Markdown."""
+    lines = [f"**{result['verdict'].capitalize()}**: {result['reason']}.", ""]
+    lines += ["| | champion | challenger |", "|---|---|---|"]
     for name in ("entities", "labelled"):
-        lines.append(f"| {name} | {found[name]['champion']:,} | {found[name]['challenger']:,} |")
-    if "cost" in found:
-        lines.append(
-            f"| cost of a prediction | {found['cost']['champion']:.4f} | {found['cost']['challenger']:.4f} |"
-        )
-        lines += [
-            "",
-            f"Saved by the challenger: {found['saving']:+.4f} [{found['low']:+.4f}, {found['high']:+.4f}] a prediction.",
-        ]
-    return "\n".join(
-        [*lines, "", f"Since {found['since']}, {'paired, in shadow' if found['paired'] else 'A/B'}."]
-    )
+        lines.append(f"| {name} | {result[name]['champion']:,} | {result[name]['challenger']:,} |")
+    if "cost" in result:
+        costs = " | ".join(f"{result['cost'][role]:.4f}" for role in roles.ROLES)
+        interval = f"[{result['low']:+.4f}, {result['high']:+.4f}]"
+        lines += [f"| cost of a prediction | {costs} |", ""]
+        lines += [f"The challenger saves {result['saving']:+.4f} {interval} a prediction."]
+    how = "paired, in shadow" if result["paired"] else "A/B"
+    return "\n".join([*lines, "", f"Since {result['since']}, {how}."])
 
 
-def plot(found: dict[str, Any], path: Path) -> None:
-    """The interval of what the challenger saves, and zero."""
+def plot(result: dict[str, Any]) -> None:
+    """Draw the interval of the challenger's saving, and zero."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(7, 1.8), layout="constrained")
-    axes.errorbar(
-        [found["saving"]],
-        [0],
-        xerr=[[found["saving"] - found["low"]], [found["high"] - found["saving"]]],
-        fmt="o",
-        capsize=5,
-    )
+    below, above = result["saving"] - result["low"], result["high"] - result["saving"]
+    axes.errorbar([result["saving"]], [0], xerr=[[below], [above]], fmt="o", capsize=5)
     axes.axvline(0, color="grey", linewidth=1)
-    axes.set(yticks=[], xlabel="saved by the challenger, cost of a prediction", title=found["verdict"])
-    figure.savefig(path)
-
-
-def share_of(environment: str) -> float:
-    """CHALLENGER_SHARE of deploy/<environment>/release.env; 0 where the challenger is in the shadow."""
-    path = ROOT / "deploy" / environment / "release.env"
-    settings = dict(line.split("=", 1) for line in path.read_text().splitlines() if not line.startswith("#"))
-    return float(settings["CHALLENGER_SHARE"]) if settings["CHALLENGER_MODE"] == "ab" else 0.0
-
-
-if __name__ == "__main__":
-    import sys
-
-    with stage("experiment"):
-        found = verdict(load(), ROOT / "models", share_of(sys.argv[1] if len(sys.argv) > 1 else "production"))
-        (ROOT / "reports").mkdir(exist_ok=True)
-        (ROOT / "reports/experiment.json").write_text(json.dumps(found, indent=1) + "\n")
-        if "cost" in found:
-            plot(found, ROOT / "reports/experiment.png")
-        print(text(found))
-        say(verdict=found["verdict"])
+    axes.set(yticks=[], xlabel="the challenger's saving, in cost of a prediction", title=result["verdict"])
+    figure.savefig(PLOT)
+    plt.close(figure)

@@ -1,4 +1,4 @@
-"""Folders that are replaced as a whole: a command that fails or is interrupted leaves what was there."""
+"""Folders and files that are replaced as a whole: a command that fails or is interrupted leaves what was there."""
 
 import shutil
 from collections.abc import Iterator
@@ -22,3 +22,11 @@ def replace(folder: Path, by: Path) -> None:
     """Put the folder `by` in the place of `folder`."""
     shutil.rmtree(folder, ignore_errors=True)
     by.rename(folder)
+
+
+def write(path: Path, text: str) -> None:
+    """Write a text file, and its folder if it is missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)

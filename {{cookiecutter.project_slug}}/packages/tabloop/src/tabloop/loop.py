@@ -1,13 +1,8 @@
-"""The whole loop on one machine, told as it goes; every step that changes what runs is a commit of this project.
-
-Train, serve, traffic, drift, retrain on what was served, challenger in the shadow, A/B, promotion; then a challenger
-that is bad, withdrawn; and a roll-back. `git log` tells it again.
-"""
+"""Play the whole loop on this machine. Every step that changes what runs is a commit of this project."""
 
 import contextlib
 import json
 import os
-import re
 import shutil
 import socket
 import subprocess
@@ -15,189 +10,191 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from typing import Any
 
-from .params import ROOT, UserError, stage
+from tabloop import experiment, owner, release, roles
+from tabloop.cli import FOUND, UserError
+from tabloop.params import ROOT, Params, load
 
-LOG = ROOT / "data/log"
-PACKAGE = __package__ or ""
-
-
-def tell(text: str) -> None:
-    print(f"\n\033[1m{text}\033[0m" if sys.stdout.isatty() else f"\n{text}", flush=True)
+LOG, ENVIRONMENT = ROOT / "data/log", "staging"
 
 
-def run(*command: str, code: tuple[int, ...] = (0,), **variables: str) -> str:
-    """What a command says.
+def run(*command: str, codes: tuple[int, ...] = (0,)) -> str:
+    """Run a command in the project; its standard output.
 
     Raises:
-        UserError: it ended otherwise than with one of `code`.
+        UserError: its exit code is not one of `codes`.
     """
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | variables)
-    if done.returncode not in code:
+    env = os.environ | {"PREDICTION_LOG": str(LOG)}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=env)
+    if done.returncode not in codes:
         raise UserError(f"{' '.join(command)}: {(done.stderr or done.stdout).strip()[-2000:]}")
     return done.stdout.strip()
 
 
-def module(name: str, *arguments: str, code: tuple[int, ...] = (0,)) -> str:
-    return run(sys.executable, "-m", f"{PACKAGE}.{name}", *arguments, code=code, PREDICTION_LOG=str(LOG))
+def tabloop(*arguments: str, codes: tuple[int, ...] = (0,)) -> str:
+    """Run a tabloop command; its standard output."""
+    return run(sys.executable, "-m", "tabloop", *arguments, codes=codes)
 
 
 def commit(message: str) -> None:
+    """Commit everything."""
     run("git", "add", "--all")
-    run("git", "commit", "--quiet", "--allow-empty", "--no-verify", "--message", message)
+    run("git", "commit", "--quiet", "--allow-empty", "--no-verify", "--message", f"Loop: {message}")
     print("  " + run("git", "log", "-1", "--format=commit %h: %s"))
 
 
-def release(**changes: str) -> None:
-    """Change deploy/staging/release.env."""
-    path = ROOT / "deploy/staging/release.env"
-    text = path.read_text()
-    for name, value in changes.items():
-        text = re.sub(f"^{name}=.*$", f"{name}={value}", text, flags=re.MULTILINE)
-    path.write_text(text)
+def challenger(mode: str, share: str = "0") -> None:
+    """Set how the environment uses its challenger; `commit` commits it."""
+    release.change(ENVIRONMENT, CHALLENGER_MODE=mode, CHALLENGER_SHARE=share)
 
 
 @contextlib.contextmanager
 def served() -> Iterator[str]:
-    """The service as deploy/staging/release.env has it; its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
+    """The service as the environment's release.env configures it; its address.
+
+    Raises:
+        UserError: it does not become ready.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
-    text = (ROOT / "deploy/staging/release.env").read_text()
-    chosen = dict(line.split("=", 1) for line in text.splitlines() if line.startswith("CHALLENGER_"))
-    env = os.environ | chosen | {"PORT": port, "PREDICTION_LOG": str(LOG), "PREDICTION_LOG_SECONDS": "1"}
-    command = [sys.executable, "-m", f"{PACKAGE}.serving"]
+    env = os.environ | {"PORT": port, "PREDICTION_LOG": str(LOG), "PREDICTION_LOG_SECONDS": "1"}
+    env |= {n: v for n, v in release.read(ENVIRONMENT).values.items() if n.startswith("CHALLENGER_")}
+    env["PYTHONPATH"] = f"{ROOT / 'src'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    command = [sys.executable, "-m", f"{owner.package()}.app"]
     process = subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{port}"
     try:
-        for _ in range(200):
-            if process.poll() is not None:
-                raise UserError("the service did not start: `make serve` says why")
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"{url}/health/ready")
-                break
-            time.sleep(0.05)
-        model = json.load(urllib.request.urlopen(f"{url}/model"))
-        challenger = (
-            f", challenger {model['challenger']['version']} ({model['challenger_mode']})"
-            if model["challenger"]
-            else ""
-        )
-        print(f"  served: champion {model['champion']['version']}{challenger}")
+        print(f"  serving {ready(url, process)}")
         yield url
     finally:
         process.terminate()
-        process.wait()
+        process.wait()  # it writes the rest of the log first
 
 
-def traffic(url: str, rows: int, *options: str) -> None:
-    print("  " + module("monitoring.simulate", "--url", url, "--rows", str(rows), *options))
+def ready(url: str, process: "subprocess.Popen[bytes]") -> str:
+    """Wait until the service is ready; what it serves."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(OSError):
+            urllib.request.urlopen(f"{url}/health/ready", timeout=10)
+            break
+        time.sleep(0.05)
+    else:
+        raise UserError("the service does not start: run `make serve` to see why")
+    with urllib.request.urlopen(f"{url}/model", timeout=10) as answer:
+        model = json.load(answer)
+    other = model["challenger"]
+    also = f", challenger {other['version']} ({model['challenger_mode']})" if other else ""
+    return f"champion {model['champion']['version']}{also}"
 
 
-def experiment() -> dict[str, Any]:
-    print("  " + module("monitoring.experiment", "staging").replace("\n", "\n  "))
-    found: dict[str, Any] = json.loads((ROOT / "reports/experiment.json").read_text())
-    return found
+def traffic(rows: int, *options: str) -> None:
+    """Serve and send rows and labels. All of them are in the log afterwards."""
+    with served() as url:
+        print("  " + tabloop("traffic", "--url", url, "--rows", str(rows), *options))
+
+
+def verdict() -> str:
+    """The verdict on the challenger as it stands."""
+    print("  " + tabloop("experiment", ENVIRONMENT).replace("\n", "\n  "))
+    return str(json.loads(experiment.REPORT.read_text())["verdict"])
 
 
 def until_decided(rounds: int = 8) -> str:
-    """Traffic, and a look at the experiment, until there is a verdict; looking often is allowed."""
-    with served() as url:
-        for seed in range(rounds):
-            traffic(url, 6000, "--seed", str(seed + 10))
-            time.sleep(2)  # the log's interval
-            if (found := experiment())["verdict"] != "keep going":
-                break
-    return str(found["verdict"])
+    """Traffic and the verdict in turns, until it is another than to keep going."""
+    for seed in range(rounds):
+        traffic(6000, "--seed", str(seed + 10))
+        if (decided := verdict()) != "keep going":
+            break
+    return decided
 
 
 def main() -> None:
-    from .params import load
+    """Play the loop.
 
+    Raises:
+        UserError: there are uncommitted changes, a step fails, or the bad challenger is not withdrawn.
+    """
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     if run("git", "status", "--porcelain"):
         raise UserError(
             "there are uncommitted changes: commit or stash them first, as the loop makes commits"
         )
-    schema = load().schema_
-    column = next(
-        (n for n, c in [*schema.request.items(), *schema.features.items()] if c.type == "number"), None
-    )
-    if column is None:
-        raise UserError("the loop lets a column of type `number` drift, and the schema has none")
-    drift = ["--drift", f"{column}=100"]
+    column = drifting(load())
     shutil.rmtree(LOG, ignore_errors=True)
+    train_and_drift(column)
+    retrain_and_promote()
+    withdraw_a_bad_challenger()
+    roll_back()
+    print("\nThe loop is complete. See `git log --grep Loop`, reports/drift.html and reports/experiment.png.")
 
-    tell("1. Train: data to a gated model, which becomes the champion")
+
+def drifting(params: Params) -> str:
+    """The column that drifts: the first number, of the request if it has one."""
+    schema = params.schema_
+    if found := [n for n, c in {**schema.request, **schema.features}.items() if c.type == "number"]:
+        return found[0]
+    raise UserError("the loop needs a column of type `number`, and the schema has none")
+
+
+def train_and_drift(column: str) -> None:
+    """The first champion, and data that drifts."""
+    print("\n1. Train: data to a gated model, which becomes the champion")
     run("dvc", "repro")
-    commit("Loop: first champion")
+    commit("first champion")
+    print("\n2. Serve it, with traffic as in training: no drift")
+    traffic(5000)
+    print("  " + tabloop("drift").splitlines()[0])
+    print(f"\n3. The data changes: {column} arrives in another unit, a hundred times as large: drift")
+    traffic(15_000, "--drift", f"{column}=100", "--seed", "1")
+    print("  " + tabloop("drift", codes=(FOUND,)).splitlines()[0])
+    print("  " + tabloop("performance", codes=(0, FOUND)).splitlines()[0])
 
-    tell("2. Serve it, with traffic as in training: no drift")
-    with served() as url:
-        traffic(url, 5000)
-    print("  " + module("monitoring.drift").splitlines()[0])
 
-    tell(
-        f"3. The world changes: {column} arrives in another unit, a hundred times what it was. Drift is found"
-    )
-    with served() as url:
-        traffic(url, 15000, *drift, "--seed", "1")
-    print("  " + module("monitoring.drift", code=(3,)).splitlines()[0])
-    print("  " + module("monitoring.performance", code=(0, 3)).splitlines()[0])
-
-    tell(
-        "4. Retrain, with the labelled predictions among the data; the candidate passes the gate, is the challenger"
+def retrain_and_promote() -> None:
+    """A candidate trained on the labelled predictions, tried in shadow and in an A/B test."""
+    print(
+        "\n4. Retrain with the labelled predictions: the candidate passes the gate and becomes the challenger"
     )
     params = ROOT / "params.yaml"
     params.write_text(params.read_text().replace("  feedback: null", "  feedback: data/log", 1))
     run("dvc", "repro")
-    print("  " + module("summary", "--markdown").splitlines()[2])
-    title = module("rollout", "challenge").splitlines()[0]
-    release(CHALLENGER_MODE="shadow")
-    commit(f"Loop: {title}, in the shadow")
+    print("  " + tabloop("summary", "--markdown").splitlines()[2])
+    title = tabloop("rollout", "challenge")
+    challenger("shadow")
+    commit(f"{title}, in shadow")
+    print("\n5. Shadow: the champion answers, both are logged, the comparison is paired")
+    traffic(3000, "--seed", "2")
+    verdict()
+    print("\n6. A/B test: each customer meets one of the two; the verdict may be computed at any time")
+    challenger("ab", "0.5")
+    commit("A/B test, half of the customers")
+    title = tabloop("rollout", "promote" if until_decided() == "promote" else "withdraw")
+    challenger("off")
+    commit(title)
 
-    tell("5. In the shadow: the champion answers, both are logged, the comparison is paired")
-    with served() as url:
-        traffic(url, 3000, "--seed", "2")
-    time.sleep(1)
-    experiment()
 
-    tell("6. A/B: each customer meets one of them; the verdict may be looked at as often as one likes")
-    release(CHALLENGER_MODE="ab", CHALLENGER_SHARE="0.5")
-    commit("Loop: A/B, half of the customers")
-    step = "promote" if until_decided() == "promote" else "withdraw"
-    title = module("rollout", step).splitlines()[0]
-    release(CHALLENGER_MODE="off", CHALLENGER_SHARE="0")
-    commit(f"Loop: {title}")
-
-    tell("7. A bad challenger: its threshold lets everything pass. The experiment takes it back")
-    champion = ROOT / "models/champion"
-    shutil.copytree(champion, ROOT / "models/challenger")
-    card = json.loads((champion / "model.json").read_text())
-    (ROOT / "models/challenger/model.json").write_text(
-        json.dumps(card | {"version": "bad0bad0bad0", "threshold": 1.0})
-    )
-    run("dvc", "add", "models/challenger")
-    release(CHALLENGER_MODE="ab", CHALLENGER_SHARE="0.5")
-    commit("Loop: a bad challenger")
+def withdraw_a_bad_challenger() -> None:
+    """A challenger that never predicts the positive class."""
+    print("\n7. A bad challenger: its threshold is too high for any positive prediction. It is withdrawn")
+    bad = {"version": "bad0bad0bad0", "threshold": 1.0}
+    card = roles.required("champion").model_copy(update=bad)
+    roles.install("challenger", card, source=roles.MODELS / "champion")
+    challenger("ab", "0.5")
+    commit("a bad challenger")
     if until_decided() != "withdraw":
-        raise UserError("the bad challenger was not found out")
-    title = module("rollout", "withdraw").splitlines()[0]
-    release(CHALLENGER_MODE="off", CHALLENGER_SHARE="0")
-    commit(f"Loop: {title}")
+        raise UserError("the experiment did not find the bad challenger")
+    title = tabloop("rollout", "withdraw")
+    challenger("off")
+    commit(title)
 
-    tell("8. Roll back the promotion: git has the pin of the champion before, DVC its files")
+
+def roll_back() -> None:
+    """The champion before the promotion, if there was one."""
     if promotion := run("git", "log", "-1", "--format=%H", "--grep", "Loop: Promote"):
+        print("\n8. Roll back the promotion: git has the pin of the champion before it, DVC its files")
         run("git", "checkout", f"{promotion}^", "--", "models/champion.dvc")
         run("dvc", "checkout", "--force", "models/champion.dvc")
-        commit("Loop: Roll back the promotion")
+        commit("Roll back the promotion")
         with served():
             pass
-    tell(
-        "That was the loop. `git log --grep Loop` has it; reports/drift.html and reports/experiment.png show it."
-    )
-
-
-if __name__ == "__main__":
-    with stage("loop"):
-        main()

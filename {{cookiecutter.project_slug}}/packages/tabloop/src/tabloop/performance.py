@@ -1,107 +1,107 @@
-"""How the served models do, once labels have arrived.
-
-Exit code 0: as good as the gate asks, or too few labels to say; 3: significantly worse; 1: it could not be checked.
-"""
+"""Measure the served models on labelled outcomes."""
 
 import json
-import sys
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
 
-from ..metrics import auc, bootstrap_auc, interval
-from ..params import ROOT, Params, UserError, load, stage
-from .log import TARGET, connect, say
+from tabloop import files, predictions, roles
+from tabloop.metrics import at_threshold, auc_interval, enough
+from tabloop.params import ROOT, Params
+
+REPORT = ROOT / "reports/performance.json"
 
 
-def check(params: Params, threshold: float, target: str = TARGET) -> dict[str, Any]:
-    """AUC with its interval, calibration, cost and missing labels, by week and variant.
+def check(params: Params, log: str | None = None) -> dict[str, Any]:
+    """Write reports/performance.json: AUC with its interval, calibration, cost and missing labels, by week and variant.
 
-    Worse means: over the window, the upper end of the champion's interval is below `gates.min_auc`.
+    The champion is worse if over the window, with the predictions of its version alone, the upper end of its
+    interval is below `gates.min_auc`.
+
+    Args:
+        log: the prediction log; by default the one that PREDICTION_LOG names.
+
+    Raises:
+        UserError: there is no champion here, or the log can't be read.
     """
-    since = datetime.now(UTC) - timedelta(days=params.monitoring.window_days)
+    champion = roles.required("champion")
+    result: dict[str, Any] = {"weeks": [], "window": {}, "worse": False, "min_auc": params.gates.min_auc}
     try:
-        db = connect(None, target)
-    except UserError as error:  # nothing was logged yet, which is no failure
-        return {
-            "weeks": [],
-            "window": {},
-            "worse": False,
-            "min_auc": params.gates.min_auc,
-            "note": str(error),
-        }
-    rows = db.sql(
-        "SELECT date_trunc('week', predicted_at)::DATE::VARCHAR AS week, variant, predicted_at, probability, label "
-        "FROM predictions LEFT JOIN outcomes USING (prediction_id) ORDER BY predicted_at, prediction_id"
-    ).df()
-    weeks = [
-        {"week": week, "variant": variant}
-        | measure(part.probability.to_numpy(), part.label.to_numpy(float), params, threshold)
-        for (week, variant), part in rows.groupby(["week", "variant"])
-    ]
-    recent = rows[(rows.variant == "champion") & (rows.predicted_at >= since)]
-    window = measure(recent.probability.to_numpy(), recent.label.to_numpy(float), params, threshold)
+        db = predictions.connect(None, log)
+    except predictions.NothingLogged as error:
+        return save(result | {"note": str(error)})
+    rows = predictions.table(
+        db,
+        "SELECT date_trunc('week', predicted_at)::DATE::VARCHAR AS week, variant, model_version, predicted_at, "
+        "probability, label FROM predictions LEFT JOIN outcomes USING (prediction_id) "
+        "ORDER BY predicted_at, prediction_id",
+    )
+    score, label = rows.probability.to_numpy(), rows.label.to_numpy(float)
+    for (week, variant), part in rows.groupby(["week", "variant"]):
+        measured = measure(score[part.index], label[part.index], params, champion.decision_threshold)
+        result["weeks"].append({"week": week, "variant": variant} | measured)
+    since = datetime.now(UTC) - timedelta(days=params.monitoring.window_days)
+    recent = (rows.predicted_at >= since) & (rows.variant == "champion")
+    at = np.flatnonzero(recent & (rows.model_version == champion.version))
+    window = measure(score[at], label[at], params, champion.decision_threshold)
     worse = "auc_high" in window and window["auc_high"] < params.gates.min_auc
-    return {"weeks": weeks, "window": window, "worse": worse, "min_auc": params.gates.min_auc}
+    return save(result | {"window": window, "worse": worse})
 
 
 def measure(probability: np.ndarray, label: np.ndarray, params: Params, threshold: float) -> dict[str, Any]:
-    """Of (n,) scores and labels, NaN where not known yet; AUC only where both classes have 20 rows."""
+    """The metrics of (n,) scores and labels, NaN where not known yet.
+
+    There is an AUC only where both classes have enough rows for an interval.
+    """
     known = ~np.isnan(label)
-    score, truth = probability[known], label[known].astype(int)
-    found: dict[str, Any] = {"rows": len(label), "unlabelled": float(1 - known.mean()) if len(label) else 1.0}
-    if not len(truth):
-        return found
-    cost, alarm = params.evaluate.cost, score >= threshold
-    errors = cost.false_positive * (alarm & (truth == 0)) + cost.false_negative * (~alarm & (truth == 1))
-    found |= {
-        "positives": int(truth.sum()),
-        "predicted_positives": float(score.sum()),
-        "cost_per_row": float(errors.mean()),
+    score, target = probability[known], label[known].astype(int)
+    measured: dict[str, Any] = {
+        "rows": len(label),
+        "unlabelled": float(1 - known.mean()) if len(label) else 1.0,
     }
-    if min(truth.sum(), len(truth) - truth.sum()) >= 20:
-        resampled = bootstrap_auc(truth, [score], params.evaluate.bootstrap)[0]
-        low, high = interval(resampled, params.evaluate.confidence)
-        found |= {"auc": auc(truth, score), "auc_low": low, "auc_high": high}
-    return found
+    if not len(target):
+        return measured
+    measured |= {"positives": int(target.sum()), "predicted_positives": float(score.sum())}
+    measured |= at_threshold(target, score, threshold, params.evaluate.cost)
+    if enough(target):
+        area = auc_interval(target, score, params.evaluate.confidence)
+        measured |= {"auc": area.value, "auc_low": area.low, "auc_high": area.high}
+    return measured
 
 
-def text(found: dict[str, Any]) -> str:
-    """What was found, as Markdown."""
-    if "note" in found:
-        return str(found["note"])
-    window = found["window"]
-    head = (
-        "No label has arrived yet"
-        if "auc" not in window
-        else (
-            f"AUC {window['auc']:.4f} [{window['auc_low']:.4f}, {window['auc_high']:.4f}], bar {found['min_auc']:g}"
-        )
-    )
-    lines = [f"{'⚠️ **Worse than the gate asks.** ' if found['worse'] else ''}{head}.", ""]
-    lines += [
+def save(result: dict[str, Any]) -> dict[str, Any]:
+    """Write the result as JSON."""
+    files.write(REPORT, json.dumps(result, indent=1) + "\n")
+    return result
+
+
+def text(result: dict[str, Any]) -> str:
+    """The result as Markdown. The cost is that of decisions by the champion's threshold."""
+    if "note" in result:
+        return str(result["note"])
+    window = result["window"]
+    warning = "⚠️ **Worse than the gate asks.** " if result["worse"] else ""
+    if "auc" in window:
+        head = f"AUC {_interval(window)}, bar {result['min_auc']:g}"
+    else:
+        head = "Too few labels for a statement"
+    lines = [
+        f"{warning}{head}.",
+        "",
         "| week | variant | rows | unlabelled | AUC | observed / predicted | cost per row |",
         "|---|---|---|---|---|---|---|",
     ]
-    for w in found["weeks"]:
-        auc = f"{w['auc']:.4f} [{w['auc_low']:.4f}, {w['auc_high']:.4f}]" if "auc" in w else ""
-        ratio = f"{w['positives'] / w['predicted_positives']:.2f}" if w.get("predicted_positives") else ""
-        cost = f"{w['cost_per_row']:.4f}" if "cost_per_row" in w else ""
-        lines.append(
-            f"| {w['week']} | {w['variant']} | {w['rows']:,} | {w['unlabelled']:.0%} | {auc} | {ratio} | {cost} |"
-        )
+    for week in result["weeks"]:
+        expected = week.get("predicted_positives")
+        cells = [week["week"], week["variant"], f"{week['rows']:,}", f"{week['unlabelled']:.0%}"]
+        cells += [_interval(week), f"{week['positives'] / expected:.2f}" if expected else ""]
+        cells += [f"{week['cost_per_row']:.4f}" if "cost_per_row" in week else ""]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-if __name__ == "__main__":
-    with stage("performance"):
-        card = ROOT / "models/champion/model.json"
-        if not card.exists():
-            raise UserError("models/champion is missing: run `dvc pull` or train one")
-        found = check(load(), json.loads(card.read_text())["threshold"])
-        (ROOT / "reports").mkdir(exist_ok=True)
-        (ROOT / "reports/performance.json").write_text(json.dumps(found, indent=1) + "\n")
-        print(text(found))
-        say(worse=found["worse"])
-        sys.exit(3 if found["worse"] else 0)
+def _interval(measured: dict[str, Any]) -> str:
+    if "auc" not in measured:
+        return ""
+    return f"{measured['auc']:.4f} [{measured['auc_low']:.4f}, {measured['auc_high']:.4f}]"

@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from tabloop.cli import UserError
+from tabloop.cli import UserError, one_line
 from tabloop.columns import literal, quote
 from tabloop.params import ROOT, Column
 
 if TYPE_CHECKING:
     import duckdb
+    import pandas as pd
 
 # Column name -> its type as the log's writer takes it: a constructor of arro3's DataType, or "timestamp".
 PREDICTIONS = {
@@ -50,8 +51,11 @@ def tables(columns: Mapping[str, Column]) -> dict[str, dict[str, str]]:
 
 
 def select(columns: Mapping[str, Column]) -> list[str]:
-    """SQL that gives the features their own names again."""
-    return [f"{quote(feature(name))} AS {quote(name)}" for name in columns]
+    """SQL that gives the features their own names and the schema's types again.
+
+    A value of another type, logged before the schema changed, is missing.
+    """
+    return [f"TRY_CAST({quote(feature(n))} AS {c.kind.sql}) AS {quote(n)}" for n, c in columns.items()]
 
 
 def connect(since: datetime | None = None, log: str | None = None) -> "duckdb.DuckDBPyConnection":
@@ -75,29 +79,56 @@ def connect(since: datetime | None = None, log: str | None = None) -> "duckdb.Du
             raise UserError(f"{log}: {error}") from None
     # The folder's date leaves most files unread. `union_by_name`: a column newer than a file is missing there.
     day = f"WHERE date >= '{since:%Y-%m-%d}' AND predicted_at >= '{since:%Y-%m-%d %H:%M:%S}'" if since else ""
-    files = literal(f"{log}/predictions/date=*/*.parquet")
-    options = "union_by_name = true, hive_partitioning = true"
-    try:
-        db.sql(f"CREATE VIEW predictions AS FROM read_parquet({files}, {options}) {day}")
-        if not db.sql("SELECT 1 FROM predictions LIMIT 1").fetchall():
-            ever = f" since {since:%Y-%m-%d %H:%M} UTC" if since else ""
-            raise NothingLogged(f"no prediction was logged in {log}{ever}")
-    except duckdb.IOException:
+    last = "SELECT prediction_id, arg_max(label, received_at) AS label"
+    if not _view(db, log, "predictions", "CREATE VIEW predictions AS FROM {} " + day):
         raise NothingLogged(
             f"there is no prediction log in {log}: set PREDICTION_LOG to where the service writes"
-        ) from None
-    except duckdb.Error as error:  # the last line of the file system's traceback
+        )
+    if not _view(db, log, "feedback", f"CREATE VIEW outcomes AS {last} FROM {{}} GROUP BY prediction_id"):
+        db.sql("CREATE VIEW outcomes AS SELECT '' AS prediction_id, 0::BIGINT AS label WHERE false")
+    if not db.sql("SELECT 1 FROM predictions LIMIT 1").fetchall():
+        ever = f" since {since:%Y-%m-%d %H:%M} UTC" if since else ""
+        raise NothingLogged(f"no prediction was logged in {log}{ever}")
+    return db
+
+
+def _view(db: "duckdb.DuckDBPyConnection", log: str, table: str, statement: str) -> bool:
+    """Make a view of one of the log's tables; whether the table has a file.
+
+    Raises:
+        UserError: a file can't be read.
+    """
+    import duckdb
+
+    files = literal(f"{log}/{table}/date=*/*.parquet")
+    try:
+        db.sql(statement.format(f"read_parquet({files}, union_by_name = true, hive_partitioning = true)"))
+        return True
+    except duckdb.Error as error:
+        if "No files found" in str(error):
+            return False
+        # A remote file system's error ends with the last line of its traceback.
         reason = str(error).partition("\n\nLINE")[0].strip().splitlines()[-1]
         raise UserError(f"{log} can't be read: {reason}") from None
-    outcomes = literal(f"{log}/feedback/date=*/*.parquet")
-    last = "SELECT prediction_id, arg_max(label, received_at) AS label"
+
+
+def table(db: "duckdb.DuckDBPyConnection", query: str) -> "pd.DataFrame":
+    """The rows of a query of the log.
+
+    Raises:
+        UserError: a file can't be read.
+    """
+    import duckdb
+
     try:
-        db.sql(f"CREATE VIEW outcomes AS {last} FROM read_parquet({outcomes}) GROUP BY prediction_id")
-    except duckdb.IOException:  # no label yet
-        db.sql(
-            "CREATE VIEW outcomes AS SELECT NULL::VARCHAR AS prediction_id, NULL::BIGINT AS label WHERE false"
-        )
-    return db
+        return db.sql(query).df()
+    except (duckdb.IOException, duckdb.InvalidInputException) as error:
+        raise UserError(f"the prediction log can't be read: {one_line(error)}") from None
+
+
+def served(version: str, variant: str) -> str:
+    """The SQL condition for the predictions of a model version as this variant."""
+    return f"(predictions.variant = {literal(variant)} AND predictions.model_version = {literal(version)})"
 
 
 def log_of(source: str) -> str:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from tabloop import files
 from tabloop.cli import UserError, git
 from tabloop.params import ROOT
 
@@ -54,8 +55,21 @@ class Release:
 
     @property
     def challenger_share(self) -> float:
-        """The share of entities that the challenger answers; 0 unless the mode is `ab`."""
-        return float(self.values.get("CHALLENGER_SHARE") or 0) if self.challenger_mode == "ab" else 0.0
+        """The share of entities that the challenger answers; 0 unless the mode is `ab`.
+
+        Raises:
+            UserError: it is not a number from 0 to 1.
+        """
+        if self.challenger_mode != "ab":
+            return 0.0
+        text = self.values.get("CHALLENGER_SHARE") or "0"
+        try:
+            share = float(text)
+        except ValueError:
+            share = -1.0
+        if not 0 <= share <= 1:
+            raise UserError(f"release.env: CHALLENGER_SHARE={text} is not a number from 0 to 1")
+        return share
 
 
 def read(environment: str) -> Release:
@@ -65,11 +79,8 @@ def read(environment: str) -> Release:
 
 def environments_of(model_version: str) -> dict[str, str]:
     """The image of each environment that runs this model version."""
-    files = sorted((ROOT / "deploy").glob("*/release.env"))
-    releases = {file.parent.name: Release.parse(file.read_text()) for file in files}
-    return {
-        name: release.image for name, release in releases.items() if release.model_version == model_version
-    }
+    names = sorted(path.parent.name for path in (ROOT / "deploy").glob("*/release.env"))
+    return {n: read(n).image for n in names if read(n).model_version == model_version}
 
 
 def change(environment: str, **values: str) -> bool:
@@ -81,13 +92,13 @@ def change(environment: str, **values: str) -> bool:
     path = path_of(environment)
     lines = path.read_text().splitlines()
     for name, value in values.items():
-        at = [i for i, line in enumerate(lines) if line.partition("=")[0] == name]
+        at = [i for i, line in enumerate(lines) if line.partition("=")[0].strip() == name]
         if not at:
             known = ", ".join(read(environment).values)
             raise UserError(f"deploy/{environment}/release.env has no {name}; it has: {known}")
-        if "\n" in value or "\r" in value:
-            raise UserError(f"{name}: the value contains a line break")
-        lines[at[0]] = f"{name}={value}"
+        if len(value.splitlines()) > 1 or value != value.strip():
+            raise UserError(f"{name}={value!r}: a value has no line break, nor spaces around it")
+        lines[at[-1]] = f"{name}={value}"  # of two lines with one name, the last is read
     return _write(path, "\n".join(lines) + "\n")
 
 
@@ -95,15 +106,20 @@ def set_values(environment: str, **values: str) -> str:
     """Write these values and commit them; what was done.
 
     Raises:
-        UserError: as `change`, or git refuses the commit; the file is then as it was.
+        UserError: as `change`; or the file has changes that are not committed; or git refuses the commit, and the file
+            is as it was.
     """
-    path = path_of(environment)
-    before = path.read_text()
+    path = _committed(environment)
+    before, old = path.read_bytes(), read(environment)
     change(environment, **values)
-    version = read(environment).model_version
-    if not git("status", "--porcelain", "--", str(path), where=ROOT):
-        return f"{environment} runs {version} already"
-    return _commit(path, before, f"Deploy {version} to {environment}")
+    new = read(environment)
+    if new == old:
+        path.write_bytes(before)
+        return f"{environment} runs {new.model_version} already"
+    if (new.image, new.model_version) != (old.image, old.model_version):
+        return _commit(path, before, f"Deploy {new.model_version} to {environment}")
+    pairs = (f"{name}={value}" for name, value in new.values.items() if old.values.get(name) != value)
+    return _commit(path, before, f"Set {' '.join(pairs)} in {environment}")
 
 
 def rollback(environment: str) -> str:
@@ -114,18 +130,16 @@ def rollback(environment: str) -> str:
     Raises:
         UserError: nothing ran before, or the file has changes that are not committed.
     """
-    path = path_of(environment)
-    if git("status", "--porcelain", "--", str(path), where=ROOT):
-        raise UserError(
-            f"deploy/{environment}/release.env has uncommitted changes: commit or discard them first"
-        )
-    releases = history(environment)
-    if len(releases) < 2:
+    path = _committed(environment)
+    before, present = path.read_bytes(), read(environment)
+    for target in reversed(history(environment)):
+        text = git("show", f"{target}:./{_name(path)}", where=ROOT) + "\n"
+        if (restored := Release.parse(text)) != present:  # a commit may have changed a comment alone
+            break
+    else:
         raise UserError(f"{environment} was never changed: there is no earlier release")
-    target, before = releases[-2], path.read_text()
-    name = path.relative_to(ROOT).as_posix()
-    _write(path, git("show", f"{target}:./{name}", where=ROOT) + "\n")
-    title = f"Roll back {environment} to {read(environment).model_version}"
+    _write(path, text)
+    title = f"Roll back {environment} to {restored.model_version}"
     return _commit(path, before, title, f"{ROLLED_BACK_TO}: {target}")
 
 
@@ -138,7 +152,9 @@ def history(environment: str) -> list[str]:
     if git("rev-parse", "--is-shallow-repository", where=ROOT) == "true":
         raise UserError("this clone has no full history: run `git fetch --unshallow` first")
     form = f"--format=%H %(trailers:key={ROLLED_BACK_TO},valueonly,separator=)"
-    lines = git("log", "--reverse", form, "--", str(path_of(environment)), where=ROOT).splitlines()
+    name = _name(path_of(environment))
+    options = ("--reverse", "--no-show-signature", "--diff-filter=d", form)  # d: no deletion of the file
+    lines = git("log", *options, "--", name, where=ROOT).splitlines()
     releases: list[str] = []
     for commit, _, restored in (line.partition(" ") for line in lines):
         if restored.strip() in releases:
@@ -148,22 +164,37 @@ def history(environment: str) -> list[str]:
     return releases
 
 
+def _name(path: Path) -> str:
+    """A file's name as git takes it in ROOT."""
+    return path.relative_to(ROOT).as_posix()
+
+
+def _committed(environment: str) -> Path:
+    """The environment's release.env.
+
+    Raises:
+        UserError: it has changes that are not committed.
+    """
+    path = path_of(environment)
+    if git("status", "--porcelain", "--", _name(path), where=ROOT):
+        raise UserError(f"{_name(path)} has uncommitted changes: commit or discard them first")
+    return path
+
+
 def _write(path: Path, text: str) -> bool:
     """Write the file, whole or not at all; whether that changed it."""
-    if path.read_text() == text:
+    if path.read_bytes() == text.encode():
         return False
-    part = path.with_suffix(".part")
-    part.write_text(text)
-    part.replace(path)
+    files.write(path, text)
     return True
 
 
-def _commit(path: Path, before: str, *message: str) -> str:
-    """Commit the file alone. If git refuses, restore its text `before`."""
+def _commit(path: Path, before: bytes, *message: str) -> str:
+    """Commit the file alone. If git refuses, restore the content that it had `before`."""
     paragraphs = [part for text in message for part in ("--message", text)]
     try:
-        git("commit", "--quiet", *paragraphs, "--", str(path), where=ROOT)
+        git("commit", "--quiet", *paragraphs, "--", _name(path), where=ROOT)
     except UserError:
-        _write(path, before)
+        path.write_bytes(before)
         raise
-    return git("log", "-1", "--format=%h %s", where=ROOT)
+    return git("log", "-1", "--no-show-signature", "--format=%h %s", where=ROOT)

@@ -1,103 +1,124 @@
-"""Traffic for the running service: rows of the holdout, as they were or drifted, and their labels as feedback.
+"""Traffic for the running service: rows of the holdout, as they were or drifted, and their labels as feedback."""
 
-python -m <package>.monitoring.simulate --rows 5000 --drift amount=3 --labels 0.9
-"""
-
-import argparse
-import asyncio
 import json
+import math
 import sys
-from pathlib import Path
-from typing import Any
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
-from ..params import ROOT, Params, UserError, load, stage
+from tabloop.cli import UserError, one_line
+from tabloop.params import ROOT, Params
 
-CONNECTIONS = 16
-
-
-def rows(
-    params: Params, n: int, drift: dict[str, float], seed: int, source: Path
-) -> "tuple[list[dict[str, Any]], list[int]]":
-    """n rows of the holdout, drawn with replacement, and their labels; `drift` multiplies numeric columns."""
+if TYPE_CHECKING:
+    import httpx2
     import pandas as pd
 
-    if not source.exists():
-        raise UserError(f"{source} is missing: run `make train`")
-    schema = params.schema_
-    drawn = pd.read_parquet(source).sample(n, replace=True, random_state=seed)
-    for name, factor in drift.items():
-        if name not in schema.features or not schema.features[name].numeric:
-            raise UserError(f"--drift {name}: not a numeric feature of the schema")
-        whole = schema.features[name].type == "integer"
-        drawn[name] = (drawn[name] * factor).round() if whole else drawn[name] * factor
-    columns = [*([schema.entity] if schema.entity else []), *schema.features]
-    return json.loads(drawn[columns].to_json(orient="records")), drawn[schema.target.name].astype(
-        int
-    ).tolist()
+HOLDOUT = ROOT / "data/features/holdout.parquet"
+CHUNK = 1000  # rows or labels of a request
 
 
-async def send(url: str, traffic: list[dict[str, Any]], labels: list[int], share: float, delay: float) -> int:
-    """Post each row and, `delay` seconds after the last, the label of `share` of them; the number answered.
+def run(
+    params: Params, url: str, rows: int, drift: tuple[str, ...], labels: float, delay: float, seed: int
+) -> int:
+    """Send rows to the service at `url` and then their labels; the number of rows that were answered.
+
+    Args:
+        rows: how many rows of the holdout, drawn with replacement.
+        drift: `COLUMN=FACTOR` each: multiply a numeric column.
+        labels: the share of rows whose label is reported.
+        delay: seconds between the last row and the first label.
+        seed: of the draw.
 
     Raises:
-        UserError: the service is not there, or refuses.
+        UserError: an argument is wrong, there is no holdout, or the service does not answer or refuses.
     """
     import httpx2
 
-    limits = httpx2.Limits(max_connections=CONNECTIONS)
-    async with httpx2.AsyncClient(base_url=url, limits=limits, timeout=60) as client:
+    for name, value, low, high in (
+        ("rows", rows, 1, 1e8),
+        ("labels", labels, 0, 1),
+        ("delay", delay, 0, 1e6),
+    ):
+        if not low <= value <= high:
+            raise UserError(f"--{name} {value}: give a number from {low} to {high:,.0f}")
+    drawn = draw(params, rows, factors(params, drift), seed)
+    schema = params.schema_
+    columns = [*([schema.entity] if schema.entity else []), *schema.features]
+    bodies = json.loads(drawn[columns].to_json(orient="records", double_precision=15))
+    try:
+        with httpx2.Client(base_url=url, timeout=60) as client:
+            ids = [
+                row["prediction_id"]
+                for part in post(client, "/predict/batch", "rows", bodies)
+                for row in part
+            ]
+            time.sleep(delay)
+            outcomes = [
+                {"prediction_id": ids[i], "label": int(label)}
+                for i, label in enumerate(drawn[schema.target.name])
+                if i % 100 < 100 * labels
+            ]
+            list(post(client, "/feedback/batch", "labels", outcomes))
+    except (httpx2.TransportError, httpx2.InvalidURL) as error:
+        reason = one_line(error) or type(error).__name__
+        raise UserError(f"{url} does not answer ({reason}): run `make serve`, or give --url") from None
+    return len(ids)
 
-        async def post(path: str, body: dict[str, Any]) -> str:
-            answer = await client.post(path, json=body)
-            if answer.is_error:
-                raise UserError(f"{url}{path} refuses {body}: {answer.text}")
-            return str(answer.json()["prediction_id"])
 
-        async def all_of(what: str, path: str, bodies: list[dict[str, Any]]) -> list[str]:
-            ids: list[str] = []
-            for at in range(0, len(bodies), 500):
-                ids += await asyncio.gather(*(post(path, body) for body in bodies[at : at + 500]))
-                print(
-                    f"\rsimulate: {len(ids):,} of {len(bodies):,} {what}", end="", file=sys.stderr, flush=True
-                )
-            print(file=sys.stderr)
-            return ids
+def factors(params: Params, drift: tuple[str, ...]) -> dict[str, float]:
+    """The factor of each column, from `COLUMN=FACTOR` each.
 
+    Raises:
+        UserError: a column is not numeric or unknown, or a factor is not a number.
+    """
+    numeric = [name for name, column in params.schema_.features.items() if column.numeric]
+    found = {}
+    for text in drift:
+        name, _, value = text.partition("=")
         try:
-            ids = await all_of("rows", "/predict", traffic)
-            await asyncio.sleep(delay)
-            known = [i for i in range(len(ids)) if i % 100 < 100 * share]
-            told = [{"prediction_id": ids[i], "label": labels[i]} for i in known]
-            await all_of("labels", "/feedback", told)
-        except httpx2.TransportError as error:
+            found[name] = float(value)
+        except ValueError:
+            found[name] = math.nan
+        if name not in numeric or not math.isfinite(found[name]):
             raise UserError(
-                f"{url} does not answer ({error or type(error).__name__}): run `make serve`"
-            ) from None
-    return len(traffic)
+                f"--drift {text}: give COLUMN=FACTOR, a number and a column of: {', '.join(numeric)}"
+            )
+    return found
 
 
-def factor(text: str) -> tuple[str, float]:
-    name, _, value = text.partition("=")
-    return name, float(value)
+def draw(params: Params, rows: int, drift: dict[str, float], seed: int) -> "pd.DataFrame":
+    """Rows of the holdout, drawn with replacement, with columns multiplied.
+
+    Raises:
+        UserError: there is no holdout.
+    """
+    import pandas as pd
+
+    if not HOLDOUT.exists():
+        raise UserError(f"{HOLDOUT} is missing: run `make train`")
+    drawn = pd.read_parquet(HOLDOUT).sample(rows, replace=True, random_state=seed)
+    for name, factor in drift.items():
+        whole = params.schema_.features[name].type == "integer"
+        drawn[name] = (drawn[name] * factor).round() if whole else drawn[name] * factor
+    return drawn
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="simulate", description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, default=5000)
-    parser.add_argument("--drift", type=factor, action="append", default=[], metavar="COLUMN=FACTOR")
-    parser.add_argument("--labels", type=float, default=1.0, help="share of rows whose label is told")
-    parser.add_argument("--delay", type=float, default=0, help="seconds until the labels are told")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--url", default="http://127.0.0.1:8000")
-    arguments = parser.parse_args()
-    with stage("simulate"):
-        drawn = rows(
-            load(),
-            arguments.rows,
-            dict(arguments.drift),
-            arguments.seed,
-            ROOT / "data/features/holdout.parquet",
-        )
-        print(
-            f"simulate: {asyncio.run(send(arguments.url, *drawn, arguments.labels, arguments.delay)):,} rows answered"
-        )
+def post(client: "httpx2.Client", path: str, what: str, bodies: list[dict[str, Any]]) -> Iterator[Any]:
+    """Post the bodies in chunks; the JSON of each answer.
+
+    Raises:
+        UserError: the service refuses, or it is another one.
+    """
+    from tqdm import tqdm
+
+    hidden = not sys.stderr.isatty()
+    for at in tqdm(range(0, len(bodies), CHUNK), desc=f"{what} / {CHUNK:,}", disable=hidden, file=sys.stderr):
+        answer = client.post(path, json=bodies[at : at + CHUNK])
+        where = str(client.base_url).rstrip("/") + path
+        if answer.is_error:
+            raise UserError(f"{where} refuses with {answer.status_code}: {one_line(answer.text)[:500]}")
+        try:
+            yield answer.json()
+        except ValueError:
+            raise UserError(f"{where} does not answer in JSON: give the service's address by --url") from None
