@@ -129,7 +129,7 @@ def test_a_feature_and_a_request_column_are_a_line_in_the_schema(
     )
     assert ran(run(fresh, "dvc", "repro").stdout) == STAGES
     holdout = pd.read_parquet(fresh / "data/features/holdout.parquet")
-    assert holdout.weekend.equals(holdout.timestamp.dt.dayofweek >= 5)
+    assert holdout.weekend.astype(bool).equals(holdout.timestamp.dt.dayofweek >= 5)
     view = pd.read_parquet(fresh / "data/features/transaction_features.parquet")
     newest = view[view.user_id == KEY["user_id"]].sort_values("event_timestamp").n_7d.iloc[-1]
     with serve(fresh) as server:

@@ -108,7 +108,12 @@ def test_plots_and_report(run: Run, copy: Path) -> None:
     assert all(title in page for title in ("ROC", "Precision and recall", "Calibration", "Cost by threshold"))
     report = (copy / "reports/evaluation.html").read_text()
     assert report.count("<svg") == 4 and "Gate passed" in report
-    for namespace in ("http://www.w3.org", "http://purl.org", "http://creativecommons.org"):
+    for namespace in (
+        "http://www.w3.org",
+        "http://purl.org",
+        "http://creativecommons.org",
+        "https://matplotlib.org",
+    ):
         report = report.replace(namespace, "")
     assert not any(part in report for part in ("http://", "https://", "<script", "<link"))
 
