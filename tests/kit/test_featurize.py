@@ -109,7 +109,7 @@ def test_sums_of_floats_do_not_depend_on_threads(tmp_path: Path) -> None:
         "amount": random.lognormal(3, 3, n),
     }
     (tmp_path / "raw").mkdir()
-    pd.DataFrame(events).to_parquet(tmp_path / "raw/events.parquet")
+    pd.DataFrame(events).to_parquet(tmp_path / "raw/events.parquet", row_group_size=20_000)
     sql = "SELECT customer_id, ordered_at, sum(amount) AS total FROM events GROUP BY ALL"
     (tmp_path / "spending.sql").write_text(sql)
     schema = schema_of(views={"spending": {"total": {"type": "number"}}}).schema_

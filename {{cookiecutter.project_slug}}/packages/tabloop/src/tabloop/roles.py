@@ -123,11 +123,11 @@ def candidate() -> tuple[ModelCard, dict[str, Any]]:
     return card.completed(evaluation["threshold"], evaluation), evaluation
 
 
-def install(role: Role, card: ModelCard, source: Path = CANDIDATE) -> None:
-    """Make the model in `source`, with this card, the role's model, and pin it."""
+def install(role: Role, card: ModelCard, source: Path | None = None) -> None:
+    """Make the model in `source`, by default the candidate, with this card the role's model, and pin it."""
     part = MODELS / f".{role}.part"
     shutil.rmtree(part, ignore_errors=True)
-    shutil.copytree(source, part)
+    shutil.copytree(source or CANDIDATE, part)
     card.write(part)
     with dvc() as repo:
         shutil.rmtree(MODELS / role, ignore_errors=True)
