@@ -153,7 +153,8 @@ def history(environment: str) -> list[str]:
         raise UserError("this clone has no full history: run `git fetch --unshallow` first")
     form = f"--format=%H %(trailers:key={ROLLED_BACK_TO},valueonly,separator=)"
     name = _name(path_of(environment))
-    options = ("--reverse", "--no-show-signature", "--diff-filter=AM", form)  # no deletion of the file; git 2.39 finds nothing by `d`
+    # AM: no deletion of the file. git 2.39 finds nothing by `d`.
+    options = ("--reverse", "--no-show-signature", "--diff-filter=AM", form)
     lines = git("log", *options, "--", name, where=ROOT).splitlines()
     releases: list[str] = []
     for commit, _, restored in (line.partition(" ") for line in lines):
