@@ -194,7 +194,7 @@ def founded(baked: Path, environment: Path, work: Path) -> Iterator[Forge]:
         forge = Forge(project, origin, server, github, work, environment)
         forge.git("init", "--quiet", "--bare", "--initial-branch=main", origin, where=work)
         forge.git("remote", "add", "origin", origin)
-        forge.change("max_iter: 100", "max_iter: 2")  # the second will be better
+        forge.change("max_iter: 100", "max_iter: 10")  # the second will be better
         forge.git("commit", "--quiet", "--all", "--message", "A quick model")
         forge.git("push", "--quiet", "--set-upstream", "origin", "main")
         forge.git("clone", "--quiet", origin, server, where=work)
@@ -250,7 +250,7 @@ def test_from_the_first_push_to_a_rollback(forge: Forge) -> None:
     assert "staging runs" in forge.reconcile()  # nothing to do
 
     # A second commit with a better model follows.
-    forge.change("max_iter: 2\n", "max_iter: 100\n")
+    forge.change("max_iter: 10\n", "max_iter: 100\n")
     forge.commit("A better model")
     code, said = forge.run("push")
     assert code == 0, said[-5000:]
