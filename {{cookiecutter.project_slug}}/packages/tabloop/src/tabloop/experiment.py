@@ -82,7 +82,7 @@ def read_costs(
     """The mean cost of a prediction by unit and variant: columns unit, variant, cost, first.
 
     The unit is the entity, or the prediction where there is none. `cost` is NaN where no label is known. `first` is
-    the time of the challenger's first prediction in this mode; the champion's earlier ones do not count.
+    the time of the challenger's first prediction in this mode; in an A/B test the champion's earlier ones do not count.
 
     Raises:
         UserError: the log has no prediction of the challenger in this mode.
@@ -102,7 +102,7 @@ def read_costs(
         mode = "in the shadow" if paired else "in an A/B test"
         version = cards["challenger"].version
         raise UserError(f"the log has no prediction of the challenger {version} {mode}")
-    rows = rows[rows.predicted_at >= first]
+    rows = rows[(rows.predicted_at >= first) | paired]
     threshold = rows.variant.map({role: card.decision_threshold for role, card in cards.items()})
     rows["cost"] = errors_cost(rows.label, rows.probability, threshold, cost)
     rows["cost"] = rows.cost.where(rows.label.notna())

@@ -48,11 +48,8 @@ def run(
     bodies = json.loads(drawn[columns].to_json(orient="records", double_precision=15))
     try:
         with httpx2.Client(base_url=url, timeout=60) as client:
-            ids = [
-                row["prediction_id"]
-                for part in post(client, "/predict/batch", "rows", bodies)
-                for row in part
-            ]
+            parts = post(client, "/predict/batch", "rows", bodies)
+            ids = [name for part in parts for name in prediction_ids(part)]
             time.sleep(delay)
             outcomes = [
                 {"prediction_id": ids[i], "label": int(label)}
@@ -72,7 +69,8 @@ def factors(params: Params, drift: tuple[str, ...]) -> dict[str, float]:
     Raises:
         UserError: a column is not numeric or unknown, or a factor is not a number.
     """
-    numeric = [name for name, column in params.schema_.features.items() if column.numeric]
+    features = params.schema_.features
+    numeric = [name for name, column in features.items() if column.type in ("number", "integer")]
     found = {}
     for text in drift:
         name, _, value = text.partition("=")
@@ -104,21 +102,32 @@ def draw(params: Params, rows: int, drift: dict[str, float], seed: int) -> "pd.D
     return drawn
 
 
-def post(client: "httpx2.Client", path: str, what: str, bodies: list[dict[str, Any]]) -> Iterator[Any]:
-    """Post the bodies in chunks; the JSON of each answer.
+def post(
+    client: "httpx2.Client", path: str, what: str, bodies: list[dict[str, Any]]
+) -> "Iterator[httpx2.Response]":
+    """Post the bodies in chunks; the service's responses.
 
     Raises:
-        UserError: the service refuses, or it is another one.
+        UserError: the service refuses.
     """
     from tqdm import tqdm
 
     hidden = not sys.stderr.isatty()
-    for at in tqdm(range(0, len(bodies), CHUNK), desc=f"{what} / {CHUNK:,}", disable=hidden, file=sys.stderr):
-        answer = client.post(path, json=bodies[at : at + CHUNK])
-        where = str(client.base_url).rstrip("/") + path
-        if answer.is_error:
-            raise UserError(f"{where} refuses with {answer.status_code}: {one_line(answer.text)[:500]}")
-        try:
-            yield answer.json()
-        except ValueError:
-            raise UserError(f"{where} does not answer in JSON: give the service's address by --url") from None
+    for at in tqdm(range(0, len(bodies), CHUNK), desc=what, unit="k", disable=hidden):
+        response = client.post(path, json=bodies[at : at + CHUNK])
+        if response.is_error:
+            reason = one_line(response.text)[:500]
+            raise UserError(f"{response.url} refuses with {response.status_code}: {reason}")
+        yield response
+
+
+def prediction_ids(response: "httpx2.Response") -> list[str]:
+    """The id of each prediction of a batch.
+
+    Raises:
+        UserError: the response has none, as it comes from another service.
+    """
+    try:
+        return [str(row["prediction_id"]) for row in response.json()]
+    except (ValueError, TypeError, KeyError):
+        raise UserError(f"{response.url} gives no predictions: give the service's address by --url") from None
