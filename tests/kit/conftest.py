@@ -52,7 +52,7 @@ def clean(**variables: str) -> dict[str, str]:
         for part in ("NAME", "EMAIL")
     }
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return kept | who | {"PATH": path, "PYTHONDONTWRITEBYTECODE": "1"} | variables
+    return kept | who | {"PATH": path} | variables
 
 
 def orders(rows: int = 400, customers: int = 40) -> pd.DataFrame:
