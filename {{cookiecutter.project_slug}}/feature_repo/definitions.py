@@ -18,7 +18,9 @@ views = [
             *(Field(name=n, dtype=getattr(feast.types, c.kind.feast)) for n, c in columns.items()),
         ],
         # `tabloop featurize` writes it; the path is relative to this folder.
-        source=FileSource(name=name, path=f"../data/features/{name}.parquet", timestamp_field="event_timestamp"),
+        source=FileSource(
+            name=name, path=f"../data/features/{name}.parquet", timestamp_field="event_timestamp"
+        ),
     )
     for name, columns in schema.views.items()
 ]

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from tabloop.featurize import connect, view_rows
+from tabloop.params import ROOT, load
+from tabloop.validate import breaches
 
-from {{ cookiecutter.package_name }}.params import ROOT, Simulator, load
-from {{ cookiecutter.package_name }}.pipeline.featurize import connect, view_rows
-from {{ cookiecutter.package_name }}.pipeline.validate import breaches
 from {{ cookiecutter.package_name }}.simulator import simulate
 
-SMALL = Simulator(seed=1, transactions=2000, users=50, start="2026-01-01", days=30)
+SMALL = {"seed": 1, "transactions": 2000, "users": 50, "start": "2026-01-01", "days": 30}
 SCHEMA = load().schema_
 
 
@@ -29,12 +29,12 @@ def transaction_features(tables: dict[str, pd.DataFrame], folder: Path) -> pd.Da
 def test_simulation_repeats_itself_and_is_as_large_as_asked(tables: dict[str, pd.DataFrame]) -> None:
     for name, table in simulate(SMALL).items():
         pd.testing.assert_frame_equal(table, tables[name])
-    assert len(tables["events"]) == SMALL.transactions
+    assert len(tables["events"]) == SMALL["transactions"]
     assert 0.005 < tables["events"].is_fraud.mean() < 0.1
 
 
 def test_labels_arrive_late(tables: dict[str, pd.DataFrame]) -> None:
-    events, end = tables["events"], pd.Timestamp(SMALL.start) + pd.Timedelta(days=SMALL.days)
+    events, end = tables["events"], pd.Timestamp("2026-01-01") + pd.Timedelta(days=30)
     assert (events.label_timestamp > events.timestamp).all()
     assert (events.is_fraud.isna() == (events.label_timestamp > end)).mean() > 0.999
 
