@@ -140,11 +140,11 @@ def test_a_shadow_phase_before_the_test_does_not_count_in_it(folder: Path) -> No
 
 def test_what_was_logged_before_or_of_other_models_does_not_count(folder: Path) -> None:
     champion, challenger = split(served(2000))
-    hour = timedelta(hours=1)
-    log(folder, params(), champion.assign(entity="before"), at=datetime.now(UTC) - hour)
-    log(folder, params(), challenger, variant="challenger")
+    now = datetime.now(UTC)
+    log(folder, params(), champion.assign(entity="before"), at=now - timedelta(hours=1))
+    log(folder, params(), champion, at=now - timedelta(milliseconds=50))  # of the same batch
+    log(folder, params(), challenger, variant="challenger", at=now)
     log(folder, params(), challenger, variant="challenger", version="an older challenger")
-    log(folder, params(), champion)
     log(folder, params(), champion.assign(entity="other"), version="an older champion")
     assert run(folder)["entities"]["champion"] == champion.entity.nunique()
 

@@ -5,6 +5,7 @@ The verdict may be computed as often as one likes: the interval is a confidence 
 
 import json
 import math
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from tabloop import files, predictions, release, roles
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 REPORT, PLOT = ROOT / "reports/experiment.json", ROOT / "reports/experiment.png"
+SAME_BATCH = timedelta(
+    seconds=1
+)  # between the two variants' rows of one batch, which are logged one after the other
 MISMATCH = 0.001  # p-value below which the assignment of entities to variants is taken to be broken
 
 
@@ -102,7 +106,7 @@ def read_costs(
         mode = "in the shadow" if paired else "in an A/B test"
         version = cards["challenger"].version
         raise UserError(f"the log has no prediction of the challenger {version} {mode}")
-    rows = rows[(rows.predicted_at >= first) | paired]
+    rows = rows[(rows.predicted_at >= first - SAME_BATCH) | paired]
     threshold = rows.variant.map({role: card.decision_threshold for role, card in cards.items()})
     rows["cost"] = errors_cost(rows.label, rows.probability, threshold, cost)
     rows["cost"] = rows.cost.where(rows.label.notna())
