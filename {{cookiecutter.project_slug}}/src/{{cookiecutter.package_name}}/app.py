@@ -1,28 +1,25 @@
-"""`python -m <package>.serving`: serve models/champion, and models/challenger where the environment asks for it."""
+"""The service: tabloop's routes, and yours. `python -m {{ cookiecutter.package_name }}.app` starts it."""
 
-from ..params import stage
+from fastapi import FastAPI
+from tabloop.serving import Settings, create_app, serve
+
+
+def make_app(settings: Settings | None = None) -> FastAPI:
+    """The service of models/champion. Add your routes and middleware here.
+
+    Middleware sees every request, also those to /predict. If API_KEYS is set, your routes need a key as well, but for
+    GET, HEAD and OPTIONS.
+    """
+    app = create_app("{{ cookiecutter.package_name }}", settings)
+
+    # @app.get("/hello")
+    # async def hello() -> dict[str, str]:
+    #     return {"hello": "world"}
+    #
+    # app.add_middleware(CORSMiddleware, allow_origins=["https://example.com"], allow_methods=["*"])
+
+    return app
+
 
 if __name__ == "__main__":
-    with stage("serve"):
-        import gc
-
-        import uvicorn
-
-        from .app import create
-        from .service import Service
-        from .settings import settings
-        from .wire import Protocol
-
-        chosen = settings()
-        app = create(Service(chosen))
-        gc.freeze()  # what was loaded stays: the collector need not look at it, and no request wait for that
-        uvicorn.run(
-            app,
-            host=chosen.host,
-            port=chosen.port,
-            http=Protocol,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_graceful_shutdown=20,
-        )
+    serve(make_app)

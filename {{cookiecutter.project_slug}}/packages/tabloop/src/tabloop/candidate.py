@@ -58,13 +58,13 @@ def describe(
     features = model_inputs(train, schema)
     levels = {n: sorted(set(features[n]) - {""}) for n, c in schema.features.items() if not c.numeric}
     return ModelCard(
+        schema=schema,
         version=hashlib.sha256(graph).hexdigest()[:12],
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         git_commit=commit(),
         data_hash=hashlib.sha256((FEATURES / "train.parquet").read_bytes()).hexdigest()[:12],
         framework=framework,
         rows=len(train),
-        schema_=schema,
         categories=levels,
         ranges={n: _range(features[n].to_numpy()) for n, c in schema.features.items() if c.numeric},
         example=example(train, schema),

@@ -4,7 +4,7 @@ Functions import what they need themselves, so that `tabloop --help` takes a fra
 """
 
 import sys
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -191,7 +191,7 @@ def withdraw() -> None:
 
 @rollout.command()
 @click.argument("role", type=click.Choice(["champion", "challenger"]))
-def drop(role: str) -> None:
+def drop(role: Literal["champion", "challenger"]) -> None:
     """Give up a pinned model that no DVC remote has; the next candidate takes a champion's place."""
     from tabloop.rollout import give_up
 

@@ -106,9 +106,9 @@ def register(params: Params, card: ModelCard, evaluation: dict[str, Any], graph:
     from mlflow.exceptions import MlflowException
 
     client = connect(params)
-    run_id = card.run_id
+    run_id = card.run_id or ""
     try:
-        client.get_run(run_id or "")
+        client.get_run(run_id)
     except MlflowException:  # trained elsewhere and fetched from DVC's cache
         import onnx
 

@@ -27,7 +27,7 @@ def draw(name: str, candidate: Points, champion: Points | None, threshold: float
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    style = {"svg.fonttype": "none", "svg.hashsalt": name, "font.family": "sans-serif", "font.size": 10}
+    style: Any = {"svg.fonttype": "none", "svg.hashsalt": name, "font.family": "sans-serif", "font.size": 10}
     title, x, y = CURVES[name]
     with mpl.rc_context(style):
         figure = Figure(figsize=(5, 3.6), layout="constrained")

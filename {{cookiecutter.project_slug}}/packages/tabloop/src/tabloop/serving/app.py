@@ -1,39 +1,43 @@
-"""The HTTP service: what it answers to, documented. Predictions themselves are answered in fast.py."""
+"""The service: its routes, and how it starts."""
 
-from collections.abc import AsyncIterator
+import gc
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
-from fastapi import Depends, FastAPI, HTTPException, Request, Response
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi import Depends, FastAPI, HTTPException, Response
+from fastapi.responses import FileResponse
 from fastapi.security import APIKeyHeader
 from fastapi_swagger import patch_fastapi
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, ConfigDict, Field
 
-from .fast import BATCH_ROWS, LATENCY, Fast, reasons
-from .service import Service
+from tabloop.cli import command
+from tabloop.serving import telemetry
+from tabloop.serving.model_app import MAX_BYTES, ModelApp, Refused
+from tabloop.serving.predictor import Predictor
+from tabloop.serving.settings import Settings, load_settings
 
 PAGE = Path(__file__).with_name("page.html")
+ROW_BYTES = 64 << 10  # the longest body of a single row
+BATCH_ROWS = 10_000
 
 
 class Prediction(BaseModel):
-    """The answer to one row; `prediction` is 1 where `probability` reaches the model's threshold."""
+    """The answer to one row."""
 
     model_config = ConfigDict(protected_namespaces=())
 
-    prediction_id: str = Field(description="give it back with the outcome, to /feedback")
+    prediction_id: str = Field(description="Send it to /feedback with the outcome.")
     probability: float = Field(ge=0, le=1)
-    prediction: int = Field(ge=0, le=1)
+    prediction: int = Field(ge=0, le=1, description="1 where probability is at least the model's threshold")
     model_version: str
     variant: str = Field(description="champion or challenger")
 
 
 class Feedback(BaseModel):
-    """What turned out to be true of a prediction."""
+    """The outcome of one prediction."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -47,56 +51,89 @@ class Detail(BaseModel):
     detail: Any
 
 
-def create(service: Service) -> Fast:
-    """The ASGI application that serves it."""
+def create_app(project: str, settings: Settings | None = None) -> ModelApp:
+    """The service of models/champion, and of models/challenger if the settings ask for it.
+
+    Args:
+        project: the name of Feast's project, with which the names of the online store's tables begin.
+        settings: by default those of the environment.
+
+    Raises:
+        UserError: a setting is wrong, or the champion can't be loaded.
+    """
+    predictor = Predictor(settings or load_settings(), project)
+    keys = predictor.settings.keys
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        await service.log.start()
+        await predictor.log.start()
         yield
-        await service.log.stop()
+        await predictor.log.stop()
 
-    name = __package__.split(".")[0].replace("_", "-")
-    app = FastAPI(
-        title=name,
-        version=service.champion.version,
+    app = ModelApp(
+        keys,
+        title=project.replace("_", "-"),
+        version=predictor.champion.version,
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,
-        responses={status: {"model": Detail} for status in (400, 408, 413, 422)},
+        responses={status: {"model": Detail} for status in (400, *([401] if keys else []), 408, 413, 422)},
     )
-    patch_fastapi(app, redirect_from_root_to_docs=False)
-    key = [Depends(APIKeyHeader(name="X-API-Key", auto_error=False))] if service.settings.api_keys else []
-    Row = service.row
+    patch_fastapi(app, redirect_from_root_to_docs=False)  # /docs from files of this machine, not from a CDN
+    _add_predictions(app, predictor)
+    _add_status(app, predictor)
+    return app
+
+
+def _add_predictions(app: ModelApp, predictor: Predictor) -> None:
+    """The routes for rows and outcomes."""
+    header = APIKeyHeader(name="X-API-Key", auto_error=False)  # documented here, checked by Guard
+    shared: dict[str, Any] = {
+        "tags": ["predict"],
+        "dependencies": [Depends(header)] if app.keys else [],
+    }
+    Row = predictor.row
     Rows = Annotated[list[Row], Field(min_length=1, max_length=BATCH_ROWS)]  # type: ignore[valid-type]
+    Outcomes = Annotated[list[Feedback], Field(min_length=1, max_length=BATCH_ROWS)]
 
-    @app.exception_handler(RequestValidationError)
-    async def refused(request: Request, error: RequestValidationError) -> JSONResponse:
-        return JSONResponse({"detail": reasons(error.errors())}, 422)
+    @app.direct("/predict", response_model=Prediction, max_bytes=ROW_BYTES, timed=True, **shared)
+    async def predict(row: Row) -> bytes:  # type: ignore[valid-type]
+        """One row: all features, or the request's features and the entity's key."""
+        return await predictor.answer(predictor.complete(row))
 
-    @app.post("/predict", dependencies=key, tags=["predict"])
-    async def predict(row: Row) -> Prediction:  # type: ignore[valid-type]
-        """One row: all features, or those of the request and the entity's key."""
-        raise NotImplementedError("fast.py is ahead")
+    @app.direct("/predict/batch", response_model=list[Prediction], max_bytes=MAX_BYTES, timed=True, **shared)
+    async def predict_batch(rows: Rows) -> bytes:
+        """Up to 10,000 rows. The answers have the order of the rows."""
+        return await predictor.answer_batch(rows)
 
-    @app.post("/predict/batch", dependencies=key, tags=["predict"])
-    async def predict_batch(rows: Rows) -> list[Prediction]:
-        """Many rows; the answers come in their order."""
-        raise NotImplementedError("fast.py is ahead")
+    @app.direct("/feedback", response_model=Feedback, max_bytes=ROW_BYTES, status_code=202, **shared)
+    async def feedback(outcome: Feedback) -> bytes:
+        """The outcome of a prediction. The model's performance is measured on outcomes."""
+        store([outcome])
+        return outcome.model_dump_json().encode()
 
-    @app.post("/feedback", dependencies=key, tags=["predict"], status_code=202)
-    async def feedback(said: Feedback) -> Feedback:
-        """The outcome of a prediction, as soon as it is known: what the model is judged by."""
-        if not service.settings.prediction_log:
-            raise HTTPException(503, "PREDICTION_LOG is not set: there is nowhere to keep it")
-        service.log.feedback(said.prediction_id, said.label)
-        return said
+    @app.direct(
+        "/feedback/batch", response_model=dict[str, int], max_bytes=MAX_BYTES, status_code=202, **shared
+    )
+    async def feedback_batch(outcomes: Outcomes) -> bytes:
+        """The outcomes of up to 10,000 predictions. `accepted` is their number."""
+        store(outcomes)
+        return b'{"accepted":%d}' % len(outcomes)
+
+    def store(outcomes: list[Feedback]) -> None:
+        if not predictor.settings.prediction_log:
+            raise Refused(503, "PREDICTION_LOG is empty: the service has no log to keep outcomes in")
+        predictor.log.add_feedback([o.prediction_id for o in outcomes], [o.label for o in outcomes])
+
+
+def _add_status(app: ModelApp, predictor: Predictor) -> None:
+    """The routes that tell how the service does, and the page."""
 
     @app.get("/model", tags=["watch"])
     async def model() -> dict[str, Any]:
-        """What is served, by version and share, and how it does."""
-        return describe(service)
+        """The served models, their share of the requests, latency, and the state of the log."""
+        return predictor.describe() | {"latency_ms": telemetry.percentiles()}
 
     @app.get("/health/live", tags=["watch"])
     async def live() -> dict[str, str]:
@@ -105,11 +142,11 @@ def create(service: Service) -> Fast:
 
     @app.get("/health/ready", tags=["watch"], responses={503: {"model": Detail}})
     async def ready() -> dict[str, str]:
-        """The champion answers its example, now."""
+        """The champion scores its example row now."""
         try:
-            service.champion.answer_example()
+            predictor.champion.score_example()
         except Exception as error:
-            raise HTTPException(503, f"the champion does not answer: {error}") from error
+            raise HTTPException(503, f"the champion can't score its example: {error}") from error
         return {"status": "ready"}
 
     @app.get("/metrics", tags=["watch"], response_class=Response)
@@ -121,23 +158,24 @@ def create(service: Service) -> Fast:
     async def page() -> FileResponse:
         return FileResponse(PAGE)
 
-    return Fast(app, service)
 
+def serve(make_app: Callable[[Settings], FastAPI]) -> None:
+    """Run the application that `make_app` returns until SIGTERM. If it can't start: one line, and exit code 1."""
+    with command("serve"):
+        import uvicorn
 
-def describe(service: Service) -> dict[str, Any]:
-    """Champion, challenger, routing, latency and log, as JSON takes it."""
-    settings, log = service.settings, service.log
-    active = service.challenger is not None
-    centiles = np.percentile(LATENCY.latest or [np.nan], (50, 95, 99)) * 1000
-    return {
-        "champion": service.champion.card,
-        "challenger": service.challenger.card if service.challenger else None,
-        "challenger_error": service.challenger_error,
-        "challenger_mode": settings.challenger_mode if active else "off",
-        "challenger_share": settings.challenger_share if active and settings.challenger_mode == "ab" else 0,
-        "latency_ms": {
-            f"p{p}": round(ms, 3) for p, ms in zip((50, 95, 99), centiles.tolist(), strict=True) if ms == ms
-        },
-        "log": {"target": settings.prediction_log or None, "error": log.error},
-        "api_keys": bool(settings.api_keys),
-    }
+        from tabloop.serving.protocol import Protocol
+
+        settings = load_settings()
+        app = make_app(settings)
+        gc.freeze()  # what is loaded stays: the garbage collector need not visit it while requests wait
+        uvicorn.run(
+            app.entry() if isinstance(app, ModelApp) else app,
+            host=settings.host,
+            port=settings.port,
+            http=Protocol,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=20,
+        )

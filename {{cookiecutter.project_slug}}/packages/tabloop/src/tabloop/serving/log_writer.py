@@ -1,11 +1,11 @@
-"""The prediction log's other end, a process of its own: Parquet in dated folders.
+"""The process that writes the prediction log: Parquet files in dated folders.
 
-    python -m <package>.serving.log_writer '<options as JSON>' < batches
+    python -P log_writer.py '<arguments of main as JSON>' < batches
 
-The service hands over batches without waiting; this process gathers them and writes
-`<target>/<table>/date=YYYY-MM-DD/<time>-<host>-<n>.parquet` at least every `seconds`: so much is lost by a `kill -9`
-of both, nothing by one of the service alone, or by SIGTERM. Where the target can't be written, rows are kept, up to
-ROWS of each table, and tried again.
+The service hands over batches and does not wait. This process collects them and writes
+`<target>/<table>/date=YYYY-MM-DD/<time>-<host>-<pid>-<n>.parquet` at least every `seconds`. If both processes are
+killed, that much is lost; if only the service is killed or stopped, nothing. While the target can't be written, up to
+MAX_ROWS rows of each table are kept and tried again.
 """
 
 import io
@@ -26,26 +26,19 @@ from arro3.core import Array, DataType
 from arro3.core import Table as Arrow
 from arro3.io import write_parquet
 
-ROWS = 50_000  # kept of each table when the target is lost; the oldest go first
+MAX_ROWS = 50_000  # kept of each table while it can't be written; the oldest are dropped first
 FILE_ROWS = 10_000
-TYPES = {
-    "number": DataType.float64(),
-    "integer": DataType.int64(),
-    "boolean": DataType.bool(),
-    "category": DataType.utf8(),
-    "time": DataType.int64(),  # microseconds since 1970
-}
 
 
 class Table:
-    """Rows waiting to be written; `columns` are their names and types."""
+    """Rows that wait to be written. `columns` gives each column's type: a constructor of DataType, or "timestamp"."""
 
     def __init__(self, name: str, columns: dict[str, str], target: str) -> None:
         self.name, self.columns = name, columns
         self.fs, self.folder = fsspec.url_to_fs(f"{target}/{name}")
         self.local = "file" in self.fs.protocol
-        self.waiting: dict[str, list[Any]] = {name: [] for name in columns}
-        self.since = 0.0  # when the oldest of them came, or the last attempt failed
+        self.waiting: dict[str, list[Any]] = {column: [] for column in columns}
+        self.since = 0.0  # when the oldest row came, or the last attempt failed
         self.failed = False
         self.written = 0
 
@@ -53,26 +46,27 @@ class Table:
         return len(self.waiting["prediction_id"])
 
     def add(self, columns: dict[str, list[Any]]) -> None:
+        """Add rows, column by column."""
         if not self:
             self.since = time.monotonic()
         for name, values in columns.items():
             self.waiting[name] += values
-        if (dropped := len(self) - ROWS) > 0:
+        if (dropped := len(self) - MAX_ROWS) > 0:
             self.drop(dropped)
             report(table=self.name, dropped=dropped)
 
     def drop(self, rows: int) -> None:
-        """Forget the oldest."""
+        """Remove the oldest rows."""
         for values in self.waiting.values():
             del values[:rows]
 
     def due(self, seconds: float) -> bool:
-        """Whether it is time to write: the oldest has waited long enough, or a file is full."""
+        """Whether to write now: the oldest row has waited for `seconds`, or a file is full."""
         full = len(self) >= FILE_ROWS and not self.failed
         return bool(self) and (full or time.monotonic() - self.since >= seconds)
 
     def write(self) -> None:
-        """Write what is waiting as one file, whole or not at all; a failure keeps it waiting, and is reported."""
+        """Write all rows as one file, whole or not at all. After a failure, which is reported, they wait on."""
         now = datetime.now(UTC)
         folder = f"{self.folder}/date={now:%Y-%m-%d}"
         path = f"{folder}/{now:%H%M%S}-{socket.gethostname()}-{os.getpid()}-{self.written}.parquet"
@@ -84,7 +78,7 @@ class Table:
             self.fs.pipe_file(part, content.getvalue())
             if part != path:
                 self.fs.mv(part, path)
-        except Exception as error:  # of whichever file system it is
+        except Exception as error:  # each file system has its own
             report(table=self.name, failed=1, error=" ".join(str(error).split()))
             self.since, self.failed = time.monotonic(), True
             return
@@ -94,24 +88,27 @@ class Table:
         self.drop(len(self))
 
     def arrow(self) -> Arrow:
-        arrays: dict[str, Any] = {
-            name: Array(self.waiting[name], TYPES[type]) for name, type in self.columns.items()
-        }
-        times = [name for name, type in self.columns.items() if type == "time"]
-        arrays |= {name: arrays[name].cast(DataType.timestamp("us", tz="UTC")) for name in times}
+        """The rows as an Arrow table."""
+        arrays: dict[str, Any] = {}
+        for name, kind in self.columns.items():
+            if kind == "timestamp":  # microseconds since 1970
+                microseconds: Any = Array(self.waiting[name], DataType.int64())
+                arrays[name] = microseconds.cast(DataType.timestamp("us", tz="UTC"))
+            else:
+                arrays[name] = Array(self.waiting[name], getattr(DataType, kind)())
         return Arrow.from_pydict(arrays)
 
 
-def report(**what: Any) -> None:
-    """Tell the service, which counts; where it is no more, what waits must be written all the same."""
+def report(**facts: Any) -> None:
+    """Tell the service, which counts. If the service has ended, the rows must be written all the same."""
     with suppress(BrokenPipeError):
-        os.write(sys.stdout.fileno(), f"{json.dumps(what)}\n".encode())
+        os.write(sys.stdout.fileno(), f"{json.dumps(facts)}\n".encode())
 
 
 def main(target: str, seconds: float, tables: dict[str, dict[str, str]]) -> None:
-    """Take batches until the end of the input, then write the rest."""
+    """Take batches until the input ends, then write the rest."""
     for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, signal.SIG_IGN)  # the end of the input is the end
+        signal.signal(name, signal.SIG_IGN)  # it ends when its input ends
     made = {name: Table(name, columns, target) for name, columns in tables.items()}
     lock, ended = threading.Lock(), threading.Event()
 
@@ -119,17 +116,14 @@ def main(target: str, seconds: float, tables: dict[str, dict[str, str]]) -> None
         while not ended.is_set():
             try:
                 table, rows, common, columns = pickle.load(sys.stdin.buffer)
-            except (
-                EOFError,
-                pickle.UnpicklingError,
-            ):  # the service has ended, perhaps in the middle of a batch
+            except (EOFError, pickle.UnpicklingError):  # the service has ended, perhaps within a batch
                 ended.set()
                 return
             with lock:
                 made[table].add(columns | {name: [value] * rows for name, value in common.items()})
 
     threading.Thread(target=take, daemon=True).start()
-    while made:
+    while True:
         last = ended.wait(min(seconds, 1) / 10)
         for table in made.values():
             with lock:

@@ -1,4 +1,4 @@
-"""The prediction log's end in the service: every answer and every outcome, out of the request's way."""
+"""The service's side of the prediction log: it hands every answer and outcome to a process of its own, log_writer.py."""
 
 import asyncio
 import json
@@ -6,74 +6,76 @@ import pickle
 import sys
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from prometheus_client import Counter
+from tabloop.params import Column
+from tabloop.predictions import feature, tables
+from tabloop.serving.served_model import ServedModel
+from tabloop.serving.telemetry import LOG_ERRORS, LOGGED
 
-from ..params import Column
-from .variant import Variant
-
-LOGGED = Counter("prediction_log_rows", "Rows of the prediction log", ["outcome"])
-LOG_ERRORS = Counter("prediction_log_errors", "Attempts to write the prediction log that failed")
-
-BYTES = 8 << 20  # that the writer may lag behind before rows are dropped
+WRITER = Path(__file__).with_name("log_writer.py")
+MAX_WAITING = 8 << 20  # bytes that the writer may lag behind before rows are dropped
 
 
 class PredictionLog:
-    """Hands lines to the log's own process, log_writer.py; never waits, never fails a request."""
+    """Hands rows to the writer's process. It never waits and never fails a request.
 
-    def __init__(self, target: str, seconds: float, entity: str | None, columns: dict[str, Column]) -> None:
-        predictions = {"prediction_id": "category", "predicted_at": "time", "variant": "category"}
-        predictions |= {"model_version": "category", "probability": "number"}
-        predictions |= {entity: "category"} if entity else {}
-        predictions |= {name: column.type for name, column in columns.items()}
-        label = {"prediction_id": "category", "label": "integer", "received_at": "time"}
-        self.options = {
-            "target": target,
-            "seconds": seconds,
-            "tables": {"predictions": predictions, "feedback": label},
-        }
+    Args:
+        target: a folder or a URL; empty: no log.
+        seconds: the flush interval.
+        entity: the name of the entity's column.
+        columns: the features.
+    """
+
+    def __init__(
+        self, target: str, seconds: float, entity: str | None, columns: Mapping[str, Column]
+    ) -> None:
+        self.target, self.entity = target, entity
+        self.options = json.dumps({"target": target, "seconds": seconds, "tables": tables(columns)})
+        self.names = {name: feature(name) for name in columns} | ({entity: "entity"} if entity else {})
         self.process: asyncio.subprocess.Process | None = None
         self.error: str | None = None
         self.stopping = False
         self.tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """Start the process, if a log is wanted, and again whenever it dies."""
-        if not self.options["target"]:
+        """Start the process if there is to be a log. When it dies, another one is started."""
+        if not self.target:
             return
         self.process = await asyncio.create_subprocess_exec(
             sys.executable,
-            *("-m", f"{__package__}.log_writer", json.dumps(self.options)),
+            # By path and with -P: as a part of this package it would import the whole service.
+            *("-P", str(WRITER), self.options),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             start_new_session=True,
         )
-        task = asyncio.create_task(self.watch(self.process))
+        task = asyncio.create_task(self._watch(self.process))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
-    async def watch(self, process: asyncio.subprocess.Process) -> None:
-        """Count what the process reports; when it dies without having been told to, start another."""
+    async def _watch(self, process: asyncio.subprocess.Process) -> None:
+        """Count what the process reports. If it dies before `stop`, start another."""
         assert process.stdout
         async for line in process.stdout:
-            said = json.loads(line)
+            report = json.loads(line)
             for outcome in ("written", "dropped"):
-                LOGGED.labels(outcome).inc(said.get(outcome, 0))
-            LOG_ERRORS.inc(said.get("failed", 0))
-            if "error" in said:
-                self.error = said["error"]
+                LOGGED.labels(outcome).inc(report.get(outcome, 0))
+            LOG_ERRORS.inc(report.get("failed", 0))
+            if "error" in report:
+                self.error = report["error"]
                 print(f"serve: prediction log: {self.error}", file=sys.stderr, flush=True)
-            elif "written" in said:
+            elif "written" in report:
                 self.error = None
         if not self.stopping:
-            self.error = "the log's process died; another was started"
+            self.error = "the log's process died and was started again"
             LOG_ERRORS.inc()
             await asyncio.sleep(1)
             await self.start()
 
     async def stop(self) -> None:
-        """Let the process write what it has, and wait for that."""
+        """Let the process write all that it has, and wait for that."""
         self.stopping = True
         if self.process and self.process.stdin:
             self.process.stdin.close()
@@ -81,31 +83,30 @@ class PredictionLog:
         for task in list(self.tasks):
             await task
 
-    def predictions(
-        self, variant: Variant, ids: list[str], columns: Mapping[str, list[Any]], scores: list[float]
+    def add_predictions(
+        self, model: ServedModel, ids: list[str], columns: Mapping[str, list[Any]], scores: list[float]
     ) -> None:
-        """Log one variant's scores of rows."""
-        common = {"variant": variant.role, "model_version": variant.version, "predicted_at": now()}
-        self.hand_over("predictions", common, {"prediction_id": ids, "probability": scores, **columns})
+        """Log one model's scores of n rows: n ids, n values of the entity and of each feature, n scores."""
+        common = {"variant": model.role, "model_version": model.version, "predicted_at": _now()}
+        rows = {self.names[name]: values for name, values in columns.items()}
+        rows |= {"prediction_id": ids, "probability": scores}
+        self._send("predictions", len(ids), (common if self.entity else common | {"entity": None}), rows)
 
-    def feedback(self, prediction_id: str, label: int) -> None:
-        """Log one outcome."""
-        self.hand_over(
-            "feedback", {"received_at": now()}, {"prediction_id": [prediction_id], "label": [label]}
-        )
+    def add_feedback(self, ids: list[str], labels: list[int]) -> None:
+        """Log n outcomes."""
+        self._send("feedback", len(ids), {"received_at": _now()}, {"prediction_id": ids, "label": labels})
 
-    def hand_over(self, table: str, common: dict[str, Any], columns: dict[str, list[Any]]) -> None:
-        """Rows, as columns of `table`, and what is common to all of them."""
-        if not self.options["target"]:
+    def _send(self, table: str, rows: int, common: dict[str, Any], columns: dict[str, list[Any]]) -> None:
+        """Rows of `table` by column, and the values that all of them have in common."""
+        if not self.target:
             return
-        rows = len(columns["prediction_id"])
         pipe = self.process.stdin if self.process else None
-        if pipe is None or pipe.is_closing() or pipe.transport.get_write_buffer_size() > BYTES:
+        if pipe is None or pipe.is_closing() or pipe.transport.get_write_buffer_size() > MAX_WAITING:
             LOGGED.labels("dropped").inc(rows)
         else:
             pipe.write(pickle.dumps((table, rows, common, columns)))
 
 
-def now() -> int:
+def _now() -> int:
     """Microseconds since 1970."""
     return time.time_ns() // 1000

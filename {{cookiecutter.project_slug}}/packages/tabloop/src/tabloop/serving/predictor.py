@@ -1,131 +1,136 @@
-"""From rows to answers: complete them, choose the variant, score, log, count."""
+"""From rows to answers: complete each row, choose the model, score, log, count."""
 
 import asyncio
 import hashlib
 import os
 import sys
-from functools import cached_property
 from typing import Any
 
-from prometheus_client import Counter
-from pydantic import BaseModel
 from pydantic_core import PydanticCustomError, ValidationError
 
-from ..params import UserError
-from .log import PredictionLog
-from .online import OnlineStore
-from .rows import row_model
-from .settings import Settings
-from .variant import Variant
+from tabloop.cli import UserError, one_line
+from tabloop.params import Column
+from tabloop.serving.online_store import OnlineStore
+from tabloop.serving.prediction_log import PredictionLog
+from tabloop.serving.request import row_type
+from tabloop.serving.served_model import ServedModel
+from tabloop.serving.settings import Settings
+from tabloop.serving.telemetry import CHALLENGER_ERRORS, MISSING, PREDICTIONS, SHADOWED, UNSEEN
 
-PREDICTIONS = Counter("predictions", "Rows answered", ["variant", "model_version"])
-SHADOWED = Counter("shadow_predictions", "Rows that the challenger scored for the log only")
-CHALLENGER_ERRORS = Counter("challenger_errors", "Times the challenger failed, when loaded or asked")
-UNSEEN = Counter("unseen_categories", "Values that the champion never saw in training", ["column"])
-MISSING = Counter("missing_online_features", "Rows whose entity the online store does not know")
-REFUSED = Counter("refused", "Requests that were not answered for a fault of their own", ["status"])
-
-TURNS = 5  # of the event loop that a row waits for company: microseconds, if none comes
+TURNS = 5  # of the event loop, microseconds in all: rows that arrive within them are scored together
+PART_ROWS = 500  # of a batch, scored at once: other requests wait for no more
 
 
-class Service:
-    """Champion and challenger, with what they need to answer.
+class Predictor:
+    """Champion and challenger, with all that they need to answer. `project` is Feast's.
 
     Raises:
-        UserError: there is no champion that works. A challenger that does not is logged, counted, shown at /model.
+        UserError: the champion can't be loaded. A challenger that can't be is reported, counted and shown at /model.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, project: str) -> None:
         self.settings = settings
-        self.champion = Variant("champion", settings.models / "champion")
-        self.challenger: Variant | None = None
+        self.champion = ServedModel("champion", settings.models / "champion")
+        self.challenger: ServedModel | None = None
         self.challenger_error: str | None = None
         if settings.challenger_mode != "off":
             try:
-                self.challenger = Variant("challenger", settings.models / "challenger")
+                self.challenger = ServedModel("challenger", settings.models / "challenger")
             except UserError as error:
-                self.lose_challenger(str(error))
-        schema = self.schema = self.champion.schema
-        self.columns = dict(schema.features)
-        views = {view: dict(columns) for view, columns in schema.views.items()}
-        if self.challenger:  # what only the challenger knows is missing for it, unless it is sent or stored
-            extra = {n: c for n, c in self.challenger.schema.features.items() if n not in self.columns}
-            self.columns |= {n: c.model_copy(update={"nullable": True}) for n, c in extra.items()}
-            for view, columns in self.challenger.schema.views.items():
-                views.setdefault(view, {}).update({n: c for n, c in columns.items() if n in extra})
-        self.looked_up = {name for names in views.values() for name in names}
-        self.row = row_model(schema, self.columns, self.looked_up, self.champion.card)
-        self.online = OnlineStore(settings.online_store, __package__.split(".")[0], schema.entity, views)
-        levels = self.champion.card["categories"]
-        self.levels = [(name, frozenset(values), UNSEEN.labels(name)) for name, values in levels.items()]
-        self.logged = [*([schema.entity] if schema.entity else []), *self.columns]
-        self.answered = {
-            v.role: PREDICTIONS.labels(v.role, v.version) for v in (self.champion, self.challenger) if v
-        }
+                self._challenger_failed(str(error))
+        self.entity = self.champion.schema.entity
+        columns, views = self._columns()
+        self.looked_up = frozenset(name for columns in views.values() for name in columns)
+        self.row = row_type(self.champion.card, columns, self.looked_up)
+        self.blank = dict.fromkeys([*([self.entity] if self.entity else []), *columns])
+        self.online = OnlineStore(settings.online_store, project, self.entity, views)
+        categories = self.champion.card.categories
+        self.levels = [(name, {None, *levels}, UNSEEN.labels(name)) for name, levels in categories.items()]
+        models = filter(None, (self.champion, self.challenger))
+        self.answered = {model.role: PREDICTIONS.labels(model.role, model.version) for model in models}
         salt = f"{self.challenger.version if self.challenger else ''}:".encode()
         self.salted = hashlib.blake2b(salt, digest_size=8)
         self.bar = int(settings.challenger_share * 2**64)
         self.waiting: list[tuple[dict[str, Any], asyncio.Future[bytes]]] = []
-        self.log = PredictionLog(
-            settings.prediction_log, settings.prediction_log_seconds, schema.entity, self.columns
-        )
+        target, seconds = settings.prediction_log, settings.prediction_log_seconds
+        self.log = PredictionLog(target, seconds, self.entity, columns)
 
-    def lose_challenger(self, reason: str) -> None:
-        """Say, count and keep why the challenger can't be asked."""
+    def _columns(self) -> tuple[dict[str, Column], dict[str, dict[str, Column]]]:
+        """The features of both models, and the views' columns, which are looked up.
+
+        What only the challenger has is nullable, so that no request must know of the challenger.
+        """
+        schema = self.champion.schema
+        columns = dict(schema.features)
+        views = {view: dict(own) for view, own in schema.views.items()}
+        if self.challenger:
+            other = self.challenger.schema
+            extra = {name: column for name, column in other.features.items() if name not in columns}
+            columns |= {name: c.model_copy(update={"nullable": True}) for name, c in extra.items()}
+            if other.entity == schema.entity:
+                for view, own in other.views.items():
+                    views.setdefault(view, {}).update({name: c for name, c in own.items() if name in extra})
+        return columns, views
+
+    def _challenger_failed(self, reason: str) -> None:
+        """Report, count and keep the reason."""
         print(f"serve: {reason}; the champion answers alone", file=sys.stderr, flush=True)
         CHALLENGER_ERRORS.inc()
         self.challenger_error = reason
 
-    @cached_property
-    def loop(self) -> asyncio.AbstractEventLoop:
-        """The running loop, kept: asking for it costs a system call each time."""
-        return asyncio.get_running_loop()
+    def describe(self) -> dict[str, Any]:
+        """Models, routing and log as JSON's types."""
+        settings, challenger = self.settings, self.challenger
+        mode = settings.challenger_mode if challenger else "off"
+        return {
+            "champion": self.champion.card.as_dict(),
+            "challenger": challenger.card.as_dict() if challenger else None,
+            "challenger_error": self.challenger_error,
+            "challenger_mode": mode,
+            "challenger_share": settings.challenger_share if mode == "ab" else 0,
+            "log": {"target": settings.prediction_log or None, "error": self.log.error},
+            "api_keys": bool(settings.keys),
+        }
 
-    def complete(self, row: BaseModel) -> dict[str, Any]:
-        """The row's values, those left out read from the online store; counts what the champion never saw.
+    def complete(self, row: dict[str, Any], *place: int) -> dict[str, Any]:
+        """The row with a value for each column: what it leaves out is read from the online store, or is None.
+
+        Args:
+            place: the row's position in a batch, for the error.
 
         Raises:
-            ValidationError: values are left out, and the entity with them.
+            ValidationError: it leaves out columns that are looked up, and the entity.
         """
-        values = row.__dict__
-        if not self.looked_up <= row.model_fields_set:
-            absent = self.looked_up - row.model_fields_set
-            key = values.get(self.schema.entity or "")
+        if len(row) == len(self.blank):
+            return row
+        values = self.blank | row
+        if not self.looked_up <= row.keys():
+            absent = self.looked_up - row.keys()
+            key = values.get(self.entity or "")
             if key is None:
-                about = f"give it, or all of: {', '.join(sorted(absent))}"
-                problem = PydanticCustomError("missing", "Field required: {about}", {"about": about})
+                about = {"about": f"give it, or all of: {', '.join(sorted(absent))}"}
+                problem = PydanticCustomError("missing", "Field required: {about}", about)
                 raise ValidationError.from_exception_data(
-                    "Row", [{"type": problem, "loc": (self.schema.entity or "",), "input": None}]
+                    "Row", [{"type": problem, "loc": (*place, self.entity or ""), "input": None}]
                 )
             stored = self.online.read(key)
             if not any(value is not None for value in stored.values()):
                 MISSING.inc()
             values |= {name: stored[name] for name in absent}
-        for name, levels, unseen in self.levels:
-            if (value := values[name]) is not None and value not in levels:
-                unseen.inc()
         return values
 
-    def challenged(self, key: str) -> bool:
-        """Whether the challenger answers this entity: always the same as long as the challenger is.
-
-        A hash of the entity, salted by the challenger's version so that every experiment shuffles anew.
-        """
-        hashed = self.salted.copy()
-        hashed.update(key.encode())
-        return int.from_bytes(hashed.digest(), "big") < self.bar
-
     def answer(self, values: dict[str, Any]) -> "asyncio.Future[bytes]":
-        """Score it with whatever else arrives within TURNS: far fewer calls, and no delay to speak of."""
+        """The answer to a completed row, as JSON. Rows that arrive within TURNS are scored in one call."""
+        if not self.waiting:  # asked for once in each group, as it costs a system call
+            self.loop = asyncio.get_running_loop()
+            self.loop.call_soon(self._answer_waiting)
         future: asyncio.Future[bytes] = self.loop.create_future()
-        if not self.waiting:
-            self.loop.call_soon(self.answer_waiting)
         self.waiting.append((values, future))
         return future
 
-    def answer_waiting(self, turns: int = TURNS) -> None:
+    def _answer_waiting(self, turns: int = TURNS) -> None:
         if turns > 1:
-            self.loop.call_soon(self.answer_waiting, turns - 1)
+            self.loop.call_soon(self._answer_waiting, turns - 1)
             return
         waiting, self.waiting = self.waiting, []
         try:
@@ -136,45 +141,68 @@ class Service:
                     future.set_exception(error)
             return
         for (_, future), answer in zip(waiting, answers, strict=True):
-            if not future.done():  # its client has gone
+            if not future.done():  # done: its client has closed the connection
                 future.set_result(answer)
+
+    async def answer_batch(self, rows: list[dict[str, Any]]) -> bytes:
+        """The answers to rows that are not completed yet, in their order, as one JSON list."""
+        completed = [self.complete(row, at) for at, row in enumerate(rows)]
+        answers: list[bytes] = []
+        for at in range(0, len(completed), PART_ROWS):
+            answers += self.predict(completed[at : at + PART_ROWS])
+            await asyncio.sleep(0)  # other requests may be answered in between
+        return b"[%s]" % b",".join(answers)
 
     def predict(self, rows: list[dict[str, Any]]) -> list[bytes]:
         """The answers to completed rows, in their order."""
         random = os.urandom(16 * len(rows)).hex()
         ids = [random[at : at + 32] for at in range(0, len(random), 32)]
-        entity = self.schema.entity or ""
+        for name, levels, unseen in self.levels:
+            if not levels.issuperset(values := [row[name] for row in rows]):
+                unseen.inc(sum(value not in levels for value in values))
         if not self.challenger or self.settings.challenger_mode == "off":
-            return self.score(self.champion, ids, rows)
+            return self._score(self.champion, ids, rows)
         if self.settings.challenger_mode == "shadow":
-            served = self.score(self.champion, ids, rows)
-            self.ask_challenger(ids, rows)
+            served = self._score(self.champion, ids, rows)
+            self._ask_challenger(ids, rows)
             SHADOWED.inc(len(rows))
             return served
-        sides: tuple[list[int], list[int]] = ([], [])  # the rows of the champion, of the challenger
+        sides: tuple[list[int], list[int]] = (
+            [],
+            [],
+        )  # the positions of the champion's and the challenger's rows
         for at, row in enumerate(rows):
-            sides[self.challenged(row.get(entity) or ids[at])].append(at)
+            sides[self._challenged(row.get(self.entity or "") or ids[at])].append(at)
         answers: dict[int, bytes] = {}
         for side, places in enumerate(sides):
             if places:
                 part = [ids[at] for at in places], [rows[at] for at in places]
-                found = (side and self.ask_challenger(*part)) or self.score(self.champion, *part)
+                found = (side and self._ask_challenger(*part)) or self._score(self.champion, *part)
                 answers.update(zip(places, found, strict=True))
         return [answers[at] for at in range(len(rows))]
 
-    def ask_challenger(self, ids: list[str], rows: list[dict[str, Any]]) -> list[bytes] | None:
-        """Its answers, or None where it failed: no request of the champion's may suffer from it."""
+    def _challenged(self, key: str) -> bool:
+        """Whether the challenger answers this entity, the same for as long as the challenger is.
+
+        A hash decides. The challenger's version is its salt, so that each experiment draws other entities.
+        """
+        hashed = self.salted.copy()
+        hashed.update(key.encode())
+        return int.from_bytes(hashed.digest(), "big") < self.bar
+
+    def _ask_challenger(self, ids: list[str], rows: list[dict[str, Any]]) -> list[bytes] | None:
+        """The challenger's answers; None if it failed, since the champion must answer all the same."""
         assert self.challenger
         try:
-            return self.score(self.challenger, ids, rows)
-        except Exception as error:  # whatever a graph may raise
-            self.lose_challenger(f"challenger: {' '.join(str(error).split())}")
+            return self._score(self.challenger, ids, rows)
+        except Exception as error:  # onnxruntime's exceptions have no common base
+            self._challenger_failed(f"challenger: {one_line(error)}")
             return None
 
-    def score(self, variant: Variant, ids: list[str], rows: list[dict[str, Any]]) -> list[bytes]:
-        """One variant's answers to rows, as JSON, counted and logged."""
-        columns = {name: [row[name] for row in rows] for name in self.logged}
-        scores = variant.score(columns)
-        self.answered[variant.role].inc(len(rows))
-        self.log.predictions(variant, ids, columns, scores)
-        return variant.answers(ids, scores)
+    def _score(self, model: ServedModel, ids: list[str], rows: list[dict[str, Any]]) -> list[bytes]:
+        """One model's answers to rows, as JSON. They are counted and logged."""
+        columns = {name: [row[name] for row in rows] for name in self.blank}
+        scores = model.score(columns)
+        self.answered[model.role].inc(len(rows))
+        self.log.add_predictions(model, ids, columns, scores)
+        return model.answers(ids, scores)

@@ -1,21 +1,21 @@
-"""uvicorn's protocol, with an answer's head and body in one system call, and an end to requests that never arrive."""
+"""uvicorn's protocol, with two changes: head and body of an answer in one write, and a timeout for requests."""
 
 import asyncio
 from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from .service import REFUSED
+from tabloop.serving.telemetry import REFUSED
 
-REQUEST_SECONDS = 10.0  # for a request to arrive whole; twice that at the most
+REQUEST_SECONDS = 10.0  # after which an incomplete request is ended; after twice as long at the latest
 LATE = b'{"detail":"the request did not arrive within %g s"}' % REQUEST_SECONDS
 TIMEOUT = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-type: application/json\r\n"
 
 
 class Joined:
-    """A transport that writes once in each turn of the loop."""
+    """A transport that writes once in each turn of the event loop."""
 
-    due: ClassVar[list["Joined"]] = []  # that have something to write in this turn
+    due: ClassVar[list["Joined"]] = []  # those with something to write in this turn
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self.transport, self.loop = transport, loop

@@ -1,59 +1,59 @@
-"""What a request may hold: one pydantic model made from the schema, which the API's page shows as well."""
+"""What a request may contain: one type, made from the schema. Requests are validated by it, and /docs shows it."""
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+from collections.abc import Mapping, Set
+from typing import Annotated, Any, NotRequired
 
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import ConfigDict, Field, with_config
+from typing_extensions import TypedDict  # pydantic takes typing's own from Python 3.12 on only
 
-from ..params import Column, Schema
+from tabloop.card import ModelCard
+from tabloop.params import Column
 
-LARGEST = 3.4028235e38  # float32's
-WHOLE = 2**53  # beyond, JSON's readers disagree about integers
-TEXT = 1000  # characters
+MAX_FLOAT32 = 3.4028235e38
+MAX_INTEGER = 2**53  # JSON readers differ on larger ones
+MAX_TEXT = 1000  # characters
 
 
-def row_model(
-    schema: Schema, columns: Mapping[str, Column], optional: set[str], model: Mapping[str, Any]
-) -> type[BaseModel]:
-    """The model of one row of these columns.
+def row_type(card: ModelCard, columns: Mapping[str, Column], optional: Set[str]) -> Any:
+    """The type of one row: a TypedDict, in which a column can have any name.
 
-    `optional` are those that a row may leave out though they can't be null: the online store knows them.
-    `model` is model.json, for what it knows of levels and for its example.
+    Args:
+        card: the champion's, for its schema, levels and example.
+        columns: the columns that a row may have, besides the entity.
+        optional: columns that a row may leave out though they are not nullable: the online store has them.
     """
-    fields: dict[str, Any] = {}
+    schema, fields = card.schema_, dict[str, Any]()
     if schema.entity:
-        about = f"key of the entity; enough to leave out {', '.join(schema.views) or 'nothing'}"
-        fields[schema.entity] = (
-            Annotated[str, Field(max_length=TEXT)] | None,
-            Field(None, description=about),
-        )
+        about = f"Key of the entity. With it, a row may leave out {', '.join(schema.views) or 'nothing'}."
+        fields[schema.entity] = NotRequired[Annotated[_text | None, Field(description=about)]]
     for name, column in columns.items():
-        required = not column.nullable and name not in optional
         about = column.description or ""
-        if levels := model.get("categories", {}).get(name):
-            about += f" one of {', '.join(levels)}; others count as unseen"
-        fields[name] = (
-            annotation(column) if not column.nullable else annotation(column) | None,
-            Field(... if required else None, description=about.strip() or None),
-        )
+        if levels := card.categories.get(name):
+            about += f" One of {', '.join(levels)}; any other counts as unseen."
+        values: Any = _values(column)
+        values = values | None if column.nullable else values
+        values = Annotated[values, Field(description=about.strip() or None)]
+        fields[name] = values if not column.nullable and name not in optional else NotRequired[values]
     config = ConfigDict(
         extra="forbid",
         coerce_numbers_to_str=True,
         allow_inf_nan=False,
-        protected_namespaces=(),
-        json_schema_extra={"examples": [model["example"]]},
+        json_schema_extra={"examples": [card.example]},
     )
-    return create_model("Row", __config__=config, **fields)
+    return with_config(config)(TypedDict("Row", fields))  # type: ignore[operator]
 
 
-def annotation(column: Column) -> Any:
-    """The type of one column's value, with its bounds."""
-    if column.type == "boolean":
+_text = Annotated[str, Field(max_length=MAX_TEXT)]
+
+
+def _values(column: Column) -> Any:
+    """The type of one column's values, with its bounds."""
+    python = column.kind.python
+    if python is bool:
         return bool
-    if column.type == "category":
-        return Annotated[str, Field(max_length=TEXT)]
-    whole = column.type == "integer"
-    bound = WHOLE if whole else LARGEST
+    if python is str:
+        return _text
+    bound = MAX_INTEGER if python is int else MAX_FLOAT32
     low = -bound if column.min is None else column.min
     high = bound if column.max is None else column.max
-    return Annotated[int if whole else float, Field(ge=low, le=high)]
+    return Annotated[python, Field(ge=low, le=high)]

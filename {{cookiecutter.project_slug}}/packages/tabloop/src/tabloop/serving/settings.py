@@ -1,4 +1,4 @@
-"""What the environment may set; the same names in release.env."""
+"""The service's settings: environment variables. On a server, release.env sets them by the same names."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -7,37 +7,48 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings
 
-from ..params import ROOT, UserError
+from tabloop.cli import UserError
+from tabloop.params import ROOT
 
 
 class Settings(BaseSettings):
     """Environment variables, by these names in capitals."""
 
     models: Path = ROOT / "models"
-    online_store: Path = ROOT / "data/online_store.db"
-    # off: the champion answers; shadow: the challenger answers too, for the log only; ab: it answers its share
+    online_store: Path = ROOT / "data/online/store.db"
+    # off: the champion answers. shadow: the challenger scores too, for the log only. ab: it answers its share.
     challenger_mode: Literal["off", "shadow", "ab"] = "off"
     challenger_share: Annotated[float, Field(ge=0, le=1)] = 0.1
-    api_keys: str = ""  # separated by commas; none: open
-    prediction_log: str = str(ROOT / "data/log")  # a folder or any URL of fsspec's; empty: no log
-    prediction_log_seconds: Annotated[float, Field(gt=0)] = 10  # the most a lost machine takes with it
+    api_keys: str = ""  # separated by commas; empty: open to all
+    prediction_log: str = str(ROOT / "data/log")  # a folder, or a URL that fsspec understands; empty: no log
+    # The flush interval: what is lost at most when the machine is lost.
+    prediction_log_seconds: Annotated[float, Field(gt=0)] = 10
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
 
+    @property
+    def keys(self) -> list[str]:
+        """The API keys."""
+        return [key.strip() for key in self.api_keys.split(",") if key.strip()]
 
-def settings() -> Settings:
-    """Raises: UserError: a variable's value can't be, or the log's place needs a package that is not installed."""
+
+def load_settings() -> Settings:
+    """The settings of this process's environment.
+
+    Raises:
+        UserError: a value is not allowed, or the log's URL needs a package that is not installed.
+    """
     try:
-        chosen = Settings()
+        settings = Settings()
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"{str(first['loc'][0]).upper()}={first['input']}: {first['msg']}") from None
-    protocol, separator, _ = chosen.prediction_log.partition("://")
+    protocol, separator, _ = settings.prediction_log.partition("://")
     if separator:
         from fsspec.registry import known_implementations
 
-        known = known_implementations.get(protocol, {"class": "", "err": f"Protocol not known: {protocol}"})
-        # Found, not imported: that is for the log's own process.
+        known = known_implementations.get(protocol, {"class": "", "err": f"unknown protocol: {protocol}"})
+        # Looked for, not imported: only the log's own process needs it.
         if not (module := known["class"].partition(".")[0]) or not find_spec(module):
-            raise UserError(f"PREDICTION_LOG={chosen.prediction_log}: {known['err']}")
-    return chosen
+            raise UserError(f"PREDICTION_LOG={settings.prediction_log}: {known['err']}")
+    return settings

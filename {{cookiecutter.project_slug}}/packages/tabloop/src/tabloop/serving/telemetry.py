@@ -1,0 +1,33 @@
+"""What the service counts and times. `/metrics` gives all of it to Prometheus."""
+
+from collections import deque
+
+import numpy as np
+from prometheus_client import Counter, Histogram
+
+PREDICTIONS = Counter("predictions", "Rows answered", ["variant", "model_version"])
+SHADOWED = Counter("shadow_predictions", "Rows that the challenger scored for the log only")
+CHALLENGER_ERRORS = Counter("challenger_errors", "Failures of the challenger, when loaded or asked")
+UNSEEN = Counter("unseen_categories", "Values that the champion never saw in training", ["column"])
+MISSING = Counter("missing_online_features", "Rows whose entity the online store does not know")
+REFUSED = Counter("refused", "Requests refused as invalid", ["status"])
+LOGGED = Counter("prediction_log_rows", "Rows of the prediction log", ["outcome"])
+LOG_ERRORS = Counter("prediction_log_errors", "Failed attempts to write the prediction log")
+
+_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1)  # seconds
+_LATENCY = Histogram("prediction_seconds", "From the whole request body to its answer", buckets=_BOUNDS)
+_latest: deque[float] = deque(maxlen=1000)
+
+
+def observe(seconds: float) -> None:
+    """Record how long one prediction request took."""
+    _LATENCY.observe(seconds)
+    _latest.append(seconds)
+
+
+def percentiles() -> dict[str, float]:
+    """p50, p95 and p99 of the latest 1,000 prediction requests, in milliseconds; empty if there was none."""
+    if not _latest:
+        return {}
+    values = np.percentile(_latest, (50, 95, 99)) * 1000
+    return {f"p{p}": round(ms, 3) for p, ms in zip((50, 95, 99), values.tolist(), strict=True)}
