@@ -30,7 +30,7 @@ def rows(n: int = 400) -> pd.DataFrame:
     random = np.random.default_rng(0)
     table = pd.DataFrame({name: random.normal(size=n) for name in NAMES})
     table.loc[::7, "label"] = None
-    return table.assign(level=random.choice(["a", "b", None], n))
+    return table.assign(level=random.choice(np.array(["a", "b", None], object), n))
 
 
 def fitted(table: pd.DataFrame) -> Any:

@@ -36,9 +36,12 @@ def connect(params: Params) -> "MlflowClient":
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
     os.chdir(ROOT)  # MLflow puts the artefacts of an SQLite store below the working directory
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{DATABASE}"
-    if uri == f"sqlite:///{DATABASE}" and Path(DATABASE).exists():
-        follow_a_move(Path(DATABASE))
+    database = ROOT / DATABASE
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    if not uri or uri == f"sqlite:///{DATABASE}":
+        uri = f"sqlite:///{database}"  # absolute: MLflow keeps a connection for each address
+        if database.exists():
+            follow_a_move(database)
     mlflow.set_tracking_uri(uri)
     try:
         mlflow.set_experiment(params.project)
