@@ -1,4 +1,4 @@
-"""Bring your own data: what `adopt` infers, what it refuses, and that the pipeline then runs."""
+"""Bring your own data: what `adopt` infers, and that the pipeline then runs. tests/kit/test_adopt.py has its refusals."""
 
 import importlib.util
 import json
@@ -12,7 +12,7 @@ import yaml
 from conftest import Project, Run
 from sklearn.datasets import load_breast_cancer
 
-ADOPT = ("python", "-m", "fraud_detection.adopt")
+ADOPT = ("tabloop", "adopt")
 
 
 @pytest.fixture
@@ -33,7 +33,8 @@ def test_breast_cancer_from_csv_to_model(run: Run, fresh: Path, tmp_path: Path) 
     assert "'malignant' is positive (212 rows), 'benign' is not (357)" in done.stdout
     schema = params(fresh)["schema"]
     assert schema["target"] == {"name": "target", "positive": "malignant"}
-    assert schema["request"]["worst_concave_points"] == {"type": "number", "source": "worst concave points"}
+    assert schema["request"]["worst_concave_points"] == {"type": "number"}
+    assert schema["rename"]["worst_concave_points"] == "worst concave points"
     assert len(schema["request"]) == 30
     run(fresh, "dvc", "repro")
     metrics = json.loads((fresh / "metrics/evaluation.json").read_text())
@@ -63,7 +64,8 @@ def test_flights_with_entity_timestamp_and_columns_of_the_entity(
     schema = params(fresh)["schema"]
     assert set(schema["views"]["tailnum_features"]) == {"engine", "seats"}
     assert set(schema["request"]) == {"origin", "dep_delay", "distance"}
-    assert schema["target"] == {"name": "arrived_late", "positive": "yes", "source": "Arrived Late?"}
+    assert schema["target"] == {"name": "arrived_late", "positive": "yes"}
+    assert schema["rename"] == {"arrived_late": "Arrived Late?"}
     run(fresh, "dvc", "repro")
     metrics = json.loads((fresh / "metrics/evaluation.json").read_text())
     assert metrics["auc"] > 0.8
@@ -100,7 +102,8 @@ def test_what_real_tables_have(run: Run, fresh: Path, tmp_path: Path) -> None:
     done = run(fresh, *ADOPT, str(tmp_path / "kunden.csv"), "--target", "Gekündigt")
     schema = params(fresh)["schema"]
     assert schema["key"] == ["kunden_nr"]
-    assert schema["target"] == {"name": "gekundigt", "positive": "ja", "source": "Gekündigt"}
+    assert schema["target"] == {"name": "gekundigt", "positive": "ja"}
+    assert schema["rename"]["gekundigt"] == "Gekündigt" and schema["rename"]["kunden_nr"] == "Kunden-Nr."
     assert {name: column["type"] for name, column in schema["request"].items()} == {
         "grosse_cm": "number",
         "class_": "category",
@@ -118,40 +121,4 @@ def test_what_real_tables_have(run: Run, fresh: Path, tmp_path: Path) -> None:
     ]:
         assert any(line.split()[:1] == [name] and reason in line for line in done.stdout.splitlines()), name
     run(fresh, "dvc", "repro")
-    run(fresh, "python", "-m", "fraud_detection.summary")
-
-
-CSV = "x,when,who,y\n1,2026-01-01,a,0\n2,2026-01-02,b,1\n3,soon,,1\n"
-
-
-@pytest.mark.parametrize(
-    ("content", "arguments", "says"),
-    [
-        ("x,y\n1,a\n2,b\n3,c\n", ["--target", "y"], "TARGET=y has 3 values (a, b, c): it must have two"),
-        ("x,y\n1,a\n2,a\n", ["--target", "y"], "TARGET=y has 1 values (a): it must have two"),
-        (CSV, ["--target", "yy"], "TARGET=yy: no such column; did you mean 'y'?"),
-        (CSV, ["--target", "y", "--entity", "who"], "ENTITY=who: 1 rows lack it"),
-        (CSV, ["--target", "y", "--timestamp", "when"], "TIMESTAMP=when: 'soon' is no date or time"),
-        ("x,y\n1,0\n1,1\n", ["--target", "y"], "no column is left to learn from"),
-        ("", ["--target", "y"], "is empty"),
-        ("x,y\n", ["--target", "y"], "has no rows"),
-        (None, ["--target", "y"], "no such file"),
-    ],
-)
-def test_what_cannot_be_adopted_is_refused_in_a_line_and_changes_nothing(
-    run: Run, fresh: Path, tmp_path: Path, content: str | None, arguments: list[str], says: str
-) -> None:
-    if content is not None:
-        (tmp_path / "table.csv").write_text(content)
-    done = run(fresh, *ADOPT, str(tmp_path / "table.csv"), *arguments, code=1)
-    assert says in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
-    assert run(fresh, "git", "status", "--porcelain").stdout == ""
-
-
-def test_changes_that_git_does_not_hold_are_not_overwritten(run: Run, fresh: Path, tmp_path: Path) -> None:
-    (tmp_path / "table.csv").write_text(CSV)
-    (fresh / "feature_repo/mine.sql").write_text("SELECT 1")
-    done = run(fresh, *ADOPT, str(tmp_path / "table.csv"), "--target", "y", code=1)
-    assert "feature_repo/mine.sql has changes that git does not hold" in done.stderr
-    assert (fresh / "feature_repo/mine.sql").exists()
+    run(fresh, "tabloop", "summary")

@@ -50,7 +50,10 @@ def enter(folder: Path) -> None:
 
 
 def run(
-    folder: Path, step: Step, sabotage: Callable[[], Any] = lambda: None, **variables: str
+    folder: Path,
+    step: Step,
+    sabotage: Callable[[], Any] = lambda: None,
+    variables: dict[str, str] | None = None,
 ) -> tuple[int, str]:
     """Run a step in a process of its own; its exit status, negative for a signal, and what it returned or refused."""
     answer = folder.parent / f"{folder.name}.answer"
@@ -58,7 +61,7 @@ def run(
     if not (pid := os.fork()):
         status = 2
         try:
-            here = clean(**variables)
+            here = clean(**variables or {})
             os.environ.clear()
             os.environ.update(here)
             enter(folder)
@@ -92,7 +95,7 @@ def write_candidate(folder: Path, version: str, judged: str | None) -> None:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
     (candidate / "model.onnx").write_bytes(model.SerializeToString())
     CARD.model_copy(update={"version": version}).write(candidate)
-    result = METRICS | {
+    result: dict[str, Any] = METRICS | {
         "version": version,
         "rows": 9,
         "positives": 4,

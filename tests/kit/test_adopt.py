@@ -65,9 +65,9 @@ def files(folder: Path) -> dict[str, bytes]:
 def mine(folder: Path) -> Path:
     """A table outside the project, with names that have to be changed."""
     path = folder.parent / "My orders.csv"
-    orders().rename(columns={"amount": "Amount (EUR)", "returned": "Returned?"}).assign(
-        **{"class": ["a", "b"] * 200, "event_timestamp": range(0, 1200, 3)}
-    ).to_csv(path, index=False)
+    table = orders().rename(columns={"amount": "Amount (EUR)", "returned": "Returned?"})
+    table["class"], table["event_timestamp"] = ["a", "b"] * 200, range(0, 1200, 3)
+    table.to_csv(path, index=False)
     return path
 
 

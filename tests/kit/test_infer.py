@@ -76,6 +76,11 @@ def test_a_target_without_two_classes_is_refused(values: tuple[object, ...], cou
         positive_class(column(*texts), "y")
 
 
+def test_a_table_without_a_feature_is_refused() -> None:
+    with pytest.raises(UserError, match=r"^no column is left to learn from"):
+        infer(table(pd.DataFrame({"x": [1, 1], "y": [0, 1]})), "y", None, None)
+
+
 def test_missing_labels_are_counted() -> None:
     assert positive_class(column("a", "b", None, None), "y")[1].endswith("; 2 rows have no label yet")
 

@@ -41,7 +41,7 @@ def card(version: str) -> ModelCard:
         data_hash="d",
         framework="sklearn",
         rows=1,
-        schema_=PROJECT.schema_,
+        schema=PROJECT.schema_,
         categories={},
         ranges={},
         example={"amount": 1.0},

@@ -34,7 +34,7 @@ def write_model(folder: Path, version: str) -> None:
     CARD.model_copy(update={"version": version}).write(folder)
 
 
-def evaluated(models: Path, candidate: str, passed: bool = True, **champion: Any) -> None:
+def evaluated(models: Path, candidate: str, champion: dict[str, Any], passed: bool = True) -> None:
     evaluation = METRICS | {"version": candidate, "threshold": 0.5, "champion": champion}
     evaluation |= {"gate": {"passed": passed, "reason": "a reason"}}
     (models.parent / "metrics/evaluation.json").write_text(json.dumps(evaluation))
@@ -72,18 +72,18 @@ def test_a_candidate_goes_on_only_if_it_was_judged_against_this_champion(models:
     with pytest.raises(UserError, match="run `dvc repro`"):
         roles.candidate()
     for version, passed in (("a", False), ("b", True)):
-        evaluated(models, version, passed)
+        evaluated(models, version, {}, passed)
         with pytest.raises(UserError, match="the gate did not pass this candidate"):
             roles.candidate()
-    evaluated(models, "a", verdict="none yet")
+    evaluated(models, "a", {"verdict": "none yet"})
     card, evaluation = roles.candidate()
     assert (card.version, card.threshold, evaluation["auc"]) == ("a", 0.5, METRICS["auc"])
     roles.install("champion", card.model_copy(update={"version": "c"}))
     for champion, judged in (({}, "no champion"), ({"version": "b"}, "b")):
-        evaluated(models, "a", **champion)
+        evaluated(models, "a", champion)
         with pytest.raises(UserError, match=f"judged against {judged}, and c is the champion now"):
             roles.candidate()
-    evaluated(models, "a", version="c")
+    evaluated(models, "a", {"version": "c"})
     assert roles.candidate()[0].version == "a"
 
 
@@ -94,7 +94,7 @@ def test_a_clone_without_a_remote_is_told_how_to_go_on(models: Path, tabloop: Ta
     (root / "params.yaml").write_text(yaml.safe_dump(PARAMS))
     roles.install("champion", CARD)
     shutil.rmtree(models / "champion")
-    evaluated(models, "a", verdict="none yet")
+    evaluated(models, "a", {"verdict": "none yet"})
     texts = {tabloop(root, stage, code=1).stderr.partition(": ")[2] for stage in ("champion", "register")}
     assert texts == {f"{roles.not_here('champion')}\n"}
     assert "models/champion.dvc is removed" in tabloop(root, "rollout", "drop", "champion").stdout

@@ -95,7 +95,7 @@ def test_a_step_that_was_killed_is_finished_by_the_same_command(
 def test_a_step_is_finished_once_mlflow_answers_again(before: Callable[[str], Path], step: str) -> None:
     folder = before(step)
     down = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:1", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
-    status, text = run(folder, STEPS[step], **down)
+    status, text = run(folder, STEPS[step], variables=down)
     assert (
         status == 1 and text.startswith("MLflow at http://127.0.0.1:1 does not answer") and "\n" not in text
     )
