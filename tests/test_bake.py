@@ -120,7 +120,7 @@ def test_a_bake_in_a_git_hook_makes_a_repository_of_its_own(tmp_path: Path) -> N
     before = git(other, "status", "--porcelain")
     reaching = {"GIT_DIR": str(other / ".git"), "GIT_INDEX_FILE": str(other / ".git/index")}
     reaching |= {"GIT_WORK_TREE": str(other), "GIT_PREFIX": ""}
-    done = cookiecutter(tmp_path / "out", **reaching)
+    done = cookiecutter(tmp_path / "out", template=ROOT, **reaching)
     assert done.returncode == 0, done.stderr
     assert git(other, "status", "--porcelain") == before and not (other / ".git/refs/heads/main").exists()
     project = tmp_path / "out/fraud-detection"

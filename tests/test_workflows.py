@@ -17,7 +17,7 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import ROOT, UV, Bake, Project, Run, Serve, clean, edit, within
+from conftest import ROOT, UV, Bake, Project, Run, Serve, clean, edit, free_port, within
 from tabloop.release import Release
 from test_container import compose, docker
 from test_monitoring import install, traffic
@@ -131,6 +131,7 @@ class Forge:
             command += ["--local-repository", f"{name}={path}"]
         for kind in ("artifact", "cache"):
             command += [f"--{kind}-server-path", str(self.work / kind), f"--{kind}-server-addr", "127.0.0.1"]
+            command += [f"--{kind}-server-port", str(free_port())]
         command += ["--platform", "ubuntu-latest=-self-hosted", "--pull=false", "--action-offline-mode"]
         command += ["--action-cache-path", str(self.work / "actions"), "--secret", "GITHUB_TOKEN=of-the-test"]
         # One job after the other: they share one virtual environment, in which each installs its own checkout.

@@ -45,7 +45,8 @@ def main(project: Path, seconds: int) -> None:
         lua = Path(folder, "row.lua")
         lua.write_text(script(card["example"]))
         env = os.environ | {"PORT": "8090", "PREDICTION_LOG": folder, "PREDICTION_LOG_SECONDS": "1"}
-        command = [project / ".venv/bin/python", "-m", f"{project.name.replace('-', '_')}.serving"]
+        package = project.name.replace("-", "_")
+        command = [str(project / ".venv/bin/python"), "-m", f"{package}.app"]
         with subprocess.Popen(command, cwd=project, env=env, stderr=subprocess.DEVNULL) as service:
             time.sleep(3)
             wrk = [
@@ -71,9 +72,8 @@ def main(project: Path, seconds: int) -> None:
             metrics = urllib.request.urlopen(f"{URL}/metrics").read().decode()
             service.terminate()
         answered = sum(float(n) for n in re.findall(r"^predictions_total{.*} (\S+)", metrics, re.MULTILINE))
-        logged = duckdb.sql(
-            f"SELECT count(DISTINCT prediction_id) FROM '{folder}/predictions/*/*.parquet'"
-        ).fetchall()[0][0]
+        rows = duckdb.read_parquet(f"{folder}/predictions/*/*.parquet")
+        logged = rows.aggregate("count(DISTINCT prediction_id)").fetchall()[0][0]
     print(said)
     print(
         f"answered {answered:,.0f}, logged {logged:,}; refused or failed: {'Non-2xx' in said or 'Socket errors' in said}"
