@@ -89,10 +89,7 @@ def create_app(project: str, settings: Settings | None = None) -> ModelApp:
 def _add_predictions(app: ModelApp, predictor: Predictor) -> None:
     """The routes for rows and outcomes."""
     header = APIKeyHeader(name="X-API-Key", auto_error=False)  # documented here, checked by Guard
-    shared: dict[str, Any] = {
-        "tags": ["predict"],
-        "dependencies": [Depends(header)] if app.keys else [],
-    }
+    shared: dict[str, Any] = {"tags": ["predict"], "dependencies": [Depends(header)] if app.keys else []}
     Row = predictor.row
     Rows = Annotated[list[Row], Field(min_length=1, max_length=BATCH_ROWS)]  # type: ignore[valid-type]
     Outcomes = Annotated[list[Feedback], Field(min_length=1, max_length=BATCH_ROWS)]

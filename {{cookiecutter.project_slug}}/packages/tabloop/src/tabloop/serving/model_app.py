@@ -18,7 +18,7 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tabloop.serving.telemetry import REFUSED, observe
 
@@ -50,7 +50,7 @@ class ModelApp(FastAPI):
     """FastAPI with direct routes. If there are `keys`, requests must carry one, but for the methods in OPEN."""
 
     def __init__(self, keys: Sequence[str] = (), **options: Any) -> None:
-        super().__init__(**options)
+        super().__init__(max_body_size=MAX_BYTES, **options)
         self.keys, self.direct_routes = keys, dict[str, DirectRoute]()
         # Added first, it is inside all middleware that is added later.
         self.add_middleware(Guard, routes=self.direct_routes, keys=keys)
@@ -81,7 +81,7 @@ class ModelApp(FastAPI):
 
 
 class Guard:
-    """ASGI middleware: API key, length of the body, direct routes. It passes all other requests to `app`."""
+    """ASGI middleware: checks API keys and answers direct routes. It passes all other requests to `app`."""
 
     def __init__(self, app: ASGIApp, routes: Mapping[str, DirectRoute], keys: Sequence[str]) -> None:
         self.app, self.routes = app, routes
@@ -92,12 +92,14 @@ class Guard:
         if scope["type"] != "http" or scope["method"] in OPEN:
             await self.app(scope, receive, send)
             return
-        route = self.routes.get(scope["path"]) if scope["method"] == "POST" else None
+        path, route = scope["path"], None
+        if scope["method"] == "POST":
+            route = self.routes.get(path) or self.routes.get(path.removeprefix(scope.get("root_path", "")))
         try:
             if self.keys:
                 self.check_key(scope)
-            body = await read_body(receive, route.max_bytes if route else MAX_BYTES)
             if route:
+                body = await read_body(receive, route.max_bytes)
                 began = time.perf_counter()
                 answer = await route.endpoint(route.validate(body))
                 if route.timed:
@@ -112,7 +114,7 @@ class Guard:
             if route:
                 await respond(send, route.status, answer)
             else:
-                await self.app(scope, replay(body, receive), send)
+                await self.app(scope, receive, send)
 
     def check_key(self, scope: Scope) -> None:
         """Raises: Refused: the request carries none of the keys."""
@@ -139,16 +141,6 @@ async def read_body(receive: Receive, limit: int) -> bytes:
     if len(body) > limit:
         raise Refused(413, f"the body is longer than {limit:,} bytes")
     return body
-
-
-def replay(body: bytes, receive: Receive) -> Receive:
-    """A `receive` that gives the body again, and then what `receive` gives."""
-    whole: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def again() -> Message:
-        return whole.pop() if whole else await receive()
-
-    return again
 
 
 def invalid(error: ValidationError) -> Refused:

@@ -37,11 +37,11 @@ class PredictionLog:
         self.process: asyncio.subprocess.Process | None = None
         self.error: str | None = None
         self.stopping = False
-        self.tasks: set[asyncio.Task[None]] = set()
+        self.watcher: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Start the process if there is to be a log. When it dies, another one is started."""
-        if not self.target:
+        if not self.target or self.stopping:
             return
         self.process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -51,9 +51,7 @@ class PredictionLog:
             stdout=asyncio.subprocess.PIPE,
             start_new_session=True,
         )
-        task = asyncio.create_task(self._watch(self.process))
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+        self.watcher = asyncio.create_task(self._watch(self.process))
 
     async def _watch(self, process: asyncio.subprocess.Process) -> None:
         """Count what the process reports. If it dies before `stop`, start another."""
@@ -80,8 +78,8 @@ class PredictionLog:
         if self.process and self.process.stdin:
             self.process.stdin.close()
             await self.process.wait()
-        for task in list(self.tasks):
-            await task
+        if self.watcher:
+            await self.watcher
 
     def add_predictions(
         self, model: ServedModel, ids: list[str], columns: Mapping[str, list[Any]], scores: list[float]

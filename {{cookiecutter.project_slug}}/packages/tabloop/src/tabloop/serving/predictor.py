@@ -6,13 +6,10 @@ import os
 import sys
 from typing import Any
 
-from pydantic_core import PydanticCustomError, ValidationError
-
 from tabloop.cli import UserError, one_line
-from tabloop.params import Column
 from tabloop.serving.online_store import OnlineStore
 from tabloop.serving.prediction_log import PredictionLog
-from tabloop.serving.request import row_type
+from tabloop.serving.request import missing_entity, request_columns, row_type
 from tabloop.serving.served_model import ServedModel
 from tabloop.serving.settings import Settings
 from tabloop.serving.telemetry import CHALLENGER_ERRORS, MISSING, PREDICTIONS, SHADOWED, UNSEEN
@@ -39,7 +36,8 @@ class Predictor:
             except UserError as error:
                 self._challenger_failed(str(error))
         self.entity = self.champion.schema.entity
-        columns, views = self._columns()
+        other = self.challenger.schema if self.challenger else None
+        columns, views = request_columns(self.champion.schema, other)
         self.looked_up = frozenset(name for columns in views.values() for name in columns)
         self.row = row_type(self.champion.card, columns, self.looked_up)
         self.blank = dict.fromkeys([*([self.entity] if self.entity else []), *columns])
@@ -54,23 +52,6 @@ class Predictor:
         self.waiting: list[tuple[dict[str, Any], asyncio.Future[bytes]]] = []
         target, seconds = settings.prediction_log, settings.prediction_log_seconds
         self.log = PredictionLog(target, seconds, self.entity, columns)
-
-    def _columns(self) -> tuple[dict[str, Column], dict[str, dict[str, Column]]]:
-        """The features of both models, and the views' columns, which are looked up.
-
-        What only the challenger has is nullable, so that no request must know of the challenger.
-        """
-        schema = self.champion.schema
-        columns = dict(schema.features)
-        views = {view: dict(own) for view, own in schema.views.items()}
-        if self.challenger:
-            other = self.challenger.schema
-            extra = {name: column for name, column in other.features.items() if name not in columns}
-            columns |= {name: c.model_copy(update={"nullable": True}) for name, c in extra.items()}
-            if other.entity == schema.entity:
-                for view, own in other.views.items():
-                    views.setdefault(view, {}).update({name: c for name, c in own.items() if name in extra})
-        return columns, views
 
     def _challenger_failed(self, reason: str) -> None:
         """Report, count and keep the reason."""
@@ -106,13 +87,8 @@ class Predictor:
         values = self.blank | row
         if not self.looked_up <= row.keys():
             absent = self.looked_up - row.keys()
-            key = values.get(self.entity or "")
-            if key is None:
-                about = {"about": f"give it, or all of: {', '.join(sorted(absent))}"}
-                problem = PydanticCustomError("missing", "Field required: {about}", about)
-                raise ValidationError.from_exception_data(
-                    "Row", [{"type": problem, "loc": (*place, self.entity or ""), "input": None}]
-                )
+            if (key := values.get(self.entity or "")) is None:
+                raise missing_entity(self.entity or "", sorted(absent), place)
             stored = self.online.read(key)
             if not any(value is not None for value in stored.values()):
                 MISSING.inc()
@@ -167,19 +143,17 @@ class Predictor:
             self._ask_challenger(ids, rows)
             SHADOWED.inc(len(rows))
             return served
-        sides: tuple[list[int], list[int]] = (
-            [],
-            [],
-        )  # the positions of the champion's and the challenger's rows
+        places: dict[bool, list[int]] = {False: [], True: []}  # of the champion's rows, of the challenger's
         for at, row in enumerate(rows):
-            sides[self._challenged(row.get(self.entity or "") or ids[at])].append(at)
-        answers: dict[int, bytes] = {}
-        for side, places in enumerate(sides):
-            if places:
-                part = [ids[at] for at in places], [rows[at] for at in places]
-                found = (side and self._ask_challenger(*part)) or self._score(self.champion, *part)
-                answers.update(zip(places, found, strict=True))
-        return [answers[at] for at in range(len(rows))]
+            places[self._challenged(row.get(self.entity or "") or ids[at])].append(at)
+        answers = [b""] * len(rows)
+        for challenged, own in places.items():
+            if own:
+                part = [ids[at] for at in own], [rows[at] for at in own]
+                found = (challenged and self._ask_challenger(*part)) or self._score(self.champion, *part)
+                for at, answer in zip(own, found, strict=True):
+                    answers[at] = answer
+        return answers
 
     def _challenged(self, key: str) -> bool:
         """Whether the challenger answers this entity, the same for as long as the challenger is.

@@ -4,14 +4,32 @@ from collections.abc import Mapping, Set
 from typing import Annotated, Any, NotRequired
 
 from pydantic import ConfigDict, Field, with_config
+from pydantic_core import PydanticCustomError, ValidationError
 from typing_extensions import TypedDict  # pydantic takes typing's own from Python 3.12 on only
 
 from tabloop.card import ModelCard
-from tabloop.params import Column
+from tabloop.params import Column, Schema
 
 MAX_FLOAT32 = 3.4028235e38
 MAX_INTEGER = 2**53  # JSON readers differ on larger ones
-MAX_TEXT = 1000  # characters
+_text = Annotated[str, Field(max_length=1000)]
+
+
+def request_columns(
+    champion: Schema, challenger: Schema | None
+) -> tuple[dict[str, Column], dict[str, dict[str, Column]]]:
+    """The features of both models, and the columns of their views, which can be looked up.
+
+    What only the challenger has is nullable, so that no client must know of the challenger.
+    """
+    columns, views = dict(champion.features), {view: dict(own) for view, own in champion.views.items()}
+    if challenger:
+        extra = {name: c for name, c in challenger.features.items() if name not in columns}
+        columns |= {name: c.model_copy(update={"nullable": True}) for name, c in extra.items()}
+        if challenger.entity == champion.entity:
+            for view, own in challenger.views.items():
+                views.setdefault(view, {}).update({name: c for name, c in own.items() if name in extra})
+    return columns, views
 
 
 def row_type(card: ModelCard, columns: Mapping[str, Column], optional: Set[str]) -> Any:
@@ -43,7 +61,13 @@ def row_type(card: ModelCard, columns: Mapping[str, Column], optional: Set[str])
     return with_config(config)(TypedDict("Row", fields))  # type: ignore[operator]
 
 
-_text = Annotated[str, Field(max_length=MAX_TEXT)]
+def missing_entity(entity: str, absent: list[str], place: tuple[int, ...]) -> ValidationError:
+    """The error of a row without the entity and without the looked-up columns `absent`; `place`: its row in a batch."""
+    about = {"about": f"give it, or all of: {', '.join(absent)}"}
+    problem = PydanticCustomError("missing", "Field required: {about}", about)
+    return ValidationError.from_exception_data(
+        "Row", [{"type": problem, "loc": (*place, entity), "input": None}]
+    )
 
 
 def _values(column: Column) -> Any:

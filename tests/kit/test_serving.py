@@ -1,0 +1,297 @@
+"""The service on graphs made by hand: names, routes, middleware, a challenger that fails, what a model must have."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+from fastapi.testclient import TestClient
+from onnx import TensorProto, helper
+from starlette.middleware.base import RequestResponseEndpoint
+from starlette.requests import Request
+from starlette.responses import Response
+from tabloop import predictions
+from tabloop.cli import UserError
+from tabloop.onnx_model import FILE
+from tabloop.params import Schema
+from tabloop.serving import Settings, create_app
+from tabloop.serving.app import BATCH_ROWS
+from tabloop.serving.model_app import Guard
+from tabloop.serving.request import request_columns
+
+from .test_card import CARD
+
+# What the log, pydantic's models and the service's own code call things.
+LOG = ["label", "variant", "prediction_id", "model_version", "predicted_at", "date", "received_at"]
+NAMES = [*LOG, "entity", "schema", "model_config", "json", "copy", "self", "_row"]
+TEXT = ("variant", "prediction_id")
+FEATURES: dict[str, dict[str, Any]] = {
+    name: {"type": "category" if name in TEXT else "number"} for name in NAMES
+}
+ROW = {name: "1" if name in TEXT else 0.5 for name in NAMES}
+
+Models = Callable[..., Path]
+
+
+def graph(schema: Schema, *, number_in: str | None = None) -> bytes:
+    """P(positive) is the sigmoid of `label`; with `number_in`, the graph fails where that text is not a number."""
+    inputs = [
+        helper.make_tensor_value_info(
+            name, TensorProto.FLOAT if column.numeric else TensorProto.STRING, ["n", 1]
+        )
+        for name, column in schema.features.items()
+    ]
+    nodes = [
+        helper.make_node("Sigmoid", ["label"], ["column"]),
+        helper.make_node("Reshape", ["column", "flat"], ["probability"]),
+    ]
+    outputs = [helper.make_tensor_value_info("probability", TensorProto.FLOAT, ["n"])]
+    if number_in:
+        nodes.append(helper.make_node("Cast", [number_in], ["number"], to=TensorProto.FLOAT))
+        outputs.append(helper.make_tensor_value_info("number", TensorProto.FLOAT, ["n", 1]))
+        nodes[0] = helper.make_node("Sum", ["label", "number"], ["column"])
+        nodes.insert(0, nodes.pop())
+    flat = helper.make_tensor("flat", TensorProto.INT64, [1], [-1])
+    made = helper.make_graph(nodes, "kit", inputs, outputs, [flat])
+    return helper.make_model(
+        made, opset_imports=[helper.make_opsetid("", 18)], ir_version=9
+    ).SerializeToString()
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Models:
+    """`models("champion", "challenger")`: a folder with a model of FEATURES for each role. Keywords change the card."""
+
+    def models(*roles: str, number_in: str | None = None, **changes: Any) -> Path:
+        schema = Schema.model_validate(
+            {"entity": "customer", "target": {"name": "returned"}, "request": FEATURES}
+        )
+        card = CARD.model_copy(
+            update={"schema_": schema, "categories": {}, "ranges": {}, "example": ROW, "threshold": 0.5}
+            | changes
+        )
+        for role in roles:
+            folder = tmp_path / "models" / role
+            folder.mkdir(parents=True)
+            card.model_copy(update={"version": role}).write(folder)
+            (folder / FILE).write_bytes(graph(card.schema_, number_in=number_in))
+        return tmp_path / "models"
+
+    return models
+
+
+def settings(models: Path, **changes: Any) -> Settings:
+    """Settings of the service on these models, with a log beside them."""
+    log = {"prediction_log": str(models / "log"), "prediction_log_seconds": 0.2}
+    return Settings(**({"models": models, "online_store": models / "store.db"} | log | changes))
+
+
+def test_a_feature_can_have_any_name(models: Models) -> None:
+    folder = models("champion")
+    rows = [ROW | {"customer": f"c{i}", "label": float(i), "date": 100.0 + i} for i in range(3)]
+    with TestClient(create_app("kit", settings(folder))) as client:
+        answers = client.post("/predict/batch", json=rows).raise_for_status().json()
+        assert client.post("/predict", json=rows[2]).json()["probability"] == answers[2]["probability"]
+        assert answers[0]["probability"] == 0.5 < answers[1]["probability"] < answers[2]["probability"]
+        refused = client.post("/predict", json=ROW | {"model_config": "x"})
+        assert refused.status_code == 422 and refused.json()["detail"][0]["loc"] == ["body", "model_config"]
+        document = client.get("/openapi.json").json()["components"]["schemas"]["Row"]
+        assert set(document["properties"]) == {"customer", *NAMES} and document["examples"] == [ROW]
+        outcomes = [{"prediction_id": a["prediction_id"], "label": i % 2} for i, a in enumerate(answers)]
+        assert client.post("/feedback/batch", json=outcomes).raise_for_status().json() == {"accepted": 3}
+
+    columns = Schema.model_validate({"target": {"name": "y"}, "request": FEATURES}).features
+    db = predictions.connect(log=str(folder / "log"))
+    features = ", ".join(predictions.select(columns))
+    logged = db.sql(f"SELECT {features} FROM predictions WHERE entity <> 'c2' ORDER BY entity").df()
+    assert logged.to_dict("records") == [{name: row[name] for name in NAMES} for row in rows[:2]]
+    own = db.sql(
+        "SELECT DISTINCT prediction_id, variant, model_version, entity, probability, label "
+        "FROM predictions JOIN outcomes USING (prediction_id) ORDER BY entity"
+    ).fetchall()
+    assert own == [
+        (a["prediction_id"], "champion", "champion", f"c{i}", a["probability"], i % 2)
+        for i, a in enumerate(answers)
+    ]
+
+
+def test_outcomes_are_reported_one_by_one_or_in_a_batch(models: Models) -> None:
+    folder, outcome = models("champion"), {"prediction_id": "0" * 32, "label": 1}
+    with TestClient(create_app("kit", settings(folder))) as client:
+        assert client.post("/feedback", json=outcome).json() == outcome
+        answer = client.post("/feedback/batch", json=[outcome] * BATCH_ROWS)
+        assert answer.status_code == 202 and answer.json() == {"accepted": BATCH_ROWS}
+        many = client.post("/feedback/batch", json=[outcome] * (BATCH_ROWS + 1))
+        assert many.status_code == 413 and "more than 10,000 rows" in many.json()["detail"]
+        for wrong, place in (
+            ([], []),
+            ([outcome, outcome | {"label": 2}], [1, "label"]),
+            ([outcome | {"prediction_id": "x"}], [0, "prediction_id"]),
+            ([outcome | {"extra": 1}], [0, "extra"]),
+        ):
+            refused = client.post("/feedback/batch", json=wrong)
+            assert refused.status_code == 422 and refused.json()["detail"][0]["loc"] == ["body", *place]
+    assert duckdb.sql(f"FROM '{folder}/log/feedback/*/*.parquet'").shape == (
+        BATCH_ROWS + 1,
+        4,
+    )  # and the date
+    with TestClient(create_app("kit", settings(folder, prediction_log=""))) as client:
+        for path, body in (("/feedback", outcome), ("/feedback/batch", [outcome])):
+            refused = client.post(path, json=body)
+            assert refused.status_code == 503 and "PREDICTION_LOG" in refused.json()["detail"]
+
+
+def test_your_endpoints_and_middleware_reach_all_routes(models: Models) -> None:
+    app = create_app("kit", settings(models("champion"), api_keys="secret"))
+    assert isinstance(app.entry(), Guard)  # the short path, until there is middleware
+
+    @app.get("/hello")
+    async def hello() -> dict[str, str]:
+        return {"hello": "world"}
+
+    @app.post("/count")
+    async def count(words: list[str]) -> int:
+        return len(words)
+
+    @app.middleware("http")
+    async def stamp(request: Request, answer: RequestResponseEndpoint) -> Response:
+        response = await answer(request)
+        response.headers["X-Stamp"] = request.url.path
+        return response
+
+    assert app.entry() is app
+    key = {"X-API-Key": "secret"}
+    with TestClient(app) as client:
+        assert client.get("/hello").json() == {"hello": "world"}
+        assert client.post("/count", json=["a", "b"], headers=key).json() == 2
+        wrong = client.post("/count", json={}, headers=key)
+        assert wrong.status_code == 422 and wrong.json()["detail"][0]["loc"] == ["body"]
+        for path, body, given, status in (
+            ("/predict", ROW, key, 200),
+            ("/predict/batch", [ROW], key, 200),
+            ("/predict", {"colour": "red"}, key, 422),
+            ("/predict", ROW, {}, 401),
+            ("/count", ["a"], {}, 401),
+        ):
+            response = client.post(path, json=body, headers=given)
+            assert (response.status_code, response.headers["X-Stamp"]) == (status, path)
+        assert client.put("/count", json=[]).status_code == 401
+        assert {"/predict", "/hello", "/count"} <= client.get("/openapi.json").json()["paths"].keys()
+
+
+def test_with_and_without_middleware_the_answers_are_the_same(models: Models) -> None:
+    app = create_app("kit", settings(models("champion")))
+
+    @app.post("/echo")
+    async def echo(body: dict[str, float]) -> dict[str, float]:
+        return body
+
+    answers = []
+    for way in (app.entry(), app):
+        with TestClient(way) as client:
+            found = [
+                client.post("/predict", json=ROW),
+                client.post("/predict", content=b"{"),
+                client.post("/predict", content=b" " * (64 << 10) + b"{}"),
+                client.get("/predict"),
+                client.post("/echo", json={"x": 1.5}),
+                client.post("/echo", content=b" " * (33 << 20)),
+                client.post("/nowhere"),
+            ]
+        answers.append([(a.status_code, re.sub('"prediction_id":"[^"]+"', "", a.text)) for a in found])
+    assert answers[0] == answers[1]
+    assert [status for status, _ in answers[0]] == [200, 422, 413, 405, 200, 413, 404]
+
+
+def test_behind_a_proxy_with_a_path_of_its_own(models: Models) -> None:
+    app = create_app("kit", settings(models("champion")))
+    for way in (app, app.entry()):
+        with TestClient(way, root_path="/v1") as client:
+            assert client.post("/v1/predict", json=ROW).status_code == 200
+            assert client.get("/v1/health/ready").json() == {"status": "ready"}
+
+
+def test_the_latency_is_in_metrics_and_model(models: Models) -> None:
+    def count(client: TestClient) -> float:
+        lines = client.get("/metrics").text.splitlines()
+        return float(next(line for line in lines if line.startswith("prediction_seconds_count")).split()[1])
+
+    with TestClient(create_app("kit", settings(models("champion")))) as client:
+        before = count(client)
+        for _ in range(5):
+            client.post("/predict", json=ROW)
+        client.post("/predict/batch", json=[ROW] * 3)
+        client.post("/predict", json={})
+        client.post("/feedback", json={"prediction_id": "0" * 32, "label": 1})
+        assert (
+            count(client) - before == 7
+        )  # requests for predictions, not outcomes; {} is a row of missing values
+        assert 'prediction_seconds_bucket{le="0.0005"}' in client.get("/metrics").text
+        latency = client.get("/model").json()["latency_ms"]
+        assert 0 < latency["p50"] <= latency["p95"] <= latency["p99"]
+
+
+def test_the_champion_answers_where_the_challenger_fails(
+    models: Models, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = models("champion")
+    models("challenger", number_in="variant")
+    chosen = settings(folder, challenger_mode="ab", challenger_share=1)
+    with TestClient(create_app("kit", chosen)) as client:
+        assert client.post("/predict", json=ROW).json()["variant"] == "challenger"
+        answer = client.post("/predict", json=ROW | {"variant": "no number"}).json()
+        assert answer["variant"] == "champion" and answer["prediction"] == 1
+        assert client.get("/model").json()["challenger_error"].startswith("challenger: ")
+    assert "the champion answers alone" in capsys.readouterr().err
+
+
+def test_a_model_that_can_not_be_served_is_one_line(models: Models) -> None:
+    folder = models("champion", threshold=None)
+    with pytest.raises(
+        UserError, match=r"^champion: .* was not evaluated: its model\.json has no threshold$"
+    ):
+        create_app("kit", settings(folder))
+    (folder / "champion" / FILE).write_bytes(b"no graph")
+    (folder / "champion/model.json").write_text(
+        (folder / "champion/model.json").read_text().replace('"threshold": null', '"threshold": 0.5')
+    )
+    with pytest.raises(UserError, match=r"^champion: .*model\.onnx can't be loaded: [^\n]+$"):
+        create_app("kit", settings(folder))
+    (folder / "champion" / FILE).unlink()
+    with pytest.raises(UserError, match=r"^champion: .*model\.onnx is missing$"):
+        create_app("kit", settings(folder))
+    with pytest.raises(UserError, match=r"^champion: .*model\.json is missing$"):
+        create_app("kit", settings(folder / "nowhere"))
+
+
+def test_no_client_must_know_of_the_challenger() -> None:
+    champion = Schema.model_validate(
+        {
+            "entity": "customer",
+            "target": {"name": "y"},
+            "views": {"customers": {"age": {"type": "integer"}}},
+            "request": {"amount": {"type": "number", "nullable": False}},
+        }
+    )
+    views = {
+        "customers": {"age": {"type": "number"}, "visits": {"type": "integer", "nullable": False}},
+        "shops": {"size": {"type": "integer"}, "amount": {"type": "number"}},
+    }
+    request = {"channel": {"type": "category", "nullable": False}}
+    challenger = Schema.model_validate(
+        {"entity": "customer", "target": {"name": "y"}, "views": views, "request": request}
+    )
+    columns, looked_up = request_columns(champion, challenger)
+    assert columns["age"].type == "integer" and not columns["amount"].nullable
+    assert columns["visits"].nullable and columns["channel"].nullable
+    assert {view: list(own) for view, own in looked_up.items()} == {
+        "customers": ["age", "visits"],
+        "shops": ["size"],
+    }
+    # Another entity: its features can't be looked up by the champion's key.
+    other = challenger.model_copy(update={"entity": "shop"})
+    assert {view: list(own) for view, own in request_columns(champion, other)[1].items()} == {
+        "customers": ["age"]
+    }
