@@ -55,7 +55,7 @@ def test_earlier_features_come_back_with_their_online_store(run: Run, copy: Path
     """Both come from DVC's cache: the stage does not run again."""
     store, sql = copy / "data/online/store.db", copy / "feature_repo/transaction_features.sql"
     before, text = store.read_bytes(), sql.read_text()
-    sql.write_text(text.replace("avg(amount)", "avg(amount) * 2"))
+    sql.write_text(text.replace("avg(amount)", "2 * avg(amount)"))
     run(copy, "dvc", "repro", "featurize")
     assert store.read_bytes() != before
     sql.write_text(text)

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tabloop import files
 from tabloop.cli import UserError, git, one_line
 from tabloop.params import ROOT, Params
 
@@ -40,9 +41,7 @@ def adopt(source: str, target: str, entity: str | None, timestamp: str | None) -
     texts = rewritten(kept, found)
     keep(source, kept)
     for name, text in texts.items():
-        part = ROOT / f"{name}.part"
-        part.write_text(text)
-        part.replace(ROOT / name)
+        files.write(ROOT / name, text)
     for path in leaving:
         if path.is_dir():
             shutil.rmtree(path)

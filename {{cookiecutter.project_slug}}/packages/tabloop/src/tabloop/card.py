@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from tabloop import files
 from tabloop.cli import UserError
 from tabloop.params import Schema
 
@@ -90,9 +91,7 @@ class ModelCard(BaseModel):
 
     def write(self, folder: Path) -> None:
         """Write it to `folder`, whole or not at all."""
-        part = folder / f"{FILE}.part"
-        part.write_text(self.as_json(indent=1) + "\n")
-        part.replace(folder / FILE)
+        files.write(folder / FILE, self.as_json(indent=1) + "\n")
 
     def as_json(self, indent: int | None = None) -> str:
         """The card as JSON; what the schema leaves at its default is left out there."""

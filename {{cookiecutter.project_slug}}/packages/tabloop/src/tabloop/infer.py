@@ -3,7 +3,7 @@
 import difflib
 import re
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import duckdb
@@ -23,8 +23,8 @@ class Inferred:
     """The schema as params.yaml has it, and for each column of the table what was decided and why."""
 
     schema: dict[str, Any]
-    decisions: list[tuple[str, str, str]] = field(default_factory=list)
-    segments: list[str] = field(default_factory=list)
+    decisions: list[tuple[str, str, str]]
+    segments: list[str]
 
 
 @dataclass
@@ -48,15 +48,15 @@ def infer(table: duckdb.DuckDBPyRelation, target: str, entity: str | None, times
     rows, facts = describe(table)
     names = safe_names(table.columns)
     positive, why = positive_class(table, target)
-    found = Inferred({}, [(target, "target", why)])
+    decisions = [(target, "target", why)]
     for role, name in given.items():
         if role != "TARGET" and (lacking := rows - facts[name].present):
             raise UserError(f"{role}={name}: {lacking:,} rows lack it; fill or remove them")
     if entity:
-        found.decisions.append((entity, "entity", f"{facts[entity].distinct:,} of them"))
+        decisions.append((entity, "entity", f"{facts[entity].distinct:,} of them"))
     if timestamp:
         check_timestamp(table, timestamp, facts[timestamp].kind)
-        found.decisions.append((timestamp, "timestamp", "splits by time"))
+        decisions.append((timestamp, "timestamp", "splits by time"))
 
     features: dict[str, dict[str, Any]] = {}
     key: list[str] = []
@@ -64,7 +64,7 @@ def infer(table: duckdb.DuckDBPyRelation, target: str, entity: str | None, times
         kind, why = decide(name, facts[name], rows)
         if kind == "id" and not key:
             key, kind = [name], "key"
-        found.decisions.append((name, kind, why))
+        decisions.append((name, kind, why))
         if kind in TYPES:
             features[name] = {"type": kind}
     if not features:
@@ -73,7 +73,7 @@ def infer(table: duckdb.DuckDBPyRelation, target: str, entity: str | None, times
     steady = constant_within(table, entity, list(features)) if entity else []
     view = {names[n]: features[n] for n in steady}
     used = [*key, *given.values(), *features]
-    found.schema = {
+    schema = {
         "key": [names[name] for name in key],
         "entity": names[entity] if entity else None,
         "timestamp": names[timestamp] if timestamp else None,
@@ -83,8 +83,7 @@ def infer(table: duckdb.DuckDBPyRelation, target: str, entity: str | None, times
         "rename": {names[n]: n for n in dict.fromkeys(used) if names[n] != n},
     }
     few = [names[n] for n, f in features.items() if f["type"] == "category" and facts[n].distinct <= 10]
-    found.segments = few[:2]
-    return found
+    return Inferred(schema, decisions, few[:2])
 
 
 def check_names(table: duckdb.DuckDBPyRelation, given: dict[str, str]) -> dict[str, str]:

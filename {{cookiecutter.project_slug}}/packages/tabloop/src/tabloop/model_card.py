@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from tabloop import release
+from tabloop import files, release
 from tabloop.card import ModelCard
 from tabloop.columns import literal, quote
 from tabloop.params import ROOT, Params
@@ -53,9 +53,7 @@ def write(
         origin={name: view for view, columns in card.schema_.views.items() for name in columns},
         seen=lambda name: seen(card, name),
     )
-    part = path.with_suffix(".part")
-    part.write_text(text)
-    part.replace(path)
+    files.write(path, text)
 
 
 def digits(value: float | None) -> str:

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from tabloop import model_card, registry, roles
+from tabloop import files, model_card, registry, roles
 from tabloop.onnx_model import FILE
 from tabloop.params import ROOT, Params
 
@@ -26,10 +26,7 @@ def register(params: Params, out: Path) -> str:
 
     role = next((role for role, version in pinned.items() if version == card.version), None)
     model_card.write(params, card, evaluation, entry, role, ROOT / "MODEL_CARD.md")
-    out.parent.mkdir(exist_ok=True)
     made = {"name": params.project, "registry_version": entry, "alias": role, "version": card.version}
-    part = out.with_suffix(".part")
-    part.write_text(json.dumps(made, indent=1) + "\n")
-    part.replace(out)
+    files.write(out, json.dumps(made, indent=1) + "\n")
     what = f"is {role}" if role else "is registered; `make challenge` makes it the challenger"
     return f"{params.project} version {entry} ({card.version}) {what}"

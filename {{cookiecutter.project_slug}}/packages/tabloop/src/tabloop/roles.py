@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
+from tabloop import files
 from tabloop.card import FILE, ModelCard
 from tabloop.cli import UserError, git, one_line
 from tabloop.params import ROOT
@@ -150,9 +151,7 @@ def promote() -> None:
             )  # so that its files are in DVC's cache, wherever they came from
         pins = yaml.safe_load(pin_file("challenger").read_text())
         pins["outs"][0]["path"] = "champion"
-        part = MODELS / "champion.dvc.part"
-        part.write_text(yaml.safe_dump(pins, sort_keys=False))
-        part.replace(pin_file("champion"))
+        files.write(pin_file("champion"), yaml.safe_dump(pins, sort_keys=False))
         git("add", "--", str(pin_file("champion")), where=ROOT)
     with dvc() as repo:
         repo.checkout([str(pin_file("champion"))], force=True)

@@ -5,7 +5,7 @@ Each step may be interrupted anywhere; the same command, run again, finishes it.
 
 import json
 
-from tabloop import registry, roles
+from tabloop import files, registry, roles
 from tabloop.card import ModelCard
 from tabloop.cli import UserError
 from tabloop.params import ROOT, Params
@@ -23,10 +23,7 @@ def note_champion() -> str:
     """
     champion, candidate = roles.current("champion"), ModelCard.read(roles.CANDIDATE)
     version = None if champion is None or champion.version == candidate.version else champion.version
-    CHAMPION.parent.mkdir(exist_ok=True)
-    part = CHAMPION.with_suffix(".part")
-    part.write_text(json.dumps({"version": version}) + "\n")
-    part.replace(CHAMPION)
+    files.write(CHAMPION, json.dumps({"version": version}) + "\n")
     if champion is None:
         return "there is none yet"
     return f"{champion.version}{'' if version else ', which is the candidate'}"

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tabloop import files
 from tabloop.cli import UserError
 from tabloop.columns import class_text
 from tabloop.params import Column, Params, Schema
@@ -109,10 +110,7 @@ def validate(params: Params, raw: Path, report: Path) -> str:
     rows = {name: len(table) for name, table in tables.items()}
     unlabelled = 0 if schema.target.name in absent else int(events[schema.target.name].isna().sum())
     result = {"passed": not found, "rows": rows, "unlabelled": unlabelled, "breaches": found}
-    report.parent.mkdir(exist_ok=True)
-    part = report.with_suffix(".part")
-    part.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
-    part.replace(report)
+    files.write(report, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
     if found:
         lines = [f"data/raw breaks the schema in params.yaml (all of it is in reports/{report.name})"]
         raise UserError("\n  ".join([*lines, *map(line, found)]))
