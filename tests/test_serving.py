@@ -1,4 +1,7 @@
-"""The service as a process of its own, asked over HTTP: answers, refusals, variants, log, page."""
+"""The service as a process of its own, asked over HTTP: answers, refusals, variants, log, page.
+
+The same without a process, on graphs made by hand, is in kit/test_serving.py.
+"""
 
 import asyncio
 import contextlib
@@ -11,6 +14,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +23,8 @@ import httpx
 import pandas as pd
 import pytest
 from conftest import Project, Run, Serve, wait_for
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import Error as PlaywrightError
+from playwright.sync_api import Page, expect, sync_playwright
 
 KEY = {"user_id": "u000001", "amount": 12.5, "merchant_category": "fuel", "channel": "online"}
 
@@ -36,9 +42,9 @@ def example(project: Path) -> dict[str, Any]:
     return dict(card["example"])
 
 
-def test_one_row_is_answered_logged_and_told_the_outcome(serve: Serve, trained: Path) -> None:
-    with serve(trained) as server:
-        row = example(trained) | {"user_id": "u000007"}
+def test_a_row_is_answered_and_logged_and_so_is_its_outcome(serve: Serve, quick: Path) -> None:
+    with serve(quick) as server:
+        row = example(quick) | {"user_id": "u000007"}
         answer = server.client.post("/predict", json=row).raise_for_status().json()
         model = server.client.get("/model").json()["champion"]
         assert answer["model_version"] == model["version"] and answer["variant"] == "champion"
@@ -47,43 +53,48 @@ def test_one_row_is_answered_logged_and_told_the_outcome(serve: Serve, trained: 
         assert server.client.post("/feedback", json=outcome).status_code == 202
         assert server.client.get("/health/live").json() == {"status": "live"}
         assert server.metric("prediction_seconds_count") == 1 and server.metric("prediction_seconds_sum") > 0
-        said = server.stop()
-        assert "Traceback" not in said
+        assert "Traceback" not in server.stop()
         (logged,) = server.logged().to_dict("records")
-        assert {name: logged[name] for name in row} == row
+        assert {name: logged[f"feature_{name}"] for name in row if name != "user_id"} | {
+            "user_id": logged["entity"]
+        } == row
         assert logged["probability"] == answer["probability"] and logged["variant"] == "champion"
-        (told,) = server.logged("feedback").to_dict("records")
-        assert told["prediction_id"] == answer["prediction_id"] and told["label"] == 1
+        (reported,) = server.logged("feedback").to_dict("records")
+        assert reported["prediction_id"] == answer["prediction_id"] and reported["label"] == 1
         read = pd.read_parquet(server.log / "predictions")  # dated folders are a partition to pandas
         assert str(read.date[0]) == f"{logged['predicted_at']:%Y-%m-%d}"
 
 
-def test_the_graph_answers_as_in_training(serve: Serve, trained: Path) -> None:
-    reference = pd.read_parquet(trained / "models/champion/reference.parquet").head(500)
+def test_the_graph_answers_as_in_training(serve: Serve, quick: Path) -> None:
+    reference = pd.read_parquet(quick / "models/champion/reference.parquet").head(500)
     rows = json.loads(reference.drop(columns=["is_fraud", "probability"]).to_json(orient="records"))
-    with serve(trained) as server:
+    with serve(quick) as server:
         batch = server.client.post("/predict/batch", json=rows).raise_for_status().json()
         assert [a["probability"] for a in batch] == pytest.approx(reference.probability.tolist(), abs=1e-6)
         single = [server.client.post("/predict", json=row).json()["probability"] for row in rows[:20]]
         assert single == [answer["probability"] for answer in batch[:20]]
 
 
-def test_online_features_are_the_offline_ones_of_the_moment(serve: Serve, run: Run, trained: Path) -> None:
+def test_online_features_are_the_offline_ones_of_the_moment(
+    serve: Serve, run: Run, project: Project, quick: Path
+) -> None:
     """By key or with every feature given, the answer is the same; Feast's point-in-time join gives those."""
     script = """
 import json, pandas as pd
-from feast import FeatureStore
-from fraud_detection.params import load
+from tabloop.feature_store import opened
+from tabloop.params import ROOT, load
 schema = load().schema_
 users = [f"u{i:06d}" for i in range(60)] + ["nobody"]
 events = pd.DataFrame({"user_id": users, "event_timestamp": pd.Timestamp.now("UTC")})
 names = [f"{view}:{column}" for view, columns in schema.views.items() for column in columns]
-rows = FeatureStore("feature_repo").get_historical_features(entity_df=events, features=names).to_df()
+with opened(ROOT) as store:
+    rows = store.get_historical_features(entity_df=events, features=names).to_df()
 print(rows.drop(columns="event_timestamp").to_json(orient="records"))
 """
-    offline = json.loads(run(trained, "python", "-c", script).stdout.splitlines()[-1])
+    copy = project(quick)  # Feast writes to its registry
+    offline = json.loads(run(copy, "python", "-c", script).stdout.splitlines()[-1])
     whole = ("age", "account_age_days", "max_1h_velocity")
-    with serve(trained) as server:
+    with serve(copy) as server:
         for row in offline:
             row |= {name: int(row[name]) for name in whole if row[name] is not None}
             by_key = server.client.post("/predict", json=KEY | {"user_id": row["user_id"]}).json()
@@ -93,15 +104,15 @@ print(rows.drop(columns="event_timestamp").to_json(orient="records"))
         server.stop()
         logged = server.logged().sort_values("predicted_at", ignore_index=True)
         read, sent = logged[::2], logged[1::2]
-        columns = [*offline[0], *KEY]
+        columns = ["entity", *(f"feature_{name}" for name in [*offline[0], *KEY] if name != "user_id")]
         pd.testing.assert_frame_equal(
             read[columns].reset_index(drop=True), sent[columns].reset_index(drop=True), rtol=1e-12
         )
-        assert read.country.notna().sum() == 60
+        assert read.feature_country.notna().sum() == 60
 
 
-def test_without_an_online_store_features_are_missing_not_errors(serve: Serve, trained: Path) -> None:
-    with serve(trained, ONLINE_STORE="/nowhere/online_store.db") as server:
+def test_without_an_online_store_features_are_missing_not_errors(serve: Serve, quick: Path) -> None:
+    with serve(quick, ONLINE_STORE="/nowhere/store.db") as server:
         assert server.client.post("/predict", json=KEY).status_code == 200
         assert server.metric("missing_online_features_total") == 1
 
@@ -133,14 +144,14 @@ RAW: dict[str, bytes] = {
 }
 
 
-def test_what_can_not_be_is_refused_with_the_reason(serve: Serve, trained: Path) -> None:
-    with serve(trained) as server:
-        row = example(trained)
+def test_invalid_requests_are_refused_with_the_reason(serve: Serve, quick: Path) -> None:
+    with serve(quick) as server:
+        row = example(quick)
         for name, (change, field) in BAD.items():
             answer = server.client.post("/predict", json=row | change)
             assert answer.status_code == 422 and field in answer.json()["detail"][0]["loc"], name
         for name, body in RAW.items():
-            for path in ("/predict", "/predict/batch", "/feedback"):
+            for path in ("/predict", "/predict/batch", "/feedback", "/feedback/batch"):
                 answer = server.client.post(path, content=body)
                 assert 400 <= answer.status_code < 500 and answer.json()["detail"], (name, path)
         for field in set(row) - {"age", "account_age_days", "country", "avg_7d_spend", "max_1h_velocity"}:
@@ -154,20 +165,22 @@ def test_what_can_not_be_is_refused_with_the_reason(serve: Serve, trained: Path)
         assert len(server.client.post("/predict/batch", json=[row] * 10_000).json()) == 10_000
         second = server.client.post("/predict/batch", json=[row, row | {"age": 3}]).json()["detail"]
         assert second[0]["loc"] == ["body", 1, "age"]
+        keyless = server.client.post("/predict/batch", json=[row, {"amount": 3, "channel": "online"}])
+        assert keyless.json()["detail"][0]["loc"] == ["body", 1, "user_id"]
         assert server.client.get("/predict").status_code == 405
         assert "Traceback" not in server.stop()
 
 
-def test_a_request_that_never_ends_is_given_up(serve: Serve, trained: Path) -> None:
+def test_a_request_that_never_ends_is_ended(serve: Serve, quick: Path) -> None:
     half_a_body = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{"
-    with serve(trained) as server, contextlib.ExitStack() as stack:
+    with serve(quick) as server, contextlib.ExitStack() as stack:
         host, port = server.url.removeprefix("http://").split(":")
         address = (host, int(port))
         lines = [stack.enter_context(socket.create_connection(address)) for _ in range(3)]
         for line, sent in zip(lines, (half_a_body, half_a_body[:40], b""), strict=True):
             line.settimeout(25)
             line.sendall(sent)
-        answers = [b"".join(iter(lambda line=line: line.recv(1000), b"")) for line in lines]  # all are closed
+        answers = [b"".join(iter(partial(line.recv, 1000), b"")) for line in lines]  # all are closed
         assert [answer[:12] for answer in answers] == [b"HTTP/1.1 408", b"HTTP/1.1 408", b""]
         assert json.loads(answers[0].partition(b"\r\n\r\n")[2])["detail"]
         assert server.metric("refused_total") == 2  # who never asked was not refused
@@ -177,8 +190,8 @@ def test_a_request_that_never_ends_is_given_up(serve: Serve, trained: Path) -> N
         assert "Traceback" not in server.stop()
 
 
-def test_a_key_is_asked_for_where_there_are_any(serve: Serve, trained: Path) -> None:
-    with serve(trained, API_KEYS="first, second") as server:
+def test_with_api_keys_a_request_needs_one(serve: Serve, quick: Path) -> None:
+    with serve(quick, API_KEYS="first, second") as server:
         assert server.client.post("/predict", json=KEY).status_code == 401
         assert server.client.post("/feedback", headers={"X-API-Key": "third"}, json={}).status_code == 401
         for key in ("first", "second"):
@@ -186,8 +199,8 @@ def test_a_key_is_asked_for_where_there_are_any(serve: Serve, trained: Path) -> 
         assert server.client.get("/health/ready").status_code == 200
 
 
-def test_a_b_assignment_is_sticky_and_of_the_share(serve: Serve, project: Project, trained: Path) -> None:
-    copy = challenge(project(trained))
+def test_a_b_assignment_is_sticky_and_of_the_share(serve: Serve, project: Project, quick: Path) -> None:
+    copy = challenge(project(quick))
     rows = [KEY | {"user_id": f"customer {i}"} for i in range(10_000)]
     seen = []
     for _ in range(2):  # a restart changes nothing
@@ -198,16 +211,16 @@ def test_a_b_assignment_is_sticky_and_of_the_share(serve: Serve, project: Projec
             assert [answer["variant"] for answer in single] == seen[-1][:50]
             assert {(a["variant"], a["model_version"]) for a in batch} >= {("challenger", "c" * 12)}
             server.stop()
-            logged = server.logged().drop_duplicates("user_id").set_index("user_id").variant
-            assert logged[[row["user_id"] for row in rows]].tolist() == seen[-1]
+            logged = server.logged().drop_duplicates("entity").set_index("entity").variant
+            assert logged.loc[[f"customer {i}" for i in range(10_000)]].tolist() == seen[-1]
     assert seen[0] == seen[1]
     assert seen[0].count("challenger") / len(rows) == pytest.approx(0.1, abs=0.012)  # 4 standard errors
 
 
 def test_in_shadow_both_are_logged_and_the_champion_answers(
-    serve: Serve, project: Project, trained: Path
+    serve: Serve, project: Project, quick: Path
 ) -> None:
-    with serve(challenge(project(trained)), CHALLENGER_MODE="shadow") as server:
+    with serve(challenge(project(quick)), CHALLENGER_MODE="shadow") as server:
         ids = {server.client.post("/predict", json=KEY).json()["prediction_id"] for _ in range(20)}
         assert server.client.get("/model").json()["challenger_mode"] == "shadow"
         server.stop()
@@ -217,9 +230,9 @@ def test_in_shadow_both_are_logged_and_the_champion_answers(
 
 @pytest.mark.parametrize("broken", ["model.onnx", "model.json"])
 def test_a_broken_challenger_never_takes_the_champion_down(
-    serve: Serve, project: Project, trained: Path, broken: str
+    serve: Serve, project: Project, quick: Path, broken: str
 ) -> None:
-    copy = challenge(project(trained))
+    copy = challenge(project(quick))
     (copy / "models/challenger" / broken).write_bytes(b"no such thing")
     with serve(copy, CHALLENGER_MODE="ab", CHALLENGER_SHARE="1") as server:
         assert server.client.post("/predict", json=KEY).json()["variant"] == "champion"
@@ -228,11 +241,11 @@ def test_a_broken_challenger_never_takes_the_champion_down(
         assert "the champion answers alone" in server.stop()
 
 
-def test_a_champion_that_does_not_load_is_one_clear_line(run: Run, project: Project, trained: Path) -> None:
-    copy = project(trained)
+def test_a_champion_that_does_not_load_is_one_clear_line(run: Run, project: Project, quick: Path) -> None:
+    copy = project(quick)
     (copy / "models/champion/model.onnx").write_bytes(b"no such thing")
     for variables in ({}, {"MODELS": "/nowhere"}, {"CHALLENGER_SHARE": "2"}, {"PORT": "many"}):
-        done = run(copy, "python", "-m", "fraud_detection.serving", code=1, **variables)
+        done = run(copy, "python", "-m", "fraud_detection.app", code=1, **variables)
         assert done.stderr.startswith("serve: ") and done.stderr.count("\n") == 1, done.stderr
 
 
@@ -254,11 +267,11 @@ async def load(url: str, seconds: float, workers: int = 32) -> list[str]:
 
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
-def test_ended_under_load_it_loses_nothing_that_was_answered(
-    serve: Serve, trained: Path, end: signal.Signals
+def test_stopped_or_killed_under_load_it_has_logged_all_answers(
+    serve: Serve, quick: Path, end: signal.Signals
 ) -> None:
-    """Not even by a `kill -9` of the service: its log's process has what was answered, and writes it."""
-    with serve(trained, PREDICTION_LOG_SECONDS="60") as server:
+    """`kill -9` of the service included: the log's process has what was answered, and writes it."""
+    with serve(quick, PREDICTION_LOG_SECONDS="60") as server:
 
         async def scene() -> list[str]:
             asking = asyncio.create_task(load(server.url, 20))
@@ -277,8 +290,8 @@ def test_ended_under_load_it_loses_nothing_that_was_answered(
             assert len(logged) - len(ids) <= 32  # answered, while the client had gone
 
 
-def test_killed_with_its_log_it_loses_the_last_interval_at_most(serve: Serve, trained: Path) -> None:
-    with serve(trained, PREDICTION_LOG_SECONDS="1") as server:
+def test_killed_with_its_log_it_loses_one_flush_interval_at_most(serve: Serve, quick: Path) -> None:
+    with serve(quick, PREDICTION_LOG_SECONDS="1") as server:
         early = [server.client.post("/predict", json=KEY).json()["prediction_id"] for _ in range(50)]
         time.sleep(1.5)
         server.client.post("/predict", json=KEY)
@@ -288,23 +301,25 @@ def test_killed_with_its_log_it_loses_the_last_interval_at_most(serve: Serve, tr
         assert set(early) <= set(server.logged().prediction_id)
 
 
-def test_a_lost_target_costs_no_request_and_is_counted(serve: Serve, trained: Path, tmp_path: Path) -> None:
+def test_a_log_that_can_not_be_written_fails_no_request_and_is_counted(
+    serve: Serve, quick: Path, tmp_path: Path
+) -> None:
     target = tmp_path / "target"
     target.write_text("a file where the folder should be")
-    with serve(trained, PREDICTION_LOG=str(target), PREDICTION_LOG_SECONDS="0.3") as server:
+    with serve(quick, PREDICTION_LOG=str(target), PREDICTION_LOG_SECONDS="0.3") as server:
         for _ in range(20):
             assert server.client.post("/predict", json=KEY).status_code == 200
         wait_for(lambda: server.metric("prediction_log_errors_total") >= 2)
         assert server.client.get("/model").json()["log"]["error"]
         assert server.metric("prediction_log_rows_total") == 0
-        target.unlink()  # it is found again: what waited is written
+        target.unlink()  # it can be written again: so are the rows that waited
         wait_for(lambda: server.metric("prediction_log_rows_total") == 20)
         assert server.client.get("/model").json()["log"]["error"] is None
         assert len(pd.read_parquet(target / "predictions")) == 20
 
 
-def test_the_log_is_started_again_when_its_process_dies(serve: Serve, trained: Path) -> None:
-    with serve(trained) as server:
+def test_the_log_is_started_again_when_its_process_dies(serve: Serve, quick: Path) -> None:
+    with serve(quick) as server:
         children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
         os.kill(int(children.read_text().split()[0]), signal.SIGKILL)
         wait_for(lambda: server.metric("prediction_log_errors_total") == 1)
@@ -314,19 +329,19 @@ def test_the_log_is_started_again_when_its_process_dies(serve: Serve, trained: P
         assert answer["prediction_id"] in set(server.logged().prediction_id)
 
 
-def test_the_log_may_be_off(serve: Serve, trained: Path) -> None:
-    with serve(trained, PREDICTION_LOG="") as server:
+def test_the_log_may_be_off(serve: Serve, quick: Path) -> None:
+    with serve(quick, PREDICTION_LOG="") as server:
         answer = server.client.post("/predict", json=KEY).json()
-        told = server.client.post("/feedback", json={"prediction_id": answer["prediction_id"], "label": 0})
-        assert told.status_code == 503 and "PREDICTION_LOG" in told.json()["detail"]
+        refused = server.client.post("/feedback", json={"prediction_id": answer["prediction_id"], "label": 0})
+        assert refused.status_code == 503 and "PREDICTION_LOG" in refused.json()["detail"]
 
 
-def test_the_document_is_what_the_service_does(serve: Serve, trained: Path) -> None:
-    with serve(trained) as server:
+def test_the_openapi_document_is_true(serve: Serve, quick: Path) -> None:
+    with serve(quick) as server:
         document = server.client.get("/openapi.json").json()
         row = document["components"]["schemas"]["Row"]
         assert row["additionalProperties"] is False and set(row["required"]) == {"amount", "channel"}
-        assert row["examples"] == [example(trained)]
+        assert row["examples"] == [example(quick)]
         age = row["properties"]["age"]["anyOf"][0]
         assert (age["type"], age["minimum"], age["maximum"]) == ("integer", 18, 120)
         assert "DE, FR" in row["properties"]["country"]["description"]
@@ -338,43 +353,47 @@ def test_the_document_is_what_the_service_does(serve: Serve, trained: Path) -> N
         assert "Traceback" not in server.stop()
 
 
-@pytest.fixture(scope="session")
-def chromium() -> str | None:
-    """The system's Chromium, or None: Playwright's own, by `playwright install chromium`."""
-    return shutil.which("chromium")
-
-
-def test_the_page_in_a_browser(
-    serve: Serve, project: Project, trained: Path, chromium: str | None, tmp_path: Path
-) -> None:
-    copy = challenge(project(trained))
-    with (
-        serve(copy, CHALLENGER_MODE="ab", CHALLENGER_SHARE="0.25") as server,
-        sync_playwright() as playwright,
-    ):
+@pytest.fixture
+def page() -> Iterator[Page]:
+    """A page of a browser that reaches nothing but 127.0.0.1."""
+    with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=chromium, args=["--no-sandbox", "--disable-background-networking"]
+            executable_path=shutil.which(
+                "chromium"
+            ),  # None: Playwright's own, by `playwright install chromium`
+            args=[
+                "--no-sandbox",
+                "--disable-background-networking",
+                "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+            ],
         )
-        page = browser.new_page()
+        yield browser.new_page()
+        browser.close()
+
+
+def test_the_page_works_without_a_network(serve: Serve, project: Project, quick: Path, page: Page) -> None:
+    copy = challenge(project(quick))
+    with serve(copy, CHALLENGER_MODE="ab", CHALLENGER_SHARE="0.25") as server:
+        with pytest.raises(PlaywrightError, match="ERR_NAME_NOT_RESOLVED"):
+            page.goto(server.url.replace("127.0.0.1", "localhost"))  # the same service: the network is cut
         wrong: list[str] = []
         page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("request", lambda r: None if r.url.startswith((server.url, "data:")) else wrong.append(r.url))
+        page.on("requestfailed", lambda request: wrong.append(request.url))
         page.goto(server.url)
         expect(page.locator("#served")).to_contain_text("25 % of user_ids meet the challenger")
         version = server.client.get("/model").json()["champion"]["version"]
         expect(page.locator("#served")).to_contain_text(version)
-        assert page.input_value("input[name=country]") == example(trained)["country"]
+        assert page.input_value("input[name=country]") == example(quick)["country"]
         page.fill("input[name=user_id]", "u000001")
         page.click("#predict")
         expect(page.locator("#probability")).to_have_text(re.compile(r"probability 0\.\d{4}"))
-        row = example(trained) | {"user_id": "u000001"}
+        row = example(quick) | {"user_id": "u000001"}
         answer = server.client.post("/predict", json=row).json()
         expect(page.locator("#probability")).to_have_text(f"probability {answer['probability']:.4f}")
         expect(page.locator("#variant")).to_contain_text(answer["variant"])
         expect(page.locator("#latency")).to_contain_text("p50")
         page.click("#answer button >> nth=0")
         expect(page.locator("#answer")).to_contain_text("Outcome recorded")
-        page.screenshot(path=tmp_path / "page.png", full_page=True)
         for name in ("age", "account_age_days", "country", "avg_7d_spend", "max_1h_velocity"):
             page.fill(f"input[name={name}]", "")  # read from the online store then
         page.click("#predict")
@@ -382,9 +401,22 @@ def test_the_page_in_a_browser(
         page.fill("input[name=age]", "3")
         page.click("#predict")
         expect(page.locator("#error")).to_contain_text("age: Input should be greater than or equal to 18")
-        page.goto(f"{server.url}/docs")
-        expect(page.locator("#operations-predict-predict_predict_post")).to_be_visible()
         assert not wrong, wrong
-        browser.close()
         server.stop()
         assert len(server.logged("feedback")) == 1
+
+
+def test_the_api_page_works_without_a_network(serve: Serve, quick: Path, page: Page) -> None:
+    with serve(quick) as server:
+        wrong: list[str] = []
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("requestfailed", lambda request: wrong.append(request.url))
+        page.goto(f"{server.url}/docs")
+        for route in ("predict_predict", "predict_batch_predict_batch", "feedback_batch_feedback_batch"):
+            expect(page.locator(f"#operations-predict-{route}_post")).to_be_visible()
+        operation = page.locator("#operations-predict-predict_predict_post")
+        operation.click()
+        operation.get_by_role("button", name="Execute").click()
+        expect(operation.locator(".live-responses-table")).to_contain_text('"variant": "champion"')
+        assert server.metric("predictions_total") == 1
+        assert not wrong, wrong
