@@ -25,6 +25,7 @@ import pandas as pd
 import pytest
 import yaml
 from cookiecutter.main import cookiecutter
+from xdist.scheduler import LoadScopeScheduling
 
 ROOT = Path(__file__).parents[1]
 PYTHON = f"3.{min(sys.version_info.minor, 13)}"  # whatever runs the tests runs the projects
@@ -37,31 +38,51 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 Project = Callable[..., Path]
 
 
-# The tests that run longest, first, so that neither process is left with one of them at the end. A test without a
-# group of its own stays with its file, whose fixtures it shares.
+# A process takes a group of tests at a time: a file, whose tests share fixtures, or one of these. The tests of a group
+# use the same containers and ports, or tell a story.
+GROUPS = {
+    "test_from_the_first_push_to_a_rollback": "story",
+    "test_production_by_dispatch_and_back": "story",
+    "test_a_pull_request_is_tested_and_gets_one_comment_and_nothing_is_pushed": "pull request",
+    "test_drift_opens_one_issue_and_retrains_once_and_the_challenger_is_judged": "watched",
+    "test_make_demo_from_nothing_to_a_prediction": "demo",
+    "test_torch_from_data_to_a_prediction": "torch",
+}
+# The longest groups start first, so that at the end no process waits for the other.
 LONGEST = (
-    "workflows",
-    "loop",
+    "story",
     "test_pipeline",
     "pull request",
+    "test_serving",
+    "test_monitoring",
     "watched",
-    "test_container",
-    "test_owner",
-    "make demo",
+    "test_loop",
+    "demo",
 )
 
 
-@pytest.hookimpl(tryfirst=True)
+def group_of(nodeid: str) -> str:
+    """The group of a test, by its id: `tests/test_x.py::test_y[case]`."""
+    file, _, test = nodeid.partition("::")
+    return GROUPS.get(test.partition("[")[0], Path(file).stem)
+
+
+class Groups(LoadScopeScheduling):
+    """Give each process a group of tests at a time."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group_of(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Groups:
+    """Schedule by groups. (`--dist loadgroup` of pytest-xdist 3.8 does nothing under pytest 9.2.)"""
+    return Groups(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give every test its group, and sort the groups."""
-    order: dict[str, int] = {}
-    for item in items:
-        mark = item.get_closest_marker("xdist_group")
-        group = mark.args[0] if mark else item.path.stem
-        if not mark:
-            item.add_marker(pytest.mark.xdist_group(group))
-        order[item.nodeid] = LONGEST.index(group) if group in LONGEST else len(LONGEST)
-    items.sort(key=lambda item: order[item.nodeid])
+    """Sort the groups, the longest first."""
+    place = {group: at for at, group in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(group_of(item.nodeid), len(place)))
 
 
 @pytest.fixture(scope="session")

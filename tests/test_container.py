@@ -14,7 +14,6 @@ import pytest
 from conftest import UV, Run, clean, wait_for
 
 IMAGE = "ghcr.io/your-org/fraud-detection:dev"
-pytestmark = pytest.mark.xdist_group("test_container")  # one image, one port
 KEY = {"user_id": "u000001", "amount": 12.5, "merchant_category": "fuel", "channel": "online"}
 HARDENED = ["--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges:true"]
 

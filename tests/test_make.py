@@ -4,11 +4,9 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import pytest
 from conftest import ROOT, UV, Bake, Project, Run, clean, edit, environment_of, within
 
 
-@pytest.mark.xdist_group("make demo")
 def test_make_demo_from_nothing_to_a_prediction(tmp_path: Path) -> None:
     out = shutil.ignore_patterns(".git", ".venv", ".uv", ".cache", "demo", "__pycache__", "uv.lock")
     template = shutil.copytree(ROOT, tmp_path / "template", ignore=out)
@@ -18,7 +16,6 @@ def test_make_demo_from_nothing_to_a_prediction(tmp_path: Path) -> None:
         assert f"\n{line}" in done.stdout
 
 
-@pytest.mark.xdist_group("torch")
 def test_torch_from_data_to_a_prediction(bake: Bake, project: Project) -> None:
     copy = project(bake(framework="torch"))
     edit(copy, lambda p: p["data"]["simulator"].update(transactions=10_000, users=200))

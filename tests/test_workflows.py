@@ -231,7 +231,6 @@ def another(baked: Path, environment: Path, tmp_path: Path) -> Iterator[Forge]:
         yield forge
 
 
-@pytest.mark.xdist_group("workflows")
 def test_from_the_first_push_to_a_rollback(forge: Forge) -> None:
     """One story, as each part stands on the one before."""
     # A freshly baked project, no secret, no variable: green, an image in the registry, a commit on staging.
@@ -320,7 +319,6 @@ def dispatch(forge: Forge, **inputs: str) -> str:
     return said
 
 
-@pytest.mark.xdist_group("workflows")
 def test_production_by_dispatch_and_back(forge: Forge) -> None:
     """After the story above: what staging runs goes to production, as a commit or a pull request."""
 
@@ -351,7 +349,6 @@ def test_production_by_dispatch_and_back(forge: Forge) -> None:
     )
 
 
-@pytest.mark.xdist_group("pull request")
 def test_a_pull_request_is_tested_and_gets_one_comment_and_nothing_is_pushed(another: Forge) -> None:
     """Twice: there is one comment, of the last run. With a DVC remote, which is used."""
     forge = another
@@ -369,7 +366,6 @@ def test_a_pull_request_is_tested_and_gets_one_comment_and_nothing_is_pushed(ano
     assert forge.git("rev-parse", "main", where=forge.origin) == tip and "Pushed `" not in said
 
 
-@pytest.mark.xdist_group("watched")
 def test_drift_opens_one_issue_and_retrains_once_and_the_challenger_is_judged(
     another: Forge, run: Run, serve: Serve, project: Project, trained: Path
 ) -> None:
