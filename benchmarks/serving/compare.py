@@ -1,9 +1,10 @@
-"""What a single prediction over HTTP costs: this project's service and the usual ones, with the same model.
+"""Requests per second, latency, memory: this project's service beside others that serve the same model.
 
     make demo && uv run benchmarks/serving/compare.py demo/fraud-detection
 
-Needs wrk (`apt-get install wrk`). Each in turn, one worker each: started, its answers held against the model's known
-ones, timed side by side with the limit, stopped. What the project's environment lacks is installed below .cache/benchmarks.
+Needs wrk (`apt-get install wrk`). Each server has one worker. In turn, each is started, its answers are compared with the
+model's, it is timed in alternation with the limit, and stopped. What the project's environment lacks is installed below
+.cache/benchmarks.
 """
 
 import argparse
@@ -93,7 +94,7 @@ def probabilities(answer: Any) -> list[float]:
 
 
 def servers(package: str, card: dict[str, Any]) -> list[Server]:
-    """All that are compared; each peer's batching on, access logs off where that can be chosen."""
+    """All that are compared. Each peer's batching is on; its access log is off where that can be chosen."""
     script, users = f"python {HERE / 'servers.py'}", itertools.count()
     answer = {"prediction_id": "0" * 32, "probability": card["threshold"], "prediction": 0}
     answer |= {"model_version": card["version"], "variant": "champion"}
@@ -121,7 +122,7 @@ def servers(package: str, card: dict[str, Any]) -> list[Server]:
     def mlflow(rows: list[Row]) -> Row:
         return {"dataframe_records": rows}
 
-    service, start = f"python -m {package}.serving", f"mlserver start {WORK}"
+    service, start = f"python -m {package}.app", f"mlserver start {WORK}"
     serve = f"bentoml serve servers:Model --working-dir {HERE} --port {{port}}"
     invoke = f"mlflow models serve --env-manager local -w 1 -m {saved} -p {{port}}"
     return [
@@ -142,7 +143,7 @@ def free_port() -> int:
 
 
 def last_line(text: str) -> str:
-    return ["it said nothing", *filter(None, map(str.strip, text.splitlines()))][-1][:200]
+    return ["no output", *filter(None, map(str.strip, text.splitlines()))][-1][:200]
 
 
 def said(*command: str | Path, **options: Any) -> str:
@@ -154,7 +155,7 @@ def said(*command: str | Path, **options: Any) -> str:
 
 
 def programs(server: Server, project: Path) -> Path:
-    """The bin of its environment: the project's, or one made for it with the same versions below the model."""
+    """The bin folder of its environment: the project's, or one of its own with the model's packages in the same versions."""
     python, place, uv = project / ".venv/bin/python", CACHE / server.name, os.environ.get("UV", "uv")
     if not server.packages:
         return python.parent
@@ -236,10 +237,10 @@ def check(answer: Any, known: list[float]) -> None:
 def measure(
     server: Server, limit: Server, project: Path, rows: list[Row], known: list[float], rounds: int
 ) -> Found:
-    """Every figure of one server. Raises: whatever keeps it from being had.
+    """Every figure of one server. It raises what keeps the server from running.
 
-    In each round it is loaded, then the limit is: what else the machine does meanwhile is in both. The figures are
-    medians, those of its ratio to the limit too.
+    In each round the server is loaded and then the limit, so that other work on the machine slows both. The figures
+    are medians over the rounds, also those of the ratio to the limit.
     """
     folder = programs(server, project)
     bodies = [server.one(row) if server.one else server.many([row]) for row in rows]
@@ -332,7 +333,7 @@ def compare(
     for server in chosen:
         try:
             results[server.name] = measure(server, limit, project, rows, known, rounds)
-        except Exception as error:  # whatever it does, the others are still compared
+        except Exception as error:  # the others are still compared
             results[server.name] = f"could not run: {' '.join(str(error).split())}"
         print(f"{server.name}: done", file=sys.stderr, flush=True)
     return results
@@ -347,7 +348,7 @@ def main() -> None:
     if not shutil.which("wrk"):
         parser.error("wrk is missing: apt-get install wrk")
     project = options.project.resolve()
-    package = next(project.glob("src/*/serving")).parent.name
+    package = next(project.glob("src/*/app.py")).parent.name
     card = json.loads((project / "models/champion/model.json").read_text())
     features = [name for view in card["schema"].get("views", {}).values() for name in view]
     features += card["schema"].get("request", {})
@@ -361,7 +362,7 @@ def main() -> None:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            parser.error("another run is under way: each would spoil the other's figures")
+            parser.error("another run is under way, which would slow this one")
         prepare(project, package, card)
         limit, *others = servers(package, card)
         chosen = [s for s in (limit, *others) if not options.only or s.name in options.only]

@@ -1,4 +1,4 @@
-"""Whether the service bears load for minutes: no error, no growing memory, every answer in the log.
+"""Load for minutes: are there errors, does memory grow, is every answer in the log?
 
     uv run benchmarks/serving/endure.py demo/fraud-detection --seconds 300
 
@@ -22,7 +22,7 @@ CONNECTIONS = 64
 
 
 def script(row: dict[str, object]) -> str:
-    """What wrk sends: the example row, of ever other users."""
+    """What wrk sends: the example row, each time of another user, 5,000 in all."""
     body = json.dumps(row | {"user_id": "USER"}).replace("USER", "' .. n % 5000 .. '")
     return f"""local n = 0
 wrk.method = "POST"

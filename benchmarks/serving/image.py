@@ -2,7 +2,7 @@
 
     uv run benchmarks/serving/image.py demo/fraud-detection
 
-Needs `make demo` and Docker. The classic: one stage, `COPY . .`, `pip install` of all that the project needs.
+Needs `make demo` and Docker. Classic: one stage, `COPY . .`, `pip install` of all that the project needs.
 """
 
 import json
@@ -18,9 +18,9 @@ from pathlib import Path
 CLASSIC = """FROM python:{version}-slim
 WORKDIR /app
 COPY . .
-RUN pip install -r requirements.txt
+RUN pip install -r requirements.txt './packages/tabloop[pipeline]'
 ENV PYTHONPATH=/app/src PROJECT_ROOT=/app HOST=0.0.0.0
-CMD ["python", "-m", "{package}.serving"]
+CMD ["python", "-m", "{package}.app"]
 """
 IGNORED = shutil.ignore_patterns(".git", ".venv", ".dvc", ".uv", "mlruns", "mlflow.db", "data")
 
@@ -56,7 +56,7 @@ def start(tag: str) -> float:
 
 
 def measure(folder: Path, tag: str) -> dict[str, float]:
-    """Build from nothing (but the base image), change the model, build again, start."""
+    """Build without a cache, change the model, build again, start."""
     found = {"build, s": build(folder, tag, "--no-cache")}
     card = folder / "models/champion/model.json"
     card.write_text(json.dumps(json.loads(card.read_text()) | {"created": "later"}))
@@ -69,7 +69,7 @@ def measure(folder: Path, tag: str) -> dict[str, float]:
 def main(project: Path) -> None:
     pyproject = tomllib.loads((project / "pyproject.toml").read_text())
     version = pyproject["project"]["requires-python"].strip("=.*")
-    needs = [*pyproject["project"]["dependencies"], *pyproject["dependency-groups"]["pipeline"]]
+    needs = [name for name in pyproject["dependency-groups"]["pipeline"] if not name.startswith("tabloop")]
     with tempfile.TemporaryDirectory() as temporary:
         ours, classic = (
             shutil.copytree(project, Path(temporary, name), ignore=IGNORED) for name in ("ours", "classic")

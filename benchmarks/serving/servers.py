@@ -1,6 +1,6 @@
 """What compare.py starts, each in its own environment: `python servers.py NAME` on PORT, of the estimator in MODEL.
 
-Each is the snippet that the framework introduces itself with, its batching switched on and its access log off.
+Each is the framework's own introductory example, with batching on and the access log off.
 """
 
 import importlib
@@ -13,28 +13,26 @@ MODEL, PORT = Path(os.environ.get("MODEL", "")), int(os.environ.get("PORT", 0))
 
 
 def fit() -> None:
-    """In the project's folder and environment: its own `fit` on its own rows, kept by joblib and by MLflow."""
+    """Fit the project's estimator on its rows and write it with joblib and MLflow. It runs in the project's folder."""
     import joblib
     import mlflow.sklearn
     import pandas as pd
+    from tabloop.onnx_model import model_inputs
+    from tabloop.params import load
 
-    package = os.environ["PACKAGE"]
-    estimator, graph, params = (
-        importlib.import_module(f"{package}.{name}") for name in ("model.estimator", "model.graph", "params")
-    )
-    chosen = params.load()
-    schema = chosen.schema_
+    params = load()
+    schema = params.schema_
     rows = pd.read_parquet("data/features/train.parquet")
-    fitted = estimator.fit(
-        graph.frame(rows, schema), rows[schema.target.name].to_numpy(), schema, chosen.train
-    )
+    model = importlib.import_module(f"{os.environ['PACKAGE']}.model")
+    target = rows[schema.target.name].to_numpy()
+    fitted = model.fit(model_inputs(rows, schema), target, schema, params.train)
     joblib.dump(fitted, MODEL)
     options = {"pyfunc_predict_fn": "predict_proba", "serialization_format": "cloudpickle"}
     mlflow.sklearn.save_model(fitted, MODEL.with_suffix(".mlflow"), **options)
 
 
 def limit() -> None:
-    """The least that an ASGI server can do: the same answer, whatever was asked."""
+    """The least that an ASGI server can do: the same answer to every request."""
     import uvicorn
 
     body = os.environ["ANSWER"].encode()
@@ -48,7 +46,7 @@ def limit() -> None:
 
 
 def naive() -> None:
-    """The usual one."""
+    """FastAPI and pandas, as in most tutorials."""
     import joblib
     import pandas as pd
     import uvicorn
@@ -75,7 +73,7 @@ def naive() -> None:
     uvicorn.run(app, port=PORT, access_log=False)
 
 
-if os.environ.get("SERVER") == "litserve":  # its worker, another process, looks for it in the module
+if os.environ.get("SERVER") == "litserve":  # its worker, another process, imports it
     import joblib
     import litserve as ls
     import pandas as pd
@@ -102,7 +100,7 @@ def litserve() -> None:
     server.run(port=PORT, num_api_servers=1, generate_client_file=False, log_level="error", access_log=False)
 
 
-if os.environ.get("SERVER") == "bentoml":  # `bentoml serve servers:Model` looks for it in the module
+if os.environ.get("SERVER") == "bentoml":  # `bentoml serve servers:Model` imports it
     import bentoml
     import joblib
     import pandas as pd
