@@ -257,7 +257,7 @@ def test_a_model_that_can_not_be_served_is_one_line(models: Models) -> None:
     with pytest.raises(UserError, match=r"^champion: .*model\.onnx can't be loaded: [^\n]+$"):
         create_app("kit", settings(folder))
     (folder / "champion" / FILE).unlink()
-    with pytest.raises(UserError, match=r"^champion: .*model\.onnx is missing$"):
+    with pytest.raises(UserError, match=r"^champion: .*model\.onnx can't be loaded: .*File doesn't exist$"):
         create_app("kit", settings(folder))
     with pytest.raises(UserError, match=r"^champion: .*model\.json is missing$"):
         create_app("kit", settings(folder / "nowhere"))

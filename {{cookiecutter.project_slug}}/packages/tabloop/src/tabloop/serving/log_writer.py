@@ -2,10 +2,8 @@
 
     python -P log_writer.py '<arguments of main as JSON>' < batches
 
-The service hands over batches and does not wait. This process collects them and writes
-`<target>/<table>/date=YYYY-MM-DD/<time>-<host>-<pid>-<n>.parquet` at least every `seconds`. If both processes are
-killed, that much is lost; if only the service is killed or stopped, nothing. While the target can't be written, up to
-MAX_ROWS rows of each table are kept and tried again.
+The service hands over batches; this process writes `<target>/<table>/date=YYYY-MM-DD/<time>-<host>-<pid>-<n>.parquet`
+at least every `seconds`. If both are killed, that much is lost; if only the service is killed or stopped, nothing.
 """
 
 import io
@@ -56,7 +54,7 @@ class Table:
             report(table=self.name, dropped=dropped)
 
     def drop(self, rows: int) -> None:
-        """Remove the oldest rows."""
+        """Remove so many rows, the oldest."""
         for values in self.waiting.values():
             del values[:rows]
 

@@ -4,8 +4,8 @@
     otherwise:                    ModelApp -> your middleware -> Guard -> endpoint, or FastAPI's routing
 
 FastAPI's routing, injection and response objects take several times what the model takes. A direct route is declared
-once, as any route of FastAPI: its endpoint documents it and answers it. Guard, the innermost middleware, validates the
-body, calls the endpoint and sends the bytes that it returns.
+once, as any route of FastAPI; Guard, the innermost middleware, validates its body, calls its endpoint and sends the
+bytes that it returns.
 """
 
 import hmac

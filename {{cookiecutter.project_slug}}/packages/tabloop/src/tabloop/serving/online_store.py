@@ -14,13 +14,8 @@ STRING = 2  # feast.ValueType.STRING: an entity's key is always text here
 
 def entity_key(name: str, value: str) -> bytes:
     """The key of an entity's rows: Feast's serialization, version 3, of one join key."""
-    parts = struct.pack("<I", 1), _packed(name), _packed(value)
-    return b"".join(parts)
-
-
-def _packed(text: str) -> bytes:
-    data = text.encode()
-    return struct.pack("<II", STRING, len(data)) + data
+    texts = name.encode(), value.encode()
+    return struct.pack("<I", 1) + b"".join(struct.pack("<II", STRING, len(text)) + text for text in texts)
 
 
 def decode(value: bytes) -> Any:

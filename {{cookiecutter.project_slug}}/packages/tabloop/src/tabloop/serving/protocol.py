@@ -13,7 +13,7 @@ TIMEOUT = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-type: a
 
 
 class Joined:
-    """A transport that writes once in each turn of the event loop."""
+    """A transport that writes all of one turn of the event loop at its end, at once."""
 
     due: ClassVar[list["Joined"]] = []  # those with something to write in this turn
 
@@ -28,45 +28,49 @@ class Joined:
     def write(self, data: bytes) -> None:
         if not self.parts:
             if not self.due:
-                self.loop.call_soon(self.flush_due)
+                self.loop.call_soon(self._flush_due)
             self.due.append(self)
         self.parts.append(data)
 
     @classmethod
-    def flush_due(cls) -> None:
+    def _flush_due(cls) -> None:
         due, cls.due = cls.due, []
         for joined in due:
-            joined.flush()
+            joined._flush()
 
-    def flush(self) -> None:
+    def _flush(self) -> None:
         parts, self.parts = self.parts, []
         if parts:
             self.transport.write(b"".join(parts))
 
     def close(self) -> None:
-        self.flush()
+        self._flush()
         self.transport.close()
 
 
 class Protocol(HttpToolsProtocol):
+    """HTTP on one connection."""
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(Joined(transport, self.loop))  # type: ignore[arg-type]
         self.seen: Any = self
-        self.timer = self.loop.call_later(REQUEST_SECONDS, self.look)
+        self.timer = self.loop.call_later(
+            REQUEST_SECONDS, self._check
+        )  # one for each request would cost more
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.timer.cancel()
         super().connection_lost(exc)
 
-    def look(self) -> None:
-        """End the connection if the same request is still arriving as at the last look: a timer for each costs more."""
+    def _check(self) -> None:
+        """End the connection if its request is the same incomplete one as at the last check."""
         if self.transport.is_closing():
             return
-        # None: not even its head is there.
+        # None: its head is not complete.
         cycle = self.cycle if self.cycle and self.cycle.scope is self.scope else None
         if (cycle and not cycle.more_body) or self.seen is not self.scope:
             self.seen = self.scope
-            self.timer = self.loop.call_later(REQUEST_SECONDS, self.look)
+            self.timer = self.loop.call_later(REQUEST_SECONDS, self._check)
             return
         if self.scope and not (cycle and cycle.response_complete):
             REFUSED.labels(408).inc()

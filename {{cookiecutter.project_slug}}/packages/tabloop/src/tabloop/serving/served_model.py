@@ -28,8 +28,7 @@ class ServedModel:
             raise UserError(f"{role}: {error}") from None
         if self.card.threshold is None:
             raise UserError(f"{role}: {folder} was not evaluated: its model.json has no threshold")
-        if not (graph := folder / FILE).is_file():
-            raise UserError(f"{role}: {graph} is missing")
+        graph = folder / FILE
         self.schema, self.version = self.card.schema_, self.card.version
         self.threshold: float = self.card.threshold
         options = onnxruntime.SessionOptions()
