@@ -1,8 +1,8 @@
-"""How often drift is called where there is none, how often where there is some; and a log of ten million rows.
+"""How often drift is found where there is none, how often where there is some; and a log of ten million rows.
 
     make demo && uv run --directory demo/fraud-detection python $PWD/benchmarks/drift.py --windows 100
 
-Each window is a log of rows drawn from the holdout, scored by the champion, checked as `make drift` does.
+Each window is a log of rows drawn from the holdout, scored by the champion, checked as `tabloop drift` does.
 """
 
 import argparse
@@ -12,16 +12,13 @@ import time
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from tabloop import drift, params, predictions, roles
+from tabloop.onnx_model import FILE, OnnxModel
 
-PACKAGE = next(Path("src").glob("*/monitoring")).parent.name
-drift, graph, params = (
-    import_module(f"{PACKAGE}.{n}") for n in ("monitoring.drift", "model.graph", "params")
-)
 Shift = Callable[[pd.DataFrame], pd.DataFrame]
 SHIFTS: dict[str, Shift] = {
     "none": lambda rows: rows,
@@ -38,22 +35,24 @@ SHIFTS: dict[str, Shift] = {
 
 
 def write(rows: pd.DataFrame, folder: Path, version: str, part: int = 0) -> None:
-    """As the service logs them."""
+    """Rows of features and `probability`, as the service logs them."""
     today = folder / f"predictions/date={datetime.now(UTC):%Y-%m-%d}"
     today.mkdir(parents=True, exist_ok=True)
-    ids = [uuid.uuid4().hex for _ in range(len(rows))]
-    logged = rows.assign(
-        prediction_id=ids, predicted_at=pd.Timestamp.now("UTC"), variant="champion", model_version=version
+    logged = rows.rename(
+        columns={name: predictions.feature(str(name)) for name in rows if name != "probability"}
+    )
+    logged["prediction_id"] = [uuid.uuid4().hex for _ in range(len(rows))]
+    logged = logged.assign(
+        predicted_at=pd.Timestamp.now("UTC"), variant="champion", model_version=version, entity=None
     )
     logged.to_parquet(today / f"{part}.parquet", index=False)
 
 
 def main(windows: int, sizes: list[int], large: int) -> None:
-    chosen, champion = params.load(), params.ROOT / "models/champion"
-    version = import_module(f"{PACKAGE}.rollout").version("champion")
-    scorer = graph.Graph(champion / "model.onnx", chosen.schema_)
+    chosen, card = params.load(), roles.required("champion")
+    scorer, version = OnnxModel(roles.MODELS / "champion" / FILE, card.schema_), card.version
     holdout = pd.read_parquet("data/features/holdout.parquet")[list(chosen.schema_.features)]
-    print("| shift | rows | called drift | of which by a column's bar |\n|---|---|---|---|")
+    print("| shift | rows | drift found | a column drifted |\n|---|---|---|---|")
     for name, shift in SHIFTS.items():
         for size in sizes:
             found = []
@@ -61,7 +60,7 @@ def main(windows: int, sizes: list[int], large: int) -> None:
                 rows = shift(holdout.sample(size, replace=True, random_state=seed))
                 with tempfile.TemporaryDirectory() as folder:
                     write(rows.assign(probability=scorer.probability(rows)), Path(folder), version)
-                    found.append(drift.check(chosen, champion, folder, Path(folder) / "drift.html"))
+                    found.append(drift.check(chosen, folder, Path(folder) / "drift.html"))
             rate = np.mean([f["drift"] for f in found])
             columns = np.mean([any(c["drift"] for c in f["columns"].values()) for f in found])
             print(f"| {name} | {size:,} | {rate:.0%} of {len(found)} | {columns:.0%} |", flush=True)
@@ -72,7 +71,7 @@ def main(windows: int, sizes: list[int], large: int) -> None:
             for part in range(large // len(rows)):
                 write(rows, Path(folder), version, part)
             began = time.perf_counter()
-            found = [drift.check(chosen, champion, folder, Path(folder) / "drift.html")]
+            found = [drift.check(chosen, folder, Path(folder) / "drift.html")]
             took, peak = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
             print(
                 f"\n{found[0]['rows']:,} rows, {found[0]['sampled']:,} of them compared: {took:.1f} s, peak of this process {peak:.1f} GB"

@@ -39,6 +39,7 @@ def made(bucket: str) -> bool:
 def test_everything_moves_to_an_object_store(
     store: None, run: Run, serve: Serve, project: Project, quick: Path, tmp_path: Path
 ) -> None:
+    assert UV, "run the tests by `make test`"
     copy, log = project(quick), "s3://bucket/log"
     for packages in (["s3fs"], ["--group", "pipeline", "dvc[s3]"]):
         subprocess.run([UV, "add", "--quiet", *packages], cwd=copy, check=True, env=clean())
@@ -74,10 +75,9 @@ def test_everything_moves_to_an_object_store(
     assert failed.startswith("ingest: ") and (copy / "data/raw/feedback.parquet").exists()
 
 
-@pytest.mark.parametrize(
-    ("url", "why"), [("s3://bucket/log", "Install s3fs"), ("nowhere://x", "Protocol not known")]
-)
+@pytest.mark.parametrize(("url", "why"), [("s3://bucket/log", "install s3fs"), ("nowhere://x", "protocol")])
 def test_a_log_that_needs_a_package_names_it(run: Run, quick: Path, url: str, why: str) -> None:
     for command in (["python", "-m", "fraud_detection.app"], ["tabloop", "drift"]):
         done = run(quick, *command, code=1, PREDICTION_LOG=url)
-        assert f"{url}: {why}" in done.stderr and len(done.stderr.splitlines()) == 1
+        assert f"{url}: " in done.stderr and why in done.stderr.lower()
+        assert len(done.stderr.splitlines()) == 1

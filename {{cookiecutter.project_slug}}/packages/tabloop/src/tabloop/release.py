@@ -106,8 +106,7 @@ def set_values(environment: str, **values: str) -> str:
     """Write these values and commit them; what was done.
 
     Raises:
-        UserError: as `change`; or the file has changes that are not committed; or git refuses the commit, and the file
-            is as it was.
+        UserError: as `change`; or the file has uncommitted changes; or git refuses the commit. The file is as it was.
     """
     path = _committed(environment)
     before, old = path.read_bytes(), read(environment)
