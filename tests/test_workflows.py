@@ -137,11 +137,12 @@ class Forge:
         # One job after the other: they share one virtual environment, in which each installs its own checkout.
         command += ["--env", f"GITHUB_API_URL={self.github.url}", "--concurrent-jobs", "1"]
         assert UV
-        environment = ROOT / f".cache/environment-act-{os.environ.get('PYTEST_XDIST_WORKER', 'gw0')}/.venv"
+        kept = ROOT / f".cache/environment-act-{os.environ.get('PYTEST_XDIST_WORKER', 'gw0')}"
         env = clean(
             PATH=f"{Path(UV).parent}{os.pathsep}{os.environ['PATH']}",
             ACT_ARTIFACTS=str(self.work / "artifacts"),
-            UV_PROJECT_ENVIRONMENT=str(environment),
+            UV_PROJECT_ENVIRONMENT=str(kept / ".venv"),
+            MYPY_CACHE_DIR=str(kept / "mypy"),
         )
         if "pyenv" not in sys.executable:
             env["UV_PYTHON"] = sys.executable
