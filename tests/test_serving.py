@@ -100,7 +100,7 @@ print(rows.drop(columns="event_timestamp").to_json(orient="records"))
             by_key = server.client.post("/predict", json=KEY | {"user_id": row["user_id"]}).json()
             given = server.client.post("/predict", json=KEY | row).json()
             assert by_key["probability"] == given["probability"]
-        assert server.metric("missing_online_features_total") == 1  # nobody's
+        assert server.metric("missing_online_features_total") == 1  # of the unknown user
         server.stop()
         logged = server.logged().sort_values("predicted_at", ignore_index=True)
         read, sent = logged[::2], logged[1::2]

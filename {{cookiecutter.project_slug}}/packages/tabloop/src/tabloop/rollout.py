@@ -30,7 +30,7 @@ def note_champion() -> str:
 
 
 def challenge(params: Params) -> str:
-    """Make the candidate the challenger; the title of a commit that says so.
+    """Make the candidate the challenger; the title for the commit.
 
     Raises:
         UserError: it did not pass the gate, or is the champion already, or there is no champion.
@@ -45,7 +45,7 @@ def challenge(params: Params) -> str:
 
 
 def promote(params: Params) -> str:
-    """Make the challenger the champion; the title of a commit that says so.
+    """Make the challenger the champion; the title for the commit.
 
     Raises:
         UserError: there is no challenger, or a model is pinned but not here.
@@ -62,7 +62,7 @@ def promote(params: Params) -> str:
 
 
 def withdraw(params: Params) -> str:
-    """Remove the challenger; the title of a commit that says so.
+    """Remove the challenger; the title for the commit.
 
     Raises:
         UserError: there is none, or the champion is pinned but not here.
