@@ -11,7 +11,7 @@ TAKEN = """
 arro3 arro3_core arro3_io click cookiecutter dask duckdb dvc evidently fastapi fastapi_swagger feast fsspec httptools httpx2
 ibis jinja2 joblib matplotlib mlflow mypy numpy onnx onnxruntime pandas pandera pip pre_commit prometheus_client protobuf
 pyarrow pydantic pydantic_settings pytest python_slugify pyyaml ruamel ruamel_yaml ruff scikit_learn scipy setuptools
-skl2onnx sklearn slugify src starlette tabloop test tests torch tqdm uv uvicorn uvloop wheel yaml
+skl2onnx sklearn slugify src starlette tabloop test tests torch tqdm typing_extensions uv uvicorn uvloop wheel yaml
 """.split()
 
 
