@@ -74,6 +74,18 @@ def orders(rows: int = 400, customers: int = 40) -> pd.DataFrame:
     )
 
 
+def begin_history(folder: Path) -> None:
+    """Make the folder a repository of git's and DVC's, as a bake does."""
+    shutil.copytree(TEMPLATE / ".dvc", folder / ".dvc")
+    subprocess.run(["git", "init", "--quiet"], cwd=folder, env=clean(), check=True)
+
+
+def commit(folder: Path) -> None:
+    """Commit all that git does not ignore."""
+    for command in (["git", "add", "--all"], ["git", "commit", "--quiet", "--message", "A state"]):
+        subprocess.run(command, cwd=folder, env=clean(), check=True)
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     """`project(events, split={"holdout": 0.5})`: a folder with params.yaml, Feast's definitions and, if given, events.csv.

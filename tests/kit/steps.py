@@ -1,9 +1,8 @@
-"""Steps of a roll-out with real git, DVC and MLflow, each in a fork of this process: it can be killed, and starts at once."""
+"""Steps of a rollout with real git, DVC and MLflow, each in a fork of this process: it can be killed, and starts at once."""
 
 import json
 import os
 import shutil
-import subprocess
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +22,7 @@ from onnx import TensorProto, helper
 from tabloop import model_card, params, register, registry, release, roles, rollout
 from tabloop.cli import UserError
 
-from .conftest import PARAMS, clean
+from .conftest import PARAMS, begin_history, clean, commit
 from .test_card import CARD, METRICS
 
 IMPORTED = (dvc.api, mlflow.onnx, networkx, scmrepo.git)  # what takes seconds, once for all forks
@@ -109,11 +108,6 @@ def write_candidate(folder: Path, version: str, judged: str | None) -> None:
     (folder / "metrics/evaluation.json").write_text(json.dumps(result | {"champion": champion}))
 
 
-def commit(folder: Path) -> None:
-    for command in (["git", "add", "--all"], ["git", "commit", "--quiet", "--message", "A step"]):
-        subprocess.run(command, cwd=folder, env=clean(), check=True)
-
-
 def finish_all(folder: Path, step: str) -> str:
     """Run a step to its end and check that git, folders and MLflow then agree; what it returned."""
 
@@ -148,9 +142,7 @@ def make_projects(origin: Path) -> None:
     (folder / ".gitignore").write_text(
         "mlflow.db\nmlruns/\nmodels/candidate/\nmodels/champion/\nmodels/challenger/\n"
     )
-    for command in (["git", "init", "--quiet"], ["dvc", "init", "--quiet"]):
-        subprocess.run(command, cwd=folder, env=clean(), check=True)
-    subprocess.run(["dvc", "config", "core.autostage", "true"], cwd=folder, env=clean(), check=True)
+    begin_history(folder)
     commit(folder)
     finish(folder, lambda: str(registry.connect(PROJECT)))  # MLflow's tables take a second
     retrained = shutil.copytree(folder, origin / "retrained", symlinks=True)

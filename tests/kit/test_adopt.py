@@ -1,6 +1,5 @@
 """The example is replaced by the owner's table, whole or not at all."""
 
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from .conftest import PARAMS, TEMPLATE, Project, Tabloop, clean, orders
+from .conftest import PARAMS, TEMPLATE, Project, Tabloop, begin_history, commit, orders
 
 EXAMPLE = ["src/kit/simulator.py", "tests/test_example.py", "feature_repo/customer_features.sql"]
 RESULTS = [
@@ -41,14 +40,9 @@ def example(project: Project) -> Path:
         "data/raw/\ndata/features/\ndata/online/\nmodels/candidate/\nmodels/champion/\n"
     )
     (folder / "dvc.lock").write_text("schema: '2.0'\n")
-    for command in (["git", "init", "--quiet"], ["dvc", "init", "--quiet"], ["git", "add", "--all"]):
-        subprocess.run(command, cwd=folder, env=clean(), check=True)
+    begin_history(folder)
     commit(folder)
     return folder
-
-
-def commit(folder: Path) -> None:
-    subprocess.run(["git", "commit", "--quiet", "--message", "A state"], cwd=folder, env=clean(), check=True)
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -125,7 +119,6 @@ def test_the_example_leaves_and_the_table_takes_its_place(example: Path, tabloop
 
 def test_a_second_table_replaces_the_first(example: Path, tabloop: Tabloop) -> None:
     tabloop(example, *adopt(mine(example)))
-    subprocess.run(["git", "add", "--all"], cwd=example, env=clean(), check=True)
     commit(example)
     orders().to_parquet(example / "plain.parquet")
     tabloop(example, "adopt", "plain.parquet", "--target", "returned")
@@ -162,7 +155,6 @@ def test_what_is_refused_changes_nothing(
 def test_a_failure_after_the_table_was_read_changes_nothing(example: Path, tabloop: Tabloop) -> None:
     table = mine(example)
     (example / "data/My orders.csv").write_text("another\n")
-    subprocess.run(["git", "add", "--all"], cwd=example, env=clean(), check=True)
     commit(example)
     before = files(example)
     assert "data/My orders.csv exists already" in tabloop(example, *adopt(table), code=1).stderr
@@ -171,7 +163,6 @@ def test_a_failure_after_the_table_was_read_changes_nothing(example: Path, tablo
     refused = tabloop(example, "adopt", "events.csv", "--target", "returned", code=1).stderr
     assert refused.startswith("adopt: events.csv: no such file")
     orders().to_csv(example / "events.csv", index=False)
-    subprocess.run(["git", "add", "--all"], cwd=example, env=clean(), check=True)
     commit(example)
     before = files(example)
     refused = tabloop(example, "adopt", "events.csv", "--target", "returned", code=1).stderr

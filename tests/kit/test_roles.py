@@ -11,7 +11,7 @@ import yaml
 from tabloop import roles
 from tabloop.cli import UserError
 
-from .conftest import Tabloop, clean
+from .conftest import PARAMS, Tabloop, begin_history, clean
 from .test_card import CARD, METRICS
 
 
@@ -21,8 +21,7 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, path in {"ROOT": ".", "MODELS": "models", "CANDIDATE": "models/candidate"}.items():
         monkeypatch.setattr(roles, name, tmp_path / path)
     monkeypatch.setattr(roles, "EVALUATION", tmp_path / "metrics/evaluation.json")
-    for command in (["git", "init", "--quiet"], ["dvc", "init", "--quiet"]):
-        subprocess.run(command, cwd=tmp_path, env=clean(), check=True)
+    begin_history(tmp_path)
     (tmp_path / "metrics").mkdir()
     write_model(tmp_path / "models/candidate", "a")
     return tmp_path / "models"
@@ -88,8 +87,6 @@ def test_a_candidate_goes_on_only_if_it_was_judged_against_this_champion(models:
 
 
 def test_a_clone_without_a_remote_is_told_how_to_go_on(models: Path, tabloop: Tabloop) -> None:
-    from .conftest import PARAMS
-
     root = models.parent
     (root / "params.yaml").write_text(yaml.safe_dump(PARAMS))
     roles.install("champion", CARD)
