@@ -146,8 +146,9 @@ def mirror(params: Params, versions: dict[str, str | None]) -> None:
             continue
         try:
             client.delete_registered_model_alias(params.project, role)
-        except MlflowException:  # there is no such alias, or nothing is registered yet
-            continue
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":  # no such alias, or nothing is registered yet
+                raise UserError(f"MLflow: {one_line(error)[:300]}; run this again") from None
 
 
 def entries_of(client: "MlflowClient", params: Params, version: str) -> list[Any]:
