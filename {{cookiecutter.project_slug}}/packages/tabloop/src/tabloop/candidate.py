@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tabloop import files
 from tabloop.card import ModelCard, Parity
 from tabloop.cli import UserError, git
 from tabloop.onnx_model import FILE, model_inputs
@@ -100,12 +100,9 @@ def reference(holdout: "pd.DataFrame", probability: np.ndarray, schema: Schema) 
 
 def write(card: ModelCard, graph: bytes, reference: "pd.DataFrame", save: Callable[[Path], None]) -> None:
     """Write models/candidate, whole or not at all. `save` writes the fitted estimator into the folder it is given."""
-    part = CANDIDATE.with_name(".candidate.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    (part / FILE).write_bytes(graph)
-    reference.to_parquet(part / "reference.parquet", index=False)
-    save(part)
-    card.write(part)
-    shutil.rmtree(CANDIDATE, ignore_errors=True)
-    part.rename(CANDIDATE)
+    with files.scratch(CANDIDATE) as part:
+        (part / FILE).write_bytes(graph)
+        reference.to_parquet(part / "reference.parquet", index=False)
+        save(part)
+        card.write(part)
+        files.replace(CANDIDATE, part)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tabloop import files
 from tabloop.candidate import read_features
 from tabloop.card import ModelCard
 from tabloop.cli import UserError
@@ -142,10 +143,7 @@ def write(
     target, cost = rows[params.schema_.target.name].to_numpy(), params.evaluate.cost
     plots = curves(target, probability, cost)
     other = None if champion is None else curves(target, champion, cost)
-    reports = ROOT / "reports"
-    reports.mkdir(exist_ok=True)
     for name, points in plots.items():
-        (reports / f"{name}.json").write_text(json.dumps(points, indent=1) + "\n")
-    (reports / "evaluation.html").write_text(page(params, card, result, plots, other, rows))
-    EVALUATION.parent.mkdir(exist_ok=True)
-    EVALUATION.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+        files.write(ROOT / f"reports/{name}.json", json.dumps(points, indent=1) + "\n")
+    files.write(ROOT / "reports/evaluation.html", page(params, card, result, plots, other, rows))
+    files.write(EVALUATION, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
