@@ -49,6 +49,11 @@ GROUPS = {
     "test_drift_opens_one_issue_and_retrains_once_and_the_challenger_is_judged": "watched",
     "test_make_demo_from_nothing_to_a_prediction": "demo",
     "test_torch_from_data_to_a_prediction": "torch",
+    # These import MLflow and DVC, Feast, or scikit-learn, which take seconds: one process does.
+    "test_registry.py": "test_rollout",
+    "test_roles.py": "test_rollout",
+    "test_columns.py": "test_featurize",
+    "test_metrics.py": "test_export",
 }
 # The longest groups start first, so that at the end no process waits for the other.
 LONGEST = (
@@ -60,13 +65,16 @@ LONGEST = (
     "watched",
     "test_loop",
     "demo",
+    "test_rollout",
+    "test_featurize",
+    "test_drift",
 )
 
 
 def group_of(nodeid: str) -> str:
     """The group of a test, by its id: `tests/test_x.py::test_y[case]`."""
     file, _, test = nodeid.partition("::")
-    return GROUPS.get(test.partition("[")[0], Path(file).stem)
+    return GROUPS.get(test.partition("[")[0]) or GROUPS.get(Path(file).name) or Path(file).stem
 
 
 class Groups(LoadScopeScheduling):

@@ -8,15 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import dvc.api
-import mlflow.onnx
-import mlflow.store.model_registry.rest_store
-import mlflow.store.model_registry.sqlalchemy_store
-import mlflow.store.tracking.rest_store
-import mlflow.store.tracking.sqlalchemy_store
-import mlflow.tracking.request_header.registry
-import networkx
-import scmrepo.git
+import onnx
+import pytest
 import yaml
 from onnx import TensorProto, helper
 from tabloop import model_card, params, register, registry, release, roles, rollout
@@ -25,7 +18,6 @@ from tabloop.cli import UserError
 from .conftest import PARAMS, begin_history, clean, commit
 from .test_card import CARD, METRICS
 
-IMPORTED = (dvc.api, mlflow.onnx, networkx, scmrepo.git)  # what takes seconds, once for all forks
 PROJECT = params.Params.model_validate(PARAMS)
 Step = Callable[[], str]
 STEPS: dict[str, Step] = {
@@ -122,8 +114,8 @@ def finish_all(folder: Path, step: str) -> str:
 def check_state(*expected: str | None) -> None:
     """Check the versions of champion and challenger: what git pins, what the folders hold, what MLflow's aliases say."""
     versions = [card.version if (card := roles.current(role)) else None for role in roles.ROLES]
-    aliases = registry.connect(PROJECT).get_registered_model("kit").aliases
-    client = mlflow.MlflowClient()
+    client = registry.connect(PROJECT)
+    aliases = client.get_registered_model("kit").aliases
     named = [
         aliases.get(role) and client.get_model_version("kit", aliases[role]).tags["version"]
         for role in roles.ROLES
@@ -134,8 +126,25 @@ def check_state(*expected: str | None) -> None:
     ]
 
 
+def import_once(folder: Path) -> None:
+    """Let this process import what a step needs, by a model tracked in `folder`: MLflow and DVC take seconds a fork."""
+    import dvc.api
+    import mlflow.tracking.request_header.registry
+    import networkx
+    import scmrepo.git
+
+    assert dvc.api and mlflow.tracking and networkx and scmrepo.git
+    write_candidate(folder, "a", None)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
+            patch.delenv(name)
+        patch.setattr(registry, "ROOT", folder)
+        registry.track(PROJECT, CARD, onnx.load(folder / "models/candidate/model.onnx"))
+
+
 def make_projects(origin: Path) -> None:
     """Three states of one project, each a folder: trained, retrained, challenged."""
+    import_once(origin / "unused")
     folder = origin / "trained"
     write_candidate(folder, "a", None)
     (folder / "params.yaml").write_text(yaml.safe_dump(PARAMS))

@@ -1,7 +1,6 @@
 """The one table of column types, names in SQL, and the one rule for a class of the target."""
 
 import duckdb
-import feast.types
 import pandas as pd
 import pytest
 from arro3.core import DataType
@@ -15,6 +14,8 @@ def select(columns: str) -> duckdb.DuckDBPyRelation:
 
 @pytest.mark.parametrize("name", TYPES)
 def test_each_library_knows_its_name_of_a_type(name: str) -> None:
+    import feast.types  # takes four seconds: not while tests are collected
+
     kind = TYPES[name]  # type: ignore[index]
     (described,) = select(f"NULL::{kind.sql} AS x").types
     assert INFERRED[str(described)] == name

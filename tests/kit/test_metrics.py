@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score, roc_auc_score
 from tabloop.metrics import (
     MIN_CLASS,
     Curve,
@@ -26,6 +25,8 @@ TRUE_AUC = 0.7602  # P(N(1, 1) > N(0, 1)) = Phi(1 / sqrt 2)
 
 @pytest.mark.parametrize("digits", [0, 1, 8])
 def test_auc_is_that_of_scikit_learn_with_ties(digits: int) -> None:
+    from sklearn.metrics import roc_auc_score
+
     score = SCORE.round(digits)
     assert auc(TARGET, score) == pytest.approx(roc_auc_score(TARGET, score), abs=1e-12)
     values, _ = delong(TARGET, [score, -score])
@@ -49,6 +50,8 @@ def test_auc_of_one_class_is_nan() -> None:
 
 
 def test_average_precision_is_that_of_scikit_learn() -> None:
+    from sklearn.metrics import average_precision_score
+
     assert Curve.of(TARGET, SCORE).average_precision == pytest.approx(average_precision_score(TARGET, SCORE))
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pkgutil
 import shutil
 import signal
 import subprocess
@@ -11,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dvc.repo import Repo
-from tabloop import model_card, registry, roles
 
 from .conftest import clean
 from .steps import BEFORE, STEPS, finish, finish_all, make_projects, run
@@ -32,56 +31,54 @@ def before(origin: Path, tmp_path: Path) -> Callable[[str], Path]:
     return lambda step: shutil.copytree(origin / BEFORE[step], tmp_path / "project", symlinks=True)
 
 
-def kill(owner: Any, name: str) -> Callable[[], None]:
-    """Let this process die as it comes to that function."""
-    return lambda: setattr(owner, name, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
-
-
-def die_after(owner: Any, name: str) -> Callable[[], None]:
-    """Let this process die as that function returns."""
-    original = getattr(owner, name)
+def sabotage(point: str) -> None:
+    """Let this process die where a point says: "at owner:function", or "after owner:function" as that returns."""
+    when, _, name = point.partition(" ")
+    owner, _, function = name.partition(":")
+    original = pkgutil.resolve_name(name)
 
     def replaced(*arguments: Any, **options: Any) -> None:
-        original(*arguments, **options)
+        if when == "after":
+            original(*arguments, **options)
         os.kill(os.getpid(), signal.SIGKILL)
 
-    return lambda: setattr(owner, name, replaced)
+    # "dvc.repo:Repo.add" is a method: its owner is the class.
+    inner, _, function = function.rpartition(".")
+    setattr(pkgutil.resolve_name(f"{owner}:{inner}" if inner else owner), function, replaced)
 
 
-POINTS: dict[str, list[Callable[[], None]]] = {
+POINTS: dict[str, list[str]] = {
     "register": [
-        die_after(registry, "track"),
-        die_after(registry, "register"),
-        kill(Repo, "add"),
-        die_after(Repo, "add"),
-        kill(model_card, "write"),
+        "after tabloop.registry:track",
+        "after tabloop.registry:register",
+        "at dvc.repo:Repo.add",
+        "after dvc.repo:Repo.add",
+        "at tabloop.model_card:write",
     ],
     "challenge": [
-        die_after(shutil, "copytree"),
-        kill(Repo, "add"),
-        kill(registry, "mirror"),
-        die_after(registry, "mirror"),
+        "after shutil:copytree",
+        "at dvc.repo:Repo.add",
+        "at tabloop.registry:mirror",
+        "after tabloop.registry:mirror",
     ],
     "promote": [
-        kill(Repo, "add"),
-        kill(roles, "git"),
-        kill(Repo, "checkout"),
-        kill(registry, "mirror"),
-        kill(roles, "drop"),
-        die_after(shutil, "rmtree"),
+        "at dvc.repo:Repo.add",
+        "at tabloop.roles:git",
+        "at dvc.repo:Repo.checkout",
+        "at tabloop.registry:mirror",
+        "at tabloop.roles:drop",
+        "after shutil:rmtree",
     ],
-    "withdraw": [kill(registry, "mirror"), kill(roles, "drop"), die_after(shutil, "rmtree")],
+    "withdraw": ["at tabloop.registry:mirror", "at tabloop.roles:drop", "after shutil:rmtree"],
 }
 
 
-@pytest.mark.parametrize(
-    ("step", "point"), [(step, i) for step, points in POINTS.items() for i in range(len(points))]
-)
+@pytest.mark.parametrize(("step", "point"), [(step, p) for step, points in POINTS.items() for p in points])
 def test_a_step_that_was_killed_is_finished_by_the_same_command(
-    before: Callable[[str], Path], step: str, point: int
+    before: Callable[[str], Path], step: str, point: str
 ) -> None:
     folder = before(step)
-    status, _ = run(folder, STEPS[step], POINTS[step][point])
+    status, _ = run(folder, STEPS[step], lambda: sabotage(point))
     assert status == -signal.SIGKILL
     assert finish_all(folder, step) in (
         "kit version 1 (a) is champion",
@@ -109,7 +106,9 @@ def test_a_step_is_finished_once_dvcs_lock_is_free(before: Callable[[str], Path]
     command = [sys.executable, "-c", script]
     with subprocess.Popen(command, cwd=folder, env=clean(), stdin=-1, stdout=-1, text=True) as other:
         assert other.stdout and other.stdout.readline() == "held\n"
-        status, text = run(folder, STEPS[step])
+        status, text = run(
+            folder, STEPS[step], lambda: setattr(pkgutil.resolve_name("dvc.lock"), "DEFAULT_TIMEOUT", 0)
+        )
         other.communicate("\n")
     assert status == 1 and text.startswith("DVC: ") and text.endswith("run the same command again")
     finish_all(folder, step)
