@@ -6,12 +6,28 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import click
 
 FOUND = 3  # exit code of a check that worked and found what it looks for: drift, a model that is worse
 
 
 class UserError(Exception):
     """A mistake that the user can correct. The text names the file, field or value, and the correction."""
+
+
+class Commands(click.Group):
+    """A group whose commands end with one line on stderr and exit code 1 where the user made a mistake."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the subcommand."""
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            name = ctx.info_name if ctx.parent else ctx.invoked_subcommand
+            click.echo(f"{name}: {error}", err=True)
+            ctx.exit(1)
 
 
 @contextmanager

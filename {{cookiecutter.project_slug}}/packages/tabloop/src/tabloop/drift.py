@@ -1,7 +1,7 @@
 """Compare the prediction log's window with the champion's reference data: have the inputs or the score changed?"""
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +32,7 @@ def check(params: Params, log: str | None = None, report: Path = REPORT) -> dict
     """
     champion = roles.required("champion")
     reference = read_reference(params)
-    since = datetime.now(UTC) - timedelta(days=params.monitoring.window_days)
+    since = predictions.window(params)
     result: dict[str, Any] = {
         "rows": 0,
         "since": since.isoformat(timespec="seconds"),

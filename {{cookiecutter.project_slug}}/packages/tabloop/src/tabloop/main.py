@@ -4,24 +4,12 @@ Functions import what they need themselves, so that `tabloop --help` takes a fra
 """
 
 import sys
-from typing import Any, Literal
+from typing import Literal
 
 import click
 
-from tabloop.cli import FOUND, UserError, write_github_output
-
-
-class Commands(click.Group):
-    """A group whose commands end with one line on stderr and exit code 1 where the user made a mistake."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the subcommand."""
-        try:
-            return super().invoke(ctx)
-        except UserError as error:
-            name = ctx.invoked_subcommand if self is tabloop else ctx.info_name
-            click.echo(f"{name}: {error}", err=True)
-            ctx.exit(1)
+from tabloop.automation import github, remote, retrain, watch
+from tabloop.cli import FOUND, Commands, UserError, write_github_output
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -219,23 +207,50 @@ def show(environment: str, name: str | None) -> None:
 @release.command("set")
 @click.argument("environment")
 @click.argument("values", nargs=-1, required=True, metavar="NAME=VALUE...")
-def set_(environment: str, values: tuple[str, ...]) -> None:
+@click.option("--built-from", default="", help="The commit from which the image was built.")
+def set_(environment: str, values: tuple[str, ...], built_from: str) -> None:
     """Write values to ENVIRONMENT's release.env and commit them."""
     from tabloop.release import set_values
 
     pairs = dict(value.split("=", 1) for value in values if "=" in value)
     if bad := [value for value in values if "=" not in value]:
         raise UserError(f"{bad[0]!r}: give it as NAME=VALUE")
-    click.echo(f"release: {set_values(environment, **pairs)}")
+    click.echo(f"release: {set_values(environment, built_from, **pairs)}")
 
 
 @release.command()
 @click.argument("environment")
-def rollback(environment: str) -> None:
+@click.option("--to", default="", metavar="VERSION", help="The model version to go back to.")
+def rollback(environment: str, to: str) -> None:
     """Commit what ENVIRONMENT ran before. A second rollback goes further back."""
     from tabloop.release import rollback
 
-    click.echo(f"release: {rollback(environment)}")
+    click.echo(f"release: {rollback(environment, to)}")
+
+
+@release.command()
+@click.argument("environment")
+@click.option("--image", default="", help="By digest. Empty: what staging runs.")
+@click.option("--built-from", default="", help="The image's commit: an older one than runs changes nothing.")
+@click.option(
+    "--rollback", is_flag=True, help="Roll back to the release before, or to a version (--to), instead."
+)
+@click.option("--to", default="", metavar="VERSION", help="The model version to go back to.")
+@click.option("--branch", default="", help="The branch that servers follow. Empty: the default branch.")
+@click.option(
+    "--pull-request", is_flag=True, help="Push to the branch deploy/ENVIRONMENT for a pull request."
+)
+def deploy(
+    environment: str, image: str, built_from: str, rollback: bool, to: str, branch: str, pull_request: bool
+) -> None:
+    """Commit what ENVIRONMENT has to run, and push it: another image, or what it ran before."""
+    from tabloop import actions, commits
+
+    branch = branch or actions.default_branch()
+    target = f"deploy/{environment}" if pull_request else branch
+    done = commits.deploy(environment, image, built_from, to if rollback else None, branch, target)
+    actions.note(f"release: {done}")
+    write_github_output(branch=target, title=done.partition(" ")[2])
 
 
 @tabloop.command()
@@ -259,3 +274,7 @@ def loop() -> None:
     from tabloop.loop import main
 
     main()
+
+
+for command in (github, remote, retrain, watch):
+    tabloop.add_command(command)

@@ -1,7 +1,6 @@
 """Measure the served models on labelled outcomes."""
 
 import json
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -41,7 +40,7 @@ def check(params: Params, log: str | None = None) -> dict[str, Any]:
     for (week, variant), part in rows.groupby(["week", "variant"]):
         measured = measure(score[part.index], label[part.index], params, champion.decision_threshold)
         result["weeks"].append({"week": week, "variant": variant} | measured)
-    since = datetime.now(UTC) - timedelta(days=params.monitoring.window_days)
+    since = predictions.window(params)
     recent = (rows.predicted_at >= since) & (rows.variant == "champion")
     at = np.flatnonzero(recent & (rows.model_version == champion.version))
     window = measure(score[at], label[at], params, champion.decision_threshold)

@@ -7,12 +7,12 @@ another column of the log.
 
 import os
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from tabloop.cli import UserError, one_line
 from tabloop.columns import literal, quote
-from tabloop.params import ROOT, Column
+from tabloop.params import ROOT, Column, Params
 
 if TYPE_CHECKING:
     import duckdb
@@ -37,6 +37,11 @@ class NothingLogged(UserError):
 def location() -> str:
     """Where the log is: PREDICTION_LOG, a folder or a URL of fsspec's, or data/log."""
     return os.environ.get("PREDICTION_LOG") or str(ROOT / "data/log")
+
+
+def window(params: Params) -> datetime:
+    """When the time begins that checks look at: `monitoring.window_days` ago, UTC."""
+    return datetime.now(UTC) - timedelta(days=params.monitoring.window_days)
 
 
 def feature(name: str) -> str:

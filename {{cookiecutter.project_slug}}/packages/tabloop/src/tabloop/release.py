@@ -1,13 +1,15 @@
 """The contract of `deploy/<environment>/release.env`: what an environment runs, and its history in git."""
 
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from tabloop import files
-from tabloop.cli import UserError, git
+from tabloop.cli import UserError, git, one_line
 from tabloop.params import ROOT
 
-ROLLED_BACK_TO = "Rolled-back-to"  # the trailer of a rollback's commit message: whose release it restored
+# Trailers of commit messages: whose release a rollback restored; the commit from which the image was built.
+ROLLED_BACK_TO, BUILT_FROM = "Rolled-back-to", "Built-from"
 
 
 def path_of(environment: str) -> Path:
@@ -83,6 +85,12 @@ def environments_of(model_version: str) -> dict[str, str]:
     return {n: read(n).image for n in names if read(n).model_version == model_version}
 
 
+def running() -> str:
+    """The environments to which a model was deployed, in words; empty if there is none."""
+    names = sorted(path.parent.name for path in (ROOT / "deploy").glob("*/release.env"))
+    return " and ".join(name for name in names if read(name).model_version not in ("", "none"))
+
+
 def change(environment: str, **values: str) -> bool:
     """Write these values to the file, comments kept; whether that changed it.
 
@@ -102,8 +110,8 @@ def change(environment: str, **values: str) -> bool:
     return _write(path, "\n".join(lines) + "\n")
 
 
-def set_values(environment: str, **values: str) -> str:
-    """Write these values and commit them; what was done.
+def set_values(environment: str, built_from: str = "", **values: str) -> str:
+    """Write these values and commit them, with the commit from which the image was built as a trailer; what was done.
 
     Raises:
         UserError: as `change`; or the file has uncommitted changes; or git refuses the commit. The file is as it was.
@@ -116,30 +124,56 @@ def set_values(environment: str, **values: str) -> str:
         path.write_bytes(before)
         return f"{environment} runs {new.model_version} already"
     if (new.image, new.model_version) != (old.image, old.model_version):
-        return _commit(path, before, f"Deploy {new.model_version} to {environment}")
+        trailer = [f"{BUILT_FROM}: {built_from}"] if built_from else []
+        return _commit(path, before, f"Deploy {new.model_version} to {environment}", *trailer)
     pairs = (f"{name}={value}" for name, value in new.values.items() if old.values.get(name) != value)
     return _commit(path, before, f"Set {' '.join(pairs)} in {environment}")
 
 
-def rollback(environment: str) -> str:
-    """Commit the release that ran before the present one; what was done.
+def rollback(environment: str, to: str = "") -> str:
+    """Commit the release that ran before the present one, or the last one of the model version `to`; what was done.
 
     A second rollback goes further back, never forward again: the commit's trailer says which release it restored.
 
     Raises:
-        UserError: nothing ran before, or the file has changes that are not committed.
+        UserError: nothing ran before, or not this version, or the file has changes that are not committed.
     """
     path = _committed(environment)
     before, present = path.read_bytes(), read(environment)
     for target in reversed(history(environment)):
         text = git("show", f"{target}:./{_name(path)}", where=ROOT) + "\n"
-        if (restored := Release.parse(text)) != present:  # a commit may have changed a comment alone
+        restored = Release.parse(text)
+        # A commit may have changed a comment alone.
+        if restored != present and to in ("", restored.model_version):
             break
     else:
-        raise UserError(f"{environment} was never changed: there is no earlier release")
+        raise UserError(
+            f"{environment} never ran {to}: `git log deploy/{environment}` lists what it ran"
+            if to
+            else f"{environment} was never changed: there is no earlier release"
+        )
     _write(path, text)
     title = f"Roll back {environment} to {restored.model_version}"
     return _commit(path, before, title, f"{ROLLED_BACK_TO}: {target}")
+
+
+def model_version_of(image: str) -> str:
+    """The model version that an image's label says.
+
+    Raises:
+        UserError: the image can't be pulled, or was not built by `make image`.
+    """
+    label = '{{index .Config.Labels "org.opencontainers.image.version"}}'
+    for command in (["pull", "--quiet", image], ["image", "inspect", "--format", label, image]):
+        try:
+            done = subprocess.run(["docker", *command], capture_output=True, text=True)
+        except FileNotFoundError:
+            raise UserError("docker is not installed: it reads the model version from the image") from None
+        if done.returncode:
+            raise UserError(f"{image} can't be pulled: {one_line(done.stderr)[:300]}")
+    if not (version := done.stdout.strip()):
+        raise UserError(f"{image} has no label with a model version: build it by `make image`")
+    return version
 
 
 def history(environment: str) -> list[str]:

@@ -1,0 +1,67 @@
+"""What GitHub Actions tells a step about its event; outside a workflow, what git says."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from tabloop.cli import UserError, git
+from tabloop.params import ROOT
+
+BOT = {"NAME": "github-actions[bot]", "EMAIL": "41898282+github-actions[bot]@users.noreply.github.com"}
+# git asks it for the token, so that no step leaves one on disk.
+HELPER = '!f() { echo username=x-access-token; echo "password=$GITHUB_TOKEN"; }; f'
+
+
+def event_name() -> str:
+    """`push`, `pull_request`, ...; empty outside a workflow."""
+    return os.environ.get("GITHUB_EVENT_NAME", "")
+
+
+def event() -> dict[str, Any]:
+    """The event's payload; empty outside a workflow."""
+    path = os.environ.get("GITHUB_EVENT_PATH")
+    return dict(json.loads(Path(path).read_text())) if path else {}
+
+
+def untrusted() -> bool:
+    """Whether this is a pull request of a fork or of Dependabot: GitHub gives it no secret and a token that only reads."""
+    if event_name() != "pull_request":
+        return False
+    head = (event()["pull_request"].get("head") or {}).get("repo") or {}  # null: the fork was deleted
+    ours = head.get("full_name", "") == os.environ["GITHUB_REPOSITORY"]
+    return not ours or os.environ.get("GITHUB_ACTOR") == "dependabot[bot]"
+
+
+def default_branch() -> str:
+    """The branch on which what is merged stands."""
+    known = (event().get("repository") or {}).get("default_branch")
+    return str(known or git("symbolic-ref", "--short", "HEAD", where=ROOT))
+
+
+def only_from_default_branch() -> None:
+    """Refuse a workflow that was dispatched from another branch.
+
+    Raises:
+        UserError: it was.
+    """
+    ref, default = os.environ.get("GITHUB_REF_NAME"), default_branch()
+    if ref and ref != default:
+        raise UserError(f"this run is of the branch {ref}: run the workflow on {default}")
+
+
+def act_as_bot() -> None:
+    """In a workflow let git commit as GitHub's bot and push with GITHUB_TOKEN."""
+    if "GITHUB_ACTIONS" in os.environ:
+        for role in ("AUTHOR", "COMMITTER"):
+            os.environ |= {f"GIT_{role}_{part}": value for part, value in BOT.items()}
+        config = {"GIT_CONFIG_KEY_0": "credential.helper", "GIT_CONFIG_VALUE_0": HELPER}
+        os.environ |= config | {"GIT_CONFIG_COUNT": "1"}
+
+
+def note(text: str) -> None:
+    """Say it in the log and in the step summary."""
+    print(text)
+    if path := os.environ.get("GITHUB_STEP_SUMMARY"):
+        with Path(path).open("a") as summary:
+            summary.write(text + "\n\n")

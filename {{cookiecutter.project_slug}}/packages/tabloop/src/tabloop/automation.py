@@ -1,0 +1,90 @@
+"""The commands that only workflows need: what they fetch, keep, check and say on GitHub."""
+
+from pathlib import Path
+
+import click
+
+from tabloop.cli import Commands, write_github_output
+
+
+@click.group(cls=Commands)
+def remote() -> None:
+    """Get and send data and models: DVC_REMOTE_URL says where, DVC_CREDENTIALS is the text of .dvc/config.local."""
+
+
+@remote.command()
+@click.argument("targets", nargs=-1)
+def fetch(targets: tuple[str, ...]) -> None:
+    """Get data, models and the run cache, or TARGETS alone."""
+    from tabloop import actions, remote
+
+    actions.note(remote.fetch(targets))
+
+
+@remote.command()
+def push() -> None:
+    """Send data, models and the run cache."""
+    from tabloop import actions, remote
+
+    actions.note(remote.push())
+
+
+@remote.command()
+@click.argument("archive", type=click.Path(path_type=Path))
+def pack(archive: Path) -> None:
+    """Write run cache and candidate to ARCHIVE, so that another machine need not train it again."""
+    from tabloop import remote
+
+    click.echo(remote.pack(archive))
+
+
+@remote.command()
+@click.argument("archive", type=click.Path(path_type=Path))
+def unpack(archive: Path) -> None:
+    """Add what `pack` wrote to DVC's cache."""
+    from tabloop import remote
+
+    click.echo(remote.unpack(archive))
+
+
+@click.command()
+@click.argument("report", type=click.Path(path_type=Path))
+def retrain(report: Path) -> None:
+    """Take new rows, train, make the candidate the challenger. REPORT gets the summary as Markdown."""
+    from tabloop import actions
+    from tabloop.params import load
+    from tabloop.retrain import retrain
+
+    title = retrain(load(), report)
+    if not title:
+        actions.note("Nothing new: the model that came out is known already.")
+    write_github_output(title=title)
+
+
+@click.command()
+@click.argument("report", type=click.Path(path_type=Path))
+def watch(report: Path) -> None:
+    """Check drift and performance. REPORT gets both as Markdown."""
+    from tabloop.params import load
+    from tabloop.watch import watch
+
+    found = watch(load(), report)
+    click.echo(report.read_text())
+    write_github_output(**found)
+
+
+@click.group(cls=Commands)
+def github() -> None:
+    """Say it on GitHub, from a workflow."""
+
+
+@github.command()
+@click.argument("branch")
+@click.option("--title", required=True, help="Of the commit.")
+def propose(branch: str, title: str) -> None:
+    """Push what changed here as one commit to BRANCH, for a pull request; what was on it is replaced."""
+    from tabloop import actions, commits
+
+    changed = commits.propose(branch, title)
+    actions.note(f"Pushed to {branch}: {title}" if changed else "Nothing changed: nothing to propose.")
+    write_github_output(changed=changed)

@@ -1,0 +1,154 @@
+"""Commits that go to the remote repository without touching the working tree: proposals and deploys."""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tabloop import actions, release
+from tabloop.cli import UserError, git, one_line
+from tabloop.params import ROOT
+
+ATTEMPTS = 5
+MOVED = r"fetch first|non-fast-forward|stale info|cannot lock ref|failed to update ref|incorrect old value"
+PROTECTED = "set BOT_TOKEN to a token that may push there, or choose another way: see deploys in README.md"
+
+
+def push(commit: str, branch: str, *options: str) -> bool:
+    """Push a commit to a branch; False if the branch has moved meanwhile.
+
+    Raises:
+        UserError: it is refused for another reason, which the text gives.
+    """
+    command = ["git", "push", "--quiet", *options, "origin", f"{commit}:refs/heads/{branch}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode == 0:
+        return True
+    if re.search(MOVED, done.stderr):
+        return False
+    said = one_line(re.sub(r"(?m)^(remote|error|hint):\s?|^To .*$", "", done.stderr))
+    raise UserError(f"the push to {branch} was refused: {said[:600]}; {PROTECTED}")
+
+
+def tip(branch: str) -> str:
+    """The newest commit of the remote's branch, fetched; empty if there is no such branch."""
+    if not git("ls-remote", "origin", f"refs/heads/{branch}", where=ROOT):
+        return ""
+    git("fetch", "--quiet", "origin", f"refs/heads/{branch}", where=ROOT)
+    return git("rev-parse", "FETCH_HEAD", where=ROOT)
+
+
+def propose(branch: str, title: str) -> bool:
+    """Push what changed here, as one commit on the newest default branch, to `branch`; False if nothing changed.
+
+    What is on the branch is replaced, so that one open pull request always shows the newest proposal. What changed: the
+    files that git tracks, and models/*.dvc.
+
+    Raises:
+        UserError: the default branch changed the same lines meanwhile, or the push is refused.
+    """
+    actions.act_as_bot()
+    head = git("rev-parse", "HEAD", where=ROOT)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["GIT_INDEX_FILE"] = f"{folder}/index"  # the index of whoever runs this stays as it is
+        try:
+            git("read-tree", head, where=ROOT)
+            git("add", "--update", ".", where=ROOT)
+            git("add", "--", *map(str, (ROOT / "models").glob("*.dvc")), where=ROOT)
+            mine = commit_tree(git("write-tree", where=ROOT), head, title)
+        finally:
+            del os.environ["GIT_INDEX_FILE"]
+    base, before = tip(actions.default_branch()), tip(branch)
+    try:
+        tree = git("merge-tree", "--write-tree", base, mine, where=ROOT).splitlines()[0]
+    except UserError:
+        raise UserError("the default branch changed the same lines meanwhile: run this again") from None
+    if tree == git("rev-parse", f"{base}^{{tree}}", where=ROOT):
+        return False
+    if not push(commit_tree(tree, base, title), branch, f"--force-with-lease=refs/heads/{branch}:{before}"):
+        raise UserError(f"another run pushed to {branch} at the same time: run this again if it failed")
+    return True
+
+
+def commit_tree(tree: str, parent: str, title: str) -> str:
+    """A commit of this tree; no branch points to it yet."""
+    return git("commit-tree", tree, "-p", parent, "-m", title, where=ROOT)
+
+
+@contextmanager
+def checked_out(commit: str) -> Iterator[Path]:
+    """The project's folder in a working tree of its own, at this commit."""
+    prefix = git("rev-parse", "--show-prefix", where=ROOT)
+    with tempfile.TemporaryDirectory() as folder:
+        git("worktree", "add", "--quiet", "--detach", folder, commit, where=ROOT)
+        try:
+            yield Path(folder) / prefix
+        finally:
+            git("worktree", "remove", "--force", folder, where=ROOT)
+
+
+def deploy(environment: str, image: str, commit: str, back_to: str | None, branch: str, target: str) -> str:
+    """Commit a change of an environment's release.env on the newest state of a branch, and push it; what was done.
+
+    Args:
+        image: by digest; empty means what staging runs.
+        commit: what the image was built from; if the environment runs a newer one, nothing is changed. Empty: by hand.
+        back_to: None, or roll back: to this model version, or if empty to the release before.
+        branch: the branch that servers follow.
+        target: where the commit is pushed: that branch, or the branch of a pull request.
+
+    Raises:
+        UserError: the change or the push is refused.
+    """
+    version = release.model_version_of(image) if image else ""
+    actions.only_from_default_branch()
+    actions.act_as_bot()
+    main = actions.default_branch()
+    for _ in range(ATTEMPTS):
+        base = tip(branch) or tip(main)
+        with checked_out(base) as folder:
+            if branch != main:
+                git("merge", "--quiet", "--no-edit", tip(main), where=folder)
+            if commit and (newer := newer_than(commit, environment, folder)):
+                return f"{environment} runs what was built from {newer[:7]}, which is newer than {commit[:7]}: nothing is changed"
+            if back_to is not None:
+                done = run_release(folder, "rollback", environment, "--to", back_to)
+            else:
+                of = {"IMAGE": image, "MODEL_VERSION": version}
+                pairs = [f"{n}={v or run_release(folder, 'show', 'staging', n)}" for n, v in of.items()]
+                done = run_release(folder, "set", environment, *pairs, "--built-from", commit)
+            made = git("rev-parse", "HEAD", where=folder)
+            lease = [] if target == branch else [f"--force-with-lease=refs/heads/{target}:{tip(target)}"]
+            if made == base or push(made, target, *lease):
+                return done
+    raise UserError(f"{target} moved {ATTEMPTS} times meanwhile: run this again")
+
+
+def run_release(folder: Path, *arguments: str) -> str:
+    """What a `tabloop release` command prints, run on the project in another folder.
+
+    Raises:
+        UserError: it fails.
+    """
+    command, env = [sys.executable, "-m", "tabloop", "release"], os.environ | {"PROJECT_ROOT": str(folder)}
+    done = subprocess.run([*command, *arguments], cwd=folder, env=env, capture_output=True, text=True)
+    if done.returncode:
+        raise UserError(one_line(done.stderr).partition(": ")[2])
+    return done.stdout.strip()
+
+
+def newer_than(commit: str, environment: str, folder: Path) -> str:
+    """The commit from which the environment's newest image was built, if `commit` is older than it; else empty."""
+    form = f"--format=%(trailers:key={release.BUILT_FROM},valueonly,separator=)"
+    built = git("log", form, "--", f"deploy/{environment}/release.env", where=folder).split()
+    if not built or built[0] == commit:
+        return ""
+    try:
+        git("merge-base", "--is-ancestor", commit, built[0], where=folder)
+    except UserError:  # it is not older, or the history was rewritten
+        return ""
+    return built[0]

@@ -1,0 +1,113 @@
+"""DVC's remote and run cache as workflows use them: DVC_REMOTE_URL and DVC_CREDENTIALS, on disk only while they are used."""
+
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+
+from tabloop import actions, files, roles, rollout
+from tabloop.cli import UserError, one_line
+from tabloop.params import ROOT
+
+CONFIG, CACHE = ROOT / ".dvc/config.local", ROOT / ".dvc/cache"
+
+
+def dvc(*arguments: str) -> None:
+    """Run a DVC command in the project.
+
+    Raises:
+        UserError: it fails; DVC has said why.
+    """
+    if subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=ROOT).returncode:
+        raise UserError(f"`dvc {arguments[0]}` failed: see the lines above")
+
+
+@contextmanager
+def configured(url: str) -> Iterator[None]:
+    """Let DVC's remote be at `url`, with DVC_CREDENTIALS; afterwards .dvc/config.local is as it was."""
+    before = CONFIG.read_text() if CONFIG.exists() else None
+    try:
+        if credentials := os.environ.get("DVC_CREDENTIALS"):
+            files.write(CONFIG, credentials + "\n")
+        dvc("remote", "modify", "--local", "local", "url", url)
+        yield
+    finally:
+        CONFIG.unlink(missing_ok=True)
+        if before is not None:
+            files.write(CONFIG, before)
+
+
+def fetch(targets: tuple[str, ...]) -> str:
+    """Get data, models and the run cache, or these targets alone, from the remote; what was done.
+
+    Without a remote a pinned champion that is not here is given up: the next candidate takes its place.
+
+    Raises:
+        UserError: the remote does not answer or refuses, or lacks one of the targets.
+    """
+    if url := os.environ.get("DVC_REMOTE_URL"):
+        if not actions.untrusted():
+            with configured(url):
+                dvc("pull", *(targets or ("--run-cache", "--allow-missing")))
+            return f"{', '.join(targets) or 'data, models and run cache'} fetched from {url}"
+        why = "This pull request has no secrets, so `DVC_REMOTE_URL` is not used"
+    else:
+        why = "No `DVC_REMOTE_URL`"
+    text = f"{why}: data and models are made here and are not kept."
+    try:
+        roles.current("champion")
+    except UserError:
+        text += " " + rollout.give_up("champion")
+    return text
+
+
+def push() -> str:
+    """Send data, models and the run cache to the remote; what was done.
+
+    Raises:
+        UserError: the remote does not answer or refuses, or a pull request would change it.
+    """
+    url = os.environ.get("DVC_REMOTE_URL")
+    if not url:
+        return "No `DVC_REMOTE_URL`: nothing is kept."
+    if actions.event_name() in ("pull_request", "merge_group"):
+        raise UserError("a change that is not merged must not write to the DVC remote")
+    with configured(url):
+        dvc("push", "--run-cache")
+    return f"data, models and run cache sent to {url}"
+
+
+def pack(archive: Path) -> str:
+    """Write the run cache and the candidate to an archive, by which another machine need not train it again."""
+    lock = yaml.safe_load((ROOT / "dvc.lock").read_text())
+    (folder,) = (cached(out["md5"]) for out in lock["stages"]["train"]["outs"])
+    objects = [folder, *(cached(file["md5"]) for file in json.loads(folder.read_text()))]
+    with tarfile.open(archive, "w:gz") as tar:
+        for path in (CACHE / "runs", *objects):
+            tar.add(path, path.relative_to(CACHE).as_posix())
+    return f"run cache and candidate -> {archive}"
+
+
+def unpack(archive: Path) -> str:
+    """Add what `pack` wrote to DVC's cache.
+
+    Raises:
+        UserError: the file is no such archive.
+    """
+    try:
+        with tarfile.open(archive) as tar:
+            tar.extractall(CACHE, filter="data")
+    except (tarfile.TarError, OSError) as error:
+        raise UserError(f"{archive}: {one_line(error)}") from None
+    return f"{archive} -> run cache and candidate"
+
+
+def cached(md5: str) -> Path:
+    """Where DVC's cache has the file of this hash."""
+    return CACHE / "files/md5" / md5[:2] / md5[2:]
