@@ -13,7 +13,6 @@ import pytest
 import yaml
 from conftest import ROOT
 from tabloop.main import tabloop
-from tabloop.release import Release
 
 WORKFLOWS = ROOT / ".github/workflows"
 RANK = {"none": 0, "read": 1, "write": 2}
@@ -163,25 +162,3 @@ def test_linters_find_nothing(which: str, baked: Path) -> None:
         lint(*schema, "vendor.compose-spec", folder / "deploy/compose.yaml")
         lint(programs / "hadolint", folder / "Dockerfile")
         lint(programs / "shellcheck", folder / "deploy/release.sh")
-
-
-@pytest.mark.parametrize("environment", ["staging", "production"])
-def test_kubernetes_takes_the_release_as_it_is(environment: str, baked: Path, tmp_path: Path) -> None:
-    rendered = tmp_path / "all.yaml"
-    done = subprocess.run(
-        ["kubectl", "kustomize", baked / "deploy" / environment], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    rendered.write_text(done.stdout)
-    lint(Path(sys.executable).parent / "kubernetes-validate", "--strict", rendered)
-    things = {thing["kind"]: thing for thing in yaml.safe_load_all(done.stdout)}
-    release = Release.parse((baked / "deploy" / environment / "release.env").read_text()).values
-    (container,) = things["Deployment"]["spec"]["template"]["spec"]["containers"]
-    assert container["image"] == release["IMAGE"] and things["ConfigMap"]["data"] == release
-    assert container["envFrom"][0]["configMapRef"]["name"] == things["ConfigMap"]["metadata"]["name"]
-    assert container["securityContext"]["readOnlyRootFilesystem"] is True
-    assert {"HorizontalPodAutoscaler", "PodDisruptionBudget", "NetworkPolicy", "Service"} <= things.keys()
-    applications = list(yaml.safe_load_all((baked / "deploy/argocd/application.yaml").read_text()))
-    paths = [application["spec"]["source"]["path"] for application in applications]
-    assert paths == ["deploy/staging", "deploy/production"]
-    assert all((baked / path / "kustomization.yaml").exists() for path in paths)

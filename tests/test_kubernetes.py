@@ -1,0 +1,133 @@
+"""The manifests: rendered from release.env as `kubectl apply --kustomize` does, and held against Kubernetes' schemas."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import Project, clean
+from tabloop.release import Release
+
+ENVIRONMENTS = ("staging", "production")
+Things = dict[str, dict[str, Any]]
+
+
+def rendered(project: Path, environment: str) -> Things:
+    """What an environment's folder declares, by kind; all of it keeps the schemas of the newest Kubernetes."""
+    folder = project / "deploy" / environment
+    done = subprocess.run(["kubectl", "kustomize", folder], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    file = project.parent / f"{environment}.yaml"
+    file.write_text(done.stdout)
+    validate = Path(sys.executable).with_name("kubernetes-validate")
+    checked = subprocess.run([validate, "--strict", file], capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    things = list(yaml.safe_load_all(done.stdout))
+    assert len(things) == len({thing["kind"] for thing in things})
+    return {thing["kind"]: thing for thing in things}
+
+
+def container(things: Things) -> dict[str, Any]:
+    (found,) = things["Deployment"]["spec"]["template"]["spec"]["containers"]
+    return dict(found)
+
+
+def release(project: Path, environment: str, **values: str) -> dict[str, str]:
+    """What release.env says, once these names are set."""
+    file = project / "deploy" / environment / "release.env"
+    kept = [line for line in file.read_text().splitlines() if line.split("=")[0] not in values]
+    file.write_text("\n".join([*kept, *(f"{name}={value}" for name, value in values.items())]) + "\n")
+    return Release.parse(file.read_text()).values
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_release_env_says_what_an_environment_runs(environment: str, project: Project) -> None:
+    copy = project()
+    image = f"localhost:5000/team/fraud-detection@sha256:{'0' * 64}"
+    declared = release(copy, environment, IMAGE=image, PREDICTION_LOG="s3://bucket/log", PORT="8001")
+    things = rendered(copy, environment)
+    service = container(things)
+    assert service["image"] == image == declared["IMAGE"] and things["ConfigMap"]["data"] == declared
+    assert service["envFrom"][0]["configMapRef"]["name"] == things["ConfigMap"]["metadata"]["name"]
+    # A port is for a machine of its own; here the service listens where the probes ask.
+    assert {"name": "PORT", "value": "8000"} in service["env"] and service["ports"][0][
+        "containerPort"
+    ] == 8000
+    before = things["ConfigMap"]["metadata"]["name"]
+    release(copy, environment, CHALLENGER_MODE="shadow")
+    assert rendered(copy, environment)["ConfigMap"]["metadata"]["name"] != before  # new pods
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_an_environment_is_a_namespace_with_all_that_it_needs(
+    environment: str, baked: Path, project: Project
+) -> None:
+    things = rendered(project(), environment)
+    space = f"{baked.name}-{environment}"
+    assert things["Namespace"]["metadata"]["name"] == space
+    assert {thing["metadata"].get("namespace") for kind, thing in things.items() if kind != "Namespace"} == {
+        space
+    }
+    assert {"HorizontalPodAutoscaler", "PodDisruptionBudget", "NetworkPolicy", "Service"} <= things.keys()
+    pod = things["Deployment"]["spec"]["template"]["spec"]
+    assert pod["imagePullSecrets"] == [{"name": "registry"}]
+    assert pod["serviceAccountName"] == things["ServiceAccount"]["metadata"]["name"]
+    # What the namespace's label enforces: https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted
+    assert things["Namespace"]["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+    guarded = container(things)["securityContext"]
+    assert guarded["allowPrivilegeEscalation"] is False and guarded["capabilities"] == {"drop": ["ALL"]}
+    assert guarded["readOnlyRootFilesystem"] is True
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+
+
+def test_redis_and_a_bucket_are_within_reach_and_nothing_else(project: Project) -> None:
+    """NetworkPolicy lets out to names, HTTPS, Redis' port and the metadata server."""
+    egress = rendered(project(), "staging")["NetworkPolicy"]["spec"]["egress"]
+    anywhere = {port["port"] for rule in egress if "to" not in rule for port in rule["ports"]}
+    assert anywhere == {53, 443, 6379}
+    (metadata,) = (rule for rule in egress if "to" in rule)
+    assert metadata["to"] == [{"ipBlock": {"cidr": "169.254.0.0/16"}}]
+
+
+def test_one_line_makes_an_environment_reachable_from_outside(project: Project) -> None:
+    copy = project()
+    assert "Ingress" not in rendered(copy, "staging")
+    base = copy / "deploy/kubernetes/kustomization.yaml"
+    base.write_text(base.read_text().replace("  # - ingress.yaml", "  - ingress.yaml"))
+    hosts = set()
+    for environment in ENVIRONMENTS:
+        things = rendered(copy, environment)
+        (rule,), (tls,) = things["Ingress"]["spec"]["rules"], things["Ingress"]["spec"]["tls"]
+        assert tls["hosts"] == [rule["host"]]
+        (path,) = rule["http"]["paths"]
+        service = things["Service"]
+        assert path["backend"]["service"]["name"] == service["metadata"]["name"]
+        assert path["backend"]["service"]["port"]["name"] == service["spec"]["ports"][0]["name"]
+        hosts.add(rule["host"])
+    assert hosts == {"fraud-detection-staging.example.com", "fraud-detection.example.com"}
+
+
+@pytest.mark.parametrize(
+    "remote", ["git@git.example.org:team/fraud.git", "https://github.com/acme/fraud-detection"]
+)
+def test_argo_cd_reads_the_repository_wherever_it_is(remote: str, project: Project) -> None:
+    """By the command in the file; the container registry says nothing about where the repository is."""
+    copy = project()
+    file = copy / "deploy/argocd/application.yaml"
+    (command,) = re.findall(
+        r"^#   (sed .*) \| kubectl apply --namespace argocd --filename -$", file.read_text(), re.M
+    )
+    subprocess.run(["git", "remote", "add", "origin", remote], cwd=copy, env=clean(), check=True)
+    done = subprocess.run(
+        command, shell=True, cwd=copy, env=clean(), capture_output=True, text=True, check=True
+    )
+    applications = list(yaml.safe_load_all(done.stdout))
+    assert [a["spec"]["source"]["repoURL"] for a in applications] == [remote] * 2
+    for application, environment in zip(applications, ENVIRONMENTS, strict=True):
+        assert application["spec"]["source"]["path"] == f"deploy/{environment}"
+        namespace = rendered(copy, environment)["Namespace"]["metadata"]["name"]
+        assert application["spec"]["destination"]["namespace"] == namespace
