@@ -22,6 +22,7 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the subcommand."""
+        set_credentials()
         try:
             return super().invoke(ctx)
         except UserError as error:
@@ -44,6 +45,19 @@ def write_github_output(**outputs: object) -> None:
     if path := os.environ.get("GITHUB_OUTPUT"):
         with Path(path).open("a") as file:
             file.writelines(f"{name}={str(value).lower()}\n" for name, value in outputs.items())
+
+
+def set_credentials() -> None:
+    """Set the environment variables that LOG_CREDENTIALS lists as lines NAME=value; a workflow then hides the values.
+
+    GitHub itself hides a secret of several lines only as a whole.
+    """
+    for line in os.environ.pop("LOG_CREDENTIALS", "").splitlines():
+        name, _, value = line.partition("=")
+        if name.strip() and value:
+            os.environ[name.strip()] = value
+            if "GITHUB_ACTIONS" in os.environ:
+                print(f"::add-mask::{value}", file=sys.stderr)
 
 
 def git(*arguments: str, where: Path) -> str:

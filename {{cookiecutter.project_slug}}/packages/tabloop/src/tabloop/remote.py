@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-import tarfile
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,12 +30,20 @@ def dvc(*arguments: str) -> None:
 
 @contextmanager
 def configured(url: str) -> Iterator[None]:
-    """Let DVC's remote be at `url`, with DVC_CREDENTIALS; afterwards .dvc/config.local is as it was."""
+    """Let DVC's remote be at `url`, with DVC_CREDENTIALS; afterwards .dvc/config.local is as it was.
+
+    Raises:
+        UserError: DVC_CREDENTIALS is no configuration.
+    """
     before = CONFIG.read_text() if CONFIG.exists() else None
     try:
         if credentials := os.environ.get("DVC_CREDENTIALS"):
             files.write(CONFIG, credentials + "\n")
-        dvc("remote", "modify", "--local", "local", "url", url)
+        command = [sys.executable, "-m", "dvc", "remote", "modify", "--local", "local", "url", url]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        if done.returncode:
+            said = one_line(done.stderr.partition("Traceback")[0].removeprefix("ERROR: "))
+            raise UserError(f"DVC_CREDENTIALS is not the text of a .dvc/config.local: {said}")
         yield
     finally:
         CONFIG.unlink(missing_ok=True)
@@ -88,9 +96,9 @@ def pack(archive: Path) -> str:
     lock = yaml.safe_load((ROOT / "dvc.lock").read_text())
     (folder,) = (cached(out["md5"]) for out in lock["stages"]["train"]["outs"])
     objects = [folder, *(cached(file["md5"]) for file in json.loads(folder.read_text()))]
-    with tarfile.open(archive, "w:gz") as tar:
-        for path in (CACHE / "runs", *objects):
-            tar.add(path, path.relative_to(CACHE).as_posix())
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        for path in (*(CACHE / "runs").rglob("*"), *objects):
+            file.write(path, path.relative_to(CACHE))
     return f"run cache and candidate -> {archive}"
 
 
@@ -101,9 +109,9 @@ def unpack(archive: Path) -> str:
         UserError: the file is no such archive.
     """
     try:
-        with tarfile.open(archive) as tar:
-            tar.extractall(CACHE, filter="data")
-    except (tarfile.TarError, OSError) as error:
+        with zipfile.ZipFile(archive) as file:
+            file.extractall(CACHE)
+    except (zipfile.BadZipFile, OSError) as error:
         raise UserError(f"{archive}: {one_line(error)}") from None
     return f"{archive} -> run cache and candidate"
 

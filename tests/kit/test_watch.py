@@ -1,0 +1,66 @@
+"""Drift and performance in one: both said, red where it is not known, green where nothing was ever deployed."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from tabloop import drift
+from tabloop.cli import UserError
+from tabloop.watch import watch
+
+from . import monitored
+from .monitored import install, log, params, released, served
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project whose staging runs the champion."""
+    monitored.enter(tmp_path, monkeypatch)
+    monkeypatch.setattr(drift.check, "__defaults__", (None, tmp_path / "reports/drift.html"))
+    install(tmp_path, "champion", params(), served(1500))
+    released(tmp_path, "off")
+    return tmp_path
+
+
+def test_both_are_said_and_found(folder: Path) -> None:
+    rows = served(1200, seed=3)
+    log(folder, params(), rows.assign(probability=1 - rows.probability))
+    assert watch(params(), folder / "result.md") == {"drift": True, "worse": True}
+    text = (folder / "result.md").read_text()
+    assert "⚠️ **Drift** in 1,200" in text and "| amount |" in text and "**Worse than the gate asks.**" in text
+    log(folder, params(), served(9000, seed=4))
+    assert watch(params(), folder / "result.md") == {"drift": False, "worse": False}
+
+
+def test_a_log_with_nothing_is_red_where_a_model_runs(folder: Path) -> None:
+    old = folder / "result.md"
+    with pytest.raises(
+        UserError, match=r"there is no prediction log in .*; staging runs a model: is PREDICTION_LOG right"
+    ):
+        watch(params(), old)
+    log(folder, params(), served(1200), at=datetime.now(UTC) - timedelta(days=30))
+    with pytest.raises(UserError, match=r"no prediction was logged in .* since .*; staging runs a model"):
+        watch(params(), old)
+    assert not old.exists()
+    path = folder / "deploy/staging/release.env"
+    path.write_text(path.read_text().replace("MODEL_VERSION=champion", "MODEL_VERSION=none"))
+    assert watch(params(), old) == {"drift": False, "worse": False}  # never deployed: no log is no fault
+    assert "no prediction was logged" in old.read_text()
+
+
+def test_what_can_not_be_read_is_red(folder: Path) -> None:
+    log(folder, params(), served(1200))
+    (path,) = (folder / "log").rglob("predictions/date=*/*.parquet")
+    path.write_text("no Parquet")
+    with pytest.raises(UserError, match="can't be read"):
+        watch(params(), folder / "result.md")
+    assert not (folder / "result.md").exists()
+
+
+def test_if_one_check_can_not_be_done_there_is_no_result(folder: Path) -> None:
+    log(folder, params(), served(1200))
+    (folder / "models/champion/reference.parquet").unlink()
+    install(folder, "champion", params())
+    with pytest.raises(UserError, match=r"reference\.parquet can't be read"):
+        watch(params(), folder / "result.md")
+    assert not (folder / "result.md").exists()
