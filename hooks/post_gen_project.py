@@ -1,11 +1,16 @@
-"""Begin the project's history, and say what comes next."""
+"""Let the workflows call the template that this bake came from, begin the project's history, say what comes next."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 AUTHOR, EMAIL = "{{ cookiecutter.author }}", "{{ cookiecutter.email }}"
+# What the user gave to cookiecutter, and where that lies on this machine.
+TEMPLATE, CLONE = r"""{{ cookiecutter._template }}""", r"""{{ cookiecutter._repo_dir }}"""
+PLACEHOLDER = "{{ cookiecutter._template_repository }}"
 
 
 def environment() -> dict[str, str]:
@@ -24,6 +29,31 @@ def git(*arguments: str, check: bool = True) -> str:
     return "" if done.returncode else done.stdout.strip()
 
 
+def template_repository() -> str | None:
+    """OWNER/NAME of the template's repository, by its git remote or by what the user gave; None if neither says it."""
+    clone = Path(
+        os.environ.get("PWD", "/"), CLONE
+    )  # this hook runs in the new project, where `.` is another folder
+    top = git("-C", str(clone), "rev-parse", "--show-toplevel", check=False)
+    own = top and Path(top).samefile(clone)  # not a copy that lies in another repository
+    remote = git("-C", str(clone), "remote", "get-url", "origin", check=False) if own else ""
+    for address in (remote, TEMPLATE):
+        short = re.fullmatch(r"(?:gh|gl|bb):([\w.-]+/[\w.-]+)", address)
+        long = re.match(r"(?:\w+://(?:[^/]+@)?|[^/@]+@)[^/:]+(?::\d+/|[/:])([\w.-]+/[\w.-]+)", address)
+        if found := short or long:
+            return found[1].removesuffix(".git")
+    return None
+
+
+def name_template(repository: str) -> None:
+    """Write the template's repository wherever the bake has the placeholder."""
+    for path in Path().rglob("*"):
+        if path.is_file() and ".git" not in path.parts and path.suffix in (".yml", ".yaml", ".md", ".toml"):
+            text = path.read_text(encoding="utf-8")
+            if PLACEHOLDER in text:
+                path.write_text(text.replace(PLACEHOLDER, repository), encoding="utf-8")
+
+
 def begin_history() -> None:
     """First commit, on `main`, by whoever git knows, else by the author given."""
     git("init", "--quiet", "--initial-branch=main")
@@ -40,10 +70,19 @@ if not shutil.which("git"):
     sys.exit("ml-template: git is missing: install it, the project lives in its history")
 around = git("rev-parse", "--show-toplevel", check=False)
 ignored = git("check-ignore", ".", check=False)
+repository = template_repository()
+if repository:
+    name_template(repository)
 begin_history()
 if around and not ignored:
     print(
         f"\nNote: this is a repository of its own inside the repository {around}: move it out, or ignore it there."
+    )
+print(f"\nIts workflows call {repository or PLACEHOLDER}/.github/workflows at v1.")
+if not repository:
+    print(
+        "The template has no git remote that says where it lives. Name it before the first push:\n"
+        f"  grep -rl {PLACEHOLDER} . --exclude-dir=.git | xargs sed -i s#{PLACEHOLDER}#OWNER/NAME#g"
     )
 print(
     """

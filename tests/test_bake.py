@@ -113,6 +113,57 @@ def test_tabloop_is_the_templates_file_by_file_without_bytecode(baked: Path, tmp
     assert not list((tmp_path / baked.name).rglob("__pycache__"))
 
 
+@pytest.mark.parametrize(
+    "remote",
+    [
+        "https://github.com/acme/our-template.git",
+        "git@github.com:acme/our-template.git",
+        "ssh://git@github.example.com:2222/acme/our-template",
+        None,
+    ],
+)
+def test_a_bake_calls_the_template_that_it_came_from(remote: str | None, tmp_path: Path) -> None:
+    out = shutil.ignore_patterns(".git", ".venv", ".uv", ".cache", "demo", "tests")
+    template = shutil.copytree(ROOT, tmp_path / "renamed", ignore=out)
+    git(template, "init", "--quiet")
+    if remote:
+        git(template, "remote", "add", "origin", remote)
+    # As a path from elsewhere, and as the present folder.
+    done = cookiecutter(tmp_path / "out", template=template)
+    here = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "cookiecutter",
+            ".",
+            "--no-input",
+            "--default-config",
+            "-o",
+            str(tmp_path / "here"),
+        ],
+        cwd=template,
+        env=clean(PWD=str(template)),
+        capture_output=True,
+        text=True,
+    )
+    for bake in (done, here):
+        assert bake.returncode == 0, bake.stderr
+        if remote:
+            assert "Its workflows call acme/our-template/.github/workflows at v1." in bake.stdout
+        else:
+            assert "xargs sed -i s#org/ml-template#OWNER/NAME#g" in bake.stdout
+    for folder in ("out", "here"):
+        (project,) = (tmp_path / folder).iterdir()
+        called = {
+            u
+            for p in (project / ".github/workflows").iterdir()
+            for u in re.findall("uses: (.+?)/.github", p.read_text())
+        }
+        assert called == {"acme/our-template" if remote else "org/ml-template"}
+        assert bool(git(project, "grep", "org/ml-template")) == (remote is None)
+        assert git(project, "status", "--porcelain") == ""
+
+
 def test_a_bake_in_a_git_hook_makes_a_repository_of_its_own(tmp_path: Path) -> None:
     """Git tells its hooks by variables which repository they run in."""
     other = tmp_path / "other"
