@@ -8,9 +8,9 @@ import sys
 answers = json.loads(r"""{{ cookiecutter|tojson }}""")
 # A package or project of one of these names would hide the dependency, or depend on itself.
 TAKEN = """
-arro3 arro3_core arro3_io click cookiecutter dask duckdb dvc evidently fastapi fastapi_swagger feast fsspec httptools httpx2
-ibis jinja2 joblib matplotlib mlflow mypy numpy onnx onnxruntime pandas pandera pip pre_commit prometheus_client protobuf
-pyarrow pydantic pydantic_settings pytest python_slugify pyyaml ruamel ruamel_yaml ruff scikit_learn scipy setuptools
+arro3 arro3_core arro3_io click cookiecutter dask duckdb dvc evidently fastapi fastapi_swagger feast fsspec hiredis httptools httpx2
+ibis jinja2 joblib matplotlib mlflow mmh3 mypy numpy onnx onnxruntime pandas pandera pip pre_commit prometheus_client protobuf
+pyarrow pydantic pydantic_settings pytest python_slugify pyyaml redis ruamel ruamel_yaml ruff scikit_learn scipy setuptools
 skl2onnx sklearn slugify src starlette tabloop test tests torch tqdm typing_extensions uv uvicorn uvloop wheel yaml
 """.split()
 
@@ -32,7 +32,7 @@ def problem() -> str | None:
         if value.replace("-", "_") in taken:
             return f"{name} {value!r} is the name of a package that the project needs: choose another"
     if not re.fullmatch(r"[a-z0-9][a-z0-9.:_-]*(/[a-z0-9][a-z0-9._-]*)*", answers["container_registry"]):
-        return f"container_registry {answers['container_registry']!r}: give it like ghcr.io/your-org, in lower case"
+        return f"container_registry {answers['container_registry']!r}: give it like ghcr.io or registry.acme.com/team, in lower case"
     return None
 
 

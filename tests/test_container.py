@@ -13,7 +13,7 @@ import httpx
 import pytest
 from conftest import UV, Run, clean, wait_for
 
-IMAGE = "ghcr.io/your-org/fraud-detection:dev"
+IMAGE = "ghcr.io/fraud-detection:dev"
 KEY = {"user_id": "u000001", "amount": 12.5, "merchant_category": "fuel", "channel": "online"}
 HARDENED = ["--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges:true"]
 
