@@ -3,11 +3,13 @@
 import json
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, Project, Run, clean
+from conftest import ROOT, UV, Project, Run, clean
 
 ACTIONS = ROOT / "tests/actions"
 DIGEST = f"sha256:{'0' * 64}"
@@ -79,6 +81,46 @@ def test_a_secret_is_found_before_it_is_committed(quick: Path, project: Project,
     found = run(copy, *search, code=1).stdout
     for name in SECRETS:
         assert f"Location:    {name}:" in found, found
+
+
+class Advisories(BaseHTTPRequestHandler):
+    """As https://api.osv.dev: one advisory, for starlette."""
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))["queries"]
+        assert self.path == "/v1/querybatch" and all(query["version"] for query in asked)
+        one = {"vulns": [{"id": "GHSA-test", "modified": "2026-01-01T00:00:00Z"}]}
+        self.answer({"results": [one if q["package"]["name"] == "starlette" else {} for q in asked]})
+
+    def do_GET(self) -> None:
+        assert self.path == "/v1/vulns/GHSA-test"
+        fixed = [{"type": "ECOSYSTEM", "events": [{"introduced": "0"}, {"fixed": "99.0"}]}]
+        affected = [{"package": {"name": "starlette", "ecosystem": "PyPI"}, "ranges": fixed}]
+        told = {"modified": "2026-01-01T00:00:00Z", "summary": "A hole", "affected": affected}
+        self.answer({"id": "GHSA-test"} | told)
+
+    def answer(self, body: object) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps(body).encode())
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+def test_a_known_vulnerability_of_the_lock_is_red_until_it_is_accepted(project: Project, run: Run) -> None:
+    copy = project()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Advisories) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        audit = ["make", f"UV={UV}", "audit", f"ARGS=--service-url http://127.0.0.1:{server.server_port}"]
+        found = run(copy, *audit, code=2)
+        assert "GHSA-test: A hole" in found.stdout and "Fixed in: 99.0" in found.stdout
+        assert "Error 1" in found.stderr
+        with (copy / "pyproject.toml").open("a") as settings:
+            settings.write('\n[tool.uv.audit]\nignore = ["GHSA-test"]\n')
+        run(copy, *audit)
+        server.shutdown()
+    assert "Error 2" in run(copy, *audit, code=2).stderr  # nobody answered: that is no clean bill
 
 
 def test_dependabot_moves_what_is_pinned(baked: Path) -> None:
