@@ -58,7 +58,7 @@ def section(path: Path) -> list[str]:
 def page() -> str:
     """The whole page."""
     files = sorted((ROOT / ".github/workflows").glob("*.yml"))
-    reusable = [path for path in files if "workflow_call" in read(path)[True]]
+    reusable = [path for path in files if path.stem != "ci" and "workflow_call" in read(path)[True]]
     return "\n".join([HEAD, *(line for path in reusable for line in section(path))])
 
 

@@ -54,6 +54,18 @@ def name_template(repository: str) -> None:
                 path.write_text(text.replace(PLACEHOLDER, repository), encoding="utf-8")
 
 
+def lock() -> bool:
+    """Pin every dependency in uv.lock, which the first commit then has; False where uv or the network is missing."""
+    uv = shutil.which("uv") or os.environ.get("UV")
+    if not uv:
+        return False
+    try:
+        done = subprocess.run([uv, "lock", "--quiet"], capture_output=True, timeout=60, env=environment())
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0
+
+
 def begin_history() -> None:
     """First commit, on `main`, by whoever git knows, else by the author given."""
     git("init", "--quiet", "--initial-branch=main")
@@ -73,6 +85,7 @@ ignored = git("check-ignore", ".", check=False)
 repository = template_repository()
 if repository:
     name_template(repository)
+locked = lock()
 begin_history()
 if around and not ignored:
     print(
@@ -93,3 +106,5 @@ print(
   make train    # data to gated model; then `make help`
 """
 )
+if not locked:
+    print("`make setup` makes uv.lock, for which uv or the network is missing here: commit it before the first push.")
