@@ -14,7 +14,13 @@ from {{ cookiecutter.package_name }}.app import make_app
 @pytest.fixture(scope="module")
 def client(models: Path) -> Iterator[TestClient]:
     """A client of the service, which has a log of its own."""
-    settings = Settings(models=models, prediction_log=str(models / "log"), api_keys="", challenger_mode="off")
+    settings = Settings(
+        models=models,
+        prediction_log=str(models / "log"),
+        online_store="none",  # rows have all features here
+        api_keys="",
+        challenger_mode="off",
+    )
     with TestClient(make_app(settings)) as client:
         yield client
 

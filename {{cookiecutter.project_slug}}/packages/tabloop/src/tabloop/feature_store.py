@@ -1,17 +1,24 @@
 """Feast: the point-in-time join, and the online store in which the service looks features up."""
 
+import collections
 import contextlib
 import io
 import logging
+import os
 import runpy
+import time
 import warnings
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from tabloop.cli import UserError, one_line
 from tabloop.params import ROOT, Params, Schema
+from tabloop.serving.online_store import OnlineStore, redis_field, redis_index
+from tabloop.serving.settings import STORE, load_settings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,6 +44,10 @@ def opened(base: Path) -> Iterator["FeatureStore"]:
 
     warnings.filterwarnings("ignore", category=DeprecationWarning, module="ibis")
     logging.getLogger("feast").setLevel(logging.ERROR)
+    os.environ["TZ"] = (
+        "UTC"  # Feast's SQLite store would keep the times of this machine's zone as if they were UTC
+    )
+    time.tzset()
     here = base / "feature_repo"
     for folder in (here, base / "data/online"):
         folder.mkdir(parents=True, exist_ok=True)
@@ -55,27 +66,82 @@ def opened(base: Path) -> Iterator["FeatureStore"]:
 
 
 def write_online(store: "FeatureStore") -> None:
-    """Write the newest row of every entity to the online store."""
+    """Write the newest row of every entity to data/online."""
     with contextlib.redirect_stdout(io.StringIO()):  # a page of Feast's own
         store.materialize(datetime(1970, 1, 1, tzinfo=UTC), datetime.now(UTC))
 
 
 def materialize(params: Params) -> str:
-    """Write the newest features of data/features to the online store; what was written.
+    """Write the newest features to the store that ONLINE_STORE names; what was written.
+
+    The stage `featurize` only ever writes data/online: a branch that is not merged changes nothing shared.
 
     Raises:
-        UserError: data/features lacks a view: `dvc repro` or `dvc pull` makes it.
+        UserError: data/features or data/online lacks a view: `dvc repro` or `dvc pull` makes it. Or Redis refuses.
     """
-    views = list(params.schema_.views)
+    views, settings = list(params.schema_.views), load_settings()
+    if not views:
+        return "the schema has no views: nothing is looked up"
+    if "://" in (url := str(settings.online_store)):
+        return write_redis(views, url, settings.online_store_password)
     if lacking := [view for view in views if not (ROOT / f"data/features/{view}.parquet").exists()]:
         raise UserError(
             f"data/features/{lacking[0]}.parquet is missing: run `dvc repro featurize` or `dvc pull`"
         )
-    if not views:
-        return "the schema has no views: nothing is looked up"
     with opened(ROOT) as store:
         write_online(store)
-    return f"{', '.join(views)} -> the online store"
+    return f"{', '.join(views)} -> data/online"
+
+
+def redis_hashes(project: str, views: list[str]) -> dict[bytes, dict[bytes, bytes]]:
+    """What data/online/store.db holds as Feast's Redis store has it: a hash for each entity.
+
+    Raises:
+        UserError: the file is missing, or has no row of a view.
+    """
+    from google.protobuf.timestamp_pb2 import Timestamp
+
+    store = OnlineStore(str(STORE), project, None, {})
+    hashes = collections.defaultdict[bytes, dict[bytes, bytes]](dict)
+    for view in views:
+        if not (rows := store.rows(view)):
+            raise UserError(f"data/online/store.db has no row of {view}: run `dvc repro` or `dvc pull`")
+        for key, column, value, known in rows:
+            fields = hashes[key + project.encode()]
+            fields[redis_field(view, column)] = value
+            fields[redis_field(view, "")] = Timestamp(seconds=known).SerializeToString()
+    return hashes
+
+
+def write_redis(views: list[str], url: str, password: str) -> str:
+    """Let Redis hold what data/online/store.db holds; what was written. Only entities that differ are.
+
+    Raises:
+        UserError: the file lacks a view; Redis does not answer or refuses.
+    """
+    from redis import Redis, RedisError
+
+    project = yaml.safe_load((REPO / "feature_store.yaml").read_text())["project"]
+    hashes, index, where = redis_hashes(project, views), redis_index(project), url.rpartition("@")[2]
+    keys, written = list(hashes), 0
+    try:
+        client: Any = Redis.from_url(url, password=password or None, socket_timeout=60)
+        with client.pipeline() as pipe:  # transactions: an entity's features change at once
+            for part in (keys[at : at + 1000] for at in range(0, len(keys), 1000)):
+                for key in part:
+                    pipe.hgetall(key)
+                differing = [k for k, has in zip(part, pipe.execute(), strict=True) if has != hashes[k]]
+                for key in differing:
+                    pipe.delete(key).hset(key, mapping=hashes[key])
+                pipe.sadd(f"{index}:keys", *part).execute()
+                written += len(differing)
+            gone = [key for key in client.sscan_iter(f"{index}:keys") if key not in hashes]
+            for key in gone:
+                pipe.delete(key).srem(f"{index}:keys", key)
+            pipe.delete(index).sadd(index, *views).execute()
+    except (RedisError, ValueError) as error:
+        raise UserError(f"ONLINE_STORE={where}: {one_line(error)}") from None
+    return f"{written:,} of {len(keys):,} entities written, {len(gone):,} removed -> {where}"
 
 
 def join(events: "pd.DataFrame", schema: Schema, store: "FeatureStore") -> "pd.DataFrame":

@@ -1,6 +1,7 @@
 """The service: its routes, and how it starts."""
 
 import gc
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from fastapi_swagger import patch_fastapi
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, ConfigDict, Field
 
-from tabloop.cli import command
+from tabloop.cli import command, one_line
 from tabloop.serving import telemetry
 from tabloop.serving.model_app import MAX_BYTES, ModelApp, Refused
 from tabloop.serving.predictor import Predictor
@@ -97,7 +98,8 @@ def _add_predictions(app: ModelApp, predictor: Predictor) -> None:
     @app.direct("/predict", response_model=Prediction, max_bytes=ROW_BYTES, timed=True, **shared)
     async def predict(row: Row) -> bytes:  # type: ignore[valid-type]
         """One row: all features, or the request's features and the entity's key."""
-        return await predictor.answer(predictor.complete(row))
+        (completed,) = await predictor.complete([row], batch=False)
+        return await predictor.answer(completed)
 
     @app.direct("/predict/batch", response_model=list[Prediction], max_bytes=MAX_BYTES, timed=True, **shared)
     async def predict_batch(rows: Rows) -> bytes:
@@ -139,11 +141,13 @@ def _add_status(app: ModelApp, predictor: Predictor) -> None:
 
     @app.get("/health/ready", tags=["watch"], responses={503: {"model": Detail}})
     async def ready() -> dict[str, str]:
-        """The champion scores its example row now."""
+        """The champion scores its example row now, and the online store was seen to have rows of each of its views."""
         try:
             predictor.champion.score_example()
+            await predictor.online.check(predictor.champion.schema.views)
         except Exception as error:
-            raise HTTPException(503, f"the champion can't score its example: {error}") from error
+            print(f"serve: not ready: {type(error).__name__}: {one_line(error)}", file=sys.stderr, flush=True)
+            raise HTTPException(503, f"not ready: {type(error).__name__}: {one_line(error)}") from error
         return {"status": "ready"}
 
     @app.get("/metrics", tags=["watch"], response_class=Response)

@@ -1,15 +1,49 @@
-"""Feast's SQLite online store, read without Feast, which would add seconds to the start and 350 MB to the image."""
+"""Feast's online store, SQLite or Redis, read without Feast, which would add seconds to the start and 350 MB to the image.
 
+Source of both layouts: https://github.com/feast-dev/feast/blob/master/docs/specs/online_store_format.md
+"""
+
+import asyncio
 import sqlite3
 import struct
-from collections.abc import Mapping
-from pathlib import Path
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import mmh3
+
+from tabloop.card import ModelCard
+from tabloop.cli import UserError, command, one_line
 from tabloop.columns import quote
-from tabloop.params import Column
+from tabloop.params import ROOT, Column
+from tabloop.serving.settings import STORE, Settings
+from tabloop.serving.telemetry import FEATURE_AGE, STORE_ERRORS
 
 STRING = 2  # feast.ValueType.STRING: an entity's key is always text here
+BUDGET = 0.1  # seconds that a request waits for Redis
+PART_KEYS = 100  # of a batch, looked up at once
+
+Views = Mapping[str, Mapping[str, Column]]
+Stored = dict[
+    tuple[str, str], Any
+]  # an entity's values by view and column; by view and "": when known, in Unix time
+
+
+def open_store(settings: Settings, project: str, entity: str | None, views: Views) -> "OnlineStore":
+    """The store that ONLINE_STORE names. Nothing is connected yet.
+
+    Args:
+        project: Feast's project, which is part of the names of its tables and keys.
+        entity: the name of the entity's column.
+        views: the columns of each feature view.
+
+    Raises:
+        UserError: the setting is no URL of Redis's.
+    """
+    where, password = str(settings.online_store), settings.online_store_password
+    if "://" in where:
+        return RedisStore(where, password, project, entity, views)
+    return OnlineStore(where, project, entity, views)
 
 
 def entity_key(name: str, value: str) -> bytes:
@@ -18,8 +52,20 @@ def entity_key(name: str, value: str) -> bytes:
     return struct.pack("<I", 1) + b"".join(struct.pack("<II", STRING, len(text)) + text for text in texts)
 
 
+def redis_field(view: str, column: str) -> bytes:
+    """The field of an entity's Redis hash that has a column's value; without column: when the view's were known."""
+    return (
+        struct.pack("<I", mmh3.hash(f"{view}:{column}", signed=False)) if column else f"_ts:{view}".encode()
+    )
+
+
+def redis_index(project: str) -> str:
+    """The Redis set of the views that `tabloop materialize` has written; with `:keys`, of the entities."""
+    return f"tabloop:{project}"
+
+
 def decode(value: bytes) -> Any:
-    """A serialized `feast.types.Value`: text, integer, float, boolean, or None.
+    """A serialized `feast.types.Value`: text, integer, float, boolean, or None. Of a Timestamp: its seconds.
 
     Source: feast/types/Value.proto, a protobuf message of one field. Its first byte is the field's number and wire type.
     """
@@ -38,43 +84,122 @@ def decode(value: bytes) -> Any:
         return data[at:].decode()
     if field == 7:  # bool_val
         return bool(number)
-    return number - (1 << 64) if number >> 63 else number  # int32_val, int64_val
+    return number - (1 << 64) if number >> 63 else number  # int32_val, int64_val, a Timestamp's seconds
 
 
 class OnlineStore:
-    """The newest features of each entity.
+    """The newest features of each entity, in Feast's SQLite file. It need not exist.
 
-    What the store does not have, or has in another type, is None and no error: it may not be written yet.
-
-    Args:
-        path: the SQLite file. It need not exist.
-        project: Feast's project, with which the names of its tables begin.
-        entity: the name of the entity's column.
-        views: the columns of each feature view.
+    What the store does not have, or has in another type, is None and no error.
     """
 
-    def __init__(
-        self, path: Path, project: str, entity: str | None, views: Mapping[str, Mapping[str, Column]]
-    ) -> None:
-        self.path, self.entity, self.views = path, entity, views
-        self.queries = {
-            view: f"SELECT feature_name, value FROM {quote(f'{project}_{view}')} WHERE entity_key = ?"
-            for view in views
-        }
+    def __init__(self, where: str, project: str, entity: str | None, views: Views) -> None:
+        self.where, self.project, self.entity, self.views = where, project, entity or "", views
+        self.ages = {view: FEATURE_AGE.labels(view) for view in views}
+        self.seen, self.error = where == "none", ""
         self.connection: sqlite3.Connection | None = None
 
-    def read(self, key: str) -> dict[str, Any]:
-        """The value of each column of each view for the entity with this key."""
-        found: dict[str, Any] = {}
-        serialized = entity_key(self.entity or "", key)
-        for view, query in self.queries.items():
-            try:
-                if self.connection is None:
-                    self.connection = sqlite3.connect(f"file:{self.path}?mode=ro", uri=True, timeout=0.05)
-                stored = dict(self.connection.execute(query, (serialized,)).fetchall())
-            except sqlite3.Error:
-                self.connection, stored = None, {}
-            for name, column in self.views[view].items():
-                value = decode(stored.get(name, b""))
-                found[name] = value if type(value) is column.kind.python else None
+    async def read(self, keys: Sequence[str]) -> list[dict[str, Any]]:
+        """The value of each column of each view, for each key."""
+        stored = await self._stored([entity_key(self.entity, key) for key in keys])
+        return [self._values(own) for own in stored]
+
+    def _values(self, stored: Stored) -> dict[str, Any]:
+        values = dict[str, Any]()
+        for view, columns in self.views.items():
+            if (known := stored.get((view, ""))) is not None:
+                self.ages[view].observe(time.time() - known)
+            for name, column in columns.items():
+                value = stored.get((view, name))
+                values[name] = value if type(value) is column.kind.python else None
+        return values
+
+    async def check(self, views: Iterable[str]) -> None:
+        """Return once the store was seen to have rows of these views; from then on always.
+
+        A store that fails later is counted. It is no reason to stop a service that answers.
+
+        Raises:
+            UserError: it has no row of one of them.
+            RedisError, OSError: Redis does not answer or refuses.
+        """
+        if lacking := [] if self.seen else [view for view in views if not await self._has(view)]:
+            raise UserError(
+                f"ONLINE_STORE={self.where} has no row of {lacking[0]}: `tabloop materialize` writes it"
+            )
+        self.seen = True
+
+    async def _has(self, view: str) -> bool:
+        return bool(self.rows(view, "TRUE LIMIT 1"))
+
+    async def _stored(self, keys: Sequence[bytes]) -> list[Stored]:
+        found = [Stored() for _ in keys]
+        for at, key in enumerate(keys):
+            if at % PART_KEYS == PART_KEYS - 1:
+                await asyncio.sleep(0)  # other requests may be answered in between
+            for view in self.views:
+                for _, name, value, known in self.rows(view, "entity_key = ?", key):
+                    found[at][view, name], found[at][view, ""] = decode(value), known
         return found
+
+    def rows(self, view: str, condition: str = "TRUE", *values: bytes) -> list[tuple[bytes, str, bytes, int]]:
+        """Of a view: key of the entity, column, serialized value, and when it was known, in Unix time."""
+        table = quote(f"{self.project}_{view}")
+        query = f"SELECT entity_key, feature_name, value, event_ts FROM {table} WHERE {condition}"
+        try:
+            if self.connection is None:
+                self.connection = sqlite3.connect(f"file:{self.where}?mode=ro", uri=True, timeout=0.05)
+            return self.connection.execute(query, values).fetchall()
+        except sqlite3.Error:
+            self.connection = None  # it may be another file the next time
+            return []
+
+
+class RedisStore(OnlineStore):
+    """The same in Redis: a hash for each entity. A request that it does not answer in time goes without."""
+
+    def __init__(self, url: str, password: str, project: str, entity: str | None, views: Views) -> None:
+        import redis.asyncio as redis
+        from redis.backoff import NoBackoff
+
+        super().__init__(url.rpartition("@")[2], project, entity, views)
+        # Tried twice, as the server may have closed a connection that was idle for long.
+        again: Any = {"timeout": BUDGET, "retry": redis.retry.Retry(NoBackoff(), 1)}
+        try:
+            pool = redis.BlockingConnectionPool.from_url(url, password=password or None, **again)
+        except ValueError as error:
+            raise UserError(f"ONLINE_STORE={self.where}: {one_line(error)}") from None
+        self.client: Any = redis.Redis(connection_pool=pool)
+        self.failures = (redis.RedisError, OSError)
+        self.names = [(view, name) for view, columns in views.items() for name in ("", *columns)]
+        self.fields = [redis_field(*name) for name in self.names]
+
+    async def _has(self, view: str) -> bool:
+        async with asyncio.timeout(2):  # connecting may take longer than a request may
+            return bool(await self.client.sismember(redis_index(self.project), view))
+
+    async def _stored(self, keys: Sequence[bytes]) -> list[Stored]:
+        found: list[list[bytes | None]] = []
+        try:
+            for at in range(0, len(keys), PART_KEYS):
+                async with asyncio.timeout(BUDGET), self.client.pipeline(transaction=False) as pipe:
+                    for key in keys[at : at + PART_KEYS]:
+                        pipe.hmget(key + self.project.encode(), self.fields)
+                    found += await pipe.execute()
+        except self.failures as error:
+            STORE_ERRORS.inc()
+            self.error = f"{type(error).__name__} {one_line(error)}"
+        found += [[None] * len(self.names)] * (len(keys) - len(found))
+        return [
+            {name: decode(value) for name, value in zip(self.names, values, strict=True) if value is not None}
+            for values in found
+        ]
+
+
+def check_image() -> None:
+    """The last step of the image's build: one line, and exit code 1, where the store of looked-up features is missing."""
+    with command("image"):
+        if ModelCard.read(ROOT / "models/champion").schema_.views and not STORE.exists():
+            raise UserError(
+                "the champion looks features up, and data/online/store.db is missing: `dvc pull` has it"
+            )

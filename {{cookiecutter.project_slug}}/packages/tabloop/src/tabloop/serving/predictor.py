@@ -4,10 +4,11 @@ import asyncio
 import hashlib
 import os
 import sys
+from collections.abc import Set
 from typing import Any
 
 from tabloop.cli import UserError, one_line
-from tabloop.serving.online_store import OnlineStore
+from tabloop.serving.online_store import open_store
 from tabloop.serving.prediction_log import PredictionLog
 from tabloop.serving.request import missing_entity, request_columns, row_type
 from tabloop.serving.served_model import ServedModel
@@ -41,7 +42,7 @@ class Predictor:
         self.looked_up = frozenset(name for columns in views.values() for name in columns)
         self.row = row_type(self.champion.card, columns, self.looked_up)
         self.blank = dict.fromkeys([*([self.entity] if self.entity else []), *columns])
-        self.online = OnlineStore(settings.online_store, project, self.entity, views)
+        self.online = open_store(settings, project, self.entity, views)
         categories = self.champion.card.categories
         self.levels = [(name, {None, *levels}, UNSEEN.labels(name)) for name, levels in categories.items()]
         models = filter(None, (self.champion, self.challenger))
@@ -69,31 +70,33 @@ class Predictor:
             "challenger_error": self.challenger_error,
             "challenger_mode": mode,
             "challenger_share": settings.challenger_share if mode == "ab" else 0,
+            "online_store": {"source": self.online.where, "error": self.online.error or None},
             "log": {"target": settings.prediction_log or None, "error": self.log.error},
             "api_keys": bool(settings.keys),
         }
 
-    def complete(self, row: dict[str, Any], *place: int) -> dict[str, Any]:
-        """The row with a value for each column: what it leaves out is read from the online store, or is None.
+    async def complete(self, rows: list[dict[str, Any]], *, batch: bool = True) -> list[dict[str, Any]]:
+        """The rows with a value for each column: what they leave out is read from the online store, or is None.
 
         Args:
-            place: the row's position in a batch, for the error.
+            batch: whether errors name the row.
 
         Raises:
-            ValidationError: it leaves out columns that are looked up, and the entity.
+            ValidationError: a row leaves out columns that are looked up, and the entity.
         """
-        if len(row) == len(self.blank):
-            return row
-        values = self.blank | row
-        if not self.looked_up <= row.keys():
-            absent = self.looked_up - row.keys()
-            if (key := values.get(self.entity or "")) is None:
-                raise missing_entity(self.entity or "", sorted(absent), place)
-            stored = self.online.read(key)
-            if not any(value is not None for value in stored.values()):
+        entity, absent = self.entity or "", dict[int, Set[str]]()  # what to look up, by the row's place
+        for at, row in enumerate(rows):
+            if len(row) < len(self.blank) and not self.looked_up <= row.keys():
+                absent[at] = self.looked_up - row.keys()
+                if row.get(entity) is None:
+                    raise missing_entity(entity, sorted(absent[at]), (at,) if batch else ())
+        completed = [row if len(row) == len(self.blank) else self.blank | row for row in rows]
+        stored = await self.online.read([rows[at][entity] for at in absent]) if absent else []
+        for (at, names), found in zip(absent.items(), stored, strict=True):
+            if not any(value is not None for value in found.values()):
                 MISSING.inc()
-            values |= {name: stored[name] for name in absent}
-        return values
+            completed[at] |= {name: found[name] for name in names}
+        return completed
 
     def answer(self, values: dict[str, Any]) -> "asyncio.Future[bytes]":
         """The answer to a completed row, as JSON. Rows that arrive within TURNS are scored in one call."""
@@ -122,7 +125,7 @@ class Predictor:
 
     async def answer_batch(self, rows: list[dict[str, Any]]) -> bytes:
         """The answers to rows that are not completed yet, in their order, as one JSON list."""
-        completed = [self.complete(row, at) for at, row in enumerate(rows)]
+        completed = await self.complete(rows)
         answers: list[bytes] = []
         for at in range(0, len(completed), PART_ROWS):
             answers += self.predict(completed[at : at + PART_ROWS])

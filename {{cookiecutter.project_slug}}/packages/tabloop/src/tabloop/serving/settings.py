@@ -4,18 +4,22 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings
 
 from tabloop.cli import UserError
 from tabloop.params import ROOT
+
+STORE = ROOT / "data/online/store.db"
 
 
 class Settings(BaseSettings):
     """Environment variables, by these names in capitals."""
 
     models: Path = ROOT / "models"
-    online_store: Path = ROOT / "data/online/store.db"
+    # Feast's: a SQLite file, redis://host:6379/0, rediss://..., or none: features that are left out are then missing.
+    online_store: Annotated[str | Path, BeforeValidator(lambda where: where or STORE)] = STORE
+    online_store_password: str = ""  # Redis's, as release.env is no place for it
     # off: the champion answers. shadow: the challenger scores too, for the log only. ab: it answers its share.
     challenger_mode: Literal["off", "shadow", "ab"] = "off"
     challenger_share: Annotated[float, Field(ge=0, le=1)] = 0.1

@@ -9,6 +9,7 @@ PREDICTIONS = Counter("predictions", "Rows answered", ["variant", "model_version
 SHADOWED = Counter("shadow_predictions", "Rows that the challenger scored for the log only")
 CHALLENGER_ERRORS = Counter("challenger_errors", "Failures of the challenger, when loaded or asked")
 UNSEEN = Counter("unseen_categories", "Values that the champion never saw in training", ["column"])
+STORE_ERRORS = Counter("online_store_errors", "Requests whose look-up in the online store failed")
 MISSING = Counter("missing_online_features", "Rows whose entity the online store does not know")
 REFUSED = Counter("refused", "Requests refused as invalid", ["status"])
 LOGGED = Counter("prediction_log_rows", "Rows of the prediction log", ["outcome"])
@@ -16,6 +17,8 @@ LOG_ERRORS = Counter("prediction_log_errors", "Failed attempts to write the pred
 
 _BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1)  # seconds
 _LATENCY = Histogram("prediction_seconds", "From the whole request body to its answer", buckets=_BOUNDS)
+_AGES = (60, 600, 3600, 21600, 86400, 259200, 604800, 2592000, 7776000)  # seconds: a minute to 90 days
+FEATURE_AGE = Histogram("online_feature_age_seconds", "Of features looked up", ["view"], buckets=_AGES)
 _latest: deque[float] = deque(maxlen=1000)
 
 

@@ -1,0 +1,340 @@
+"""The online store without Feast: what the service reads is what Feast reads, from SQLite and from a real Redis."""
+
+import asyncio
+import contextlib
+import json
+import shutil
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from conftest import free_port
+from prometheus_client import REGISTRY
+from redis import Redis, RedisError
+from redis_server import redis_server
+from tabloop.cli import UserError
+from tabloop.params import Params, Schema
+from tabloop.serving.online_store import OnlineStore, entity_key, open_store
+from tabloop.serving.settings import STORE as DEFAULT
+from tabloop.serving.settings import Settings, load_settings
+
+from .conftest import PARAMS, Project, Tabloop, clean, orders
+from .test_card import CARD
+
+STORE = "data/online/store.db"
+VIEWS = {
+    "profile": {"age": {"type": "integer"}, "country": {"type": "category"}, "vip": {"type": "boolean"}},
+    "spending": {"mean": {"type": "number"}, "largest": {"type": "number"}},
+}
+SPENDING = """
+SELECT customer_id, ordered_at + INTERVAL 1 SECOND AS ordered_at, avg(amount) OVER past AS mean,
+  nullif(max(amount) OVER past, 50) AS largest
+FROM events WINDOW past AS (PARTITION BY customer_id ORDER BY ordered_at)
+"""
+SEGMENTS = {"evaluate": PARAMS["evaluate"] | {"segments": []}}
+KEYS = [*(f"c{i:03d}" for i in range(40)), "Ω ключ", "nobody"]
+# What Feast itself answers from SQLite and from Redis, by column, in a process of its own: its imports take seconds.
+# Then Feast writes to another database of Redis.
+FEAST = """
+import json, sys
+from feast import FeatureStore
+from feast.infra.online_stores.redis import RedisOnlineStoreConfig
+from tabloop.feature_store import opened, write_online
+from tabloop.params import ROOT, load
+
+schema, (keys, address) = load().schema_, json.load(sys.stdin)
+names = [f"{view}:{column}" for view, columns in schema.views.items() for column in columns]
+
+def answers(store):
+    rows = [{schema.entity: key} for key in keys]
+    return store.get_online_features(features=names, entity_rows=rows).to_dict()
+
+with opened(ROOT) as store:
+    def redis(database):
+        store.config._online_store = RedisOnlineStoreConfig(connection_string=f"{address},db={database}")
+        return FeatureStore(config=store.config)
+    found = answers(store), answers(redis(0))
+    write_online(redis(1))
+print(json.dumps(found))
+"""
+
+
+def events() -> pd.DataFrame:
+    """Orders of customers of whom some have no country, no vip, or a key that is not ASCII."""
+    rows = orders()
+    rows["vip"] = (rows.age % 2 == 0).astype("boolean").mask(rows.age % 5 == 0)
+    rows["country"] = rows.country.mask(rows.age % 7 == 0)
+    rows.loc[rows.index[-1], "customer_id"] = "Ω ключ"
+    rows.loc[rows.index[-2], "age"] = -(2**40)
+    return rows
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a Redis server."""
+    with redis_server(tmp_path_factory.mktemp("redis")) as address:
+        yield address
+
+
+@pytest.fixture
+def redis(server: str) -> Iterator[Any]:
+    """A client of database 0, which is empty."""
+    client: Any = Redis.from_url(f"redis://{server}/0")
+    client.flushall()
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of this module's project."""
+    return tmp_path_factory.mktemp("made") / "project"
+
+
+@pytest.fixture
+def folder(project: Project, tabloop: Tabloop, made: Path, tmp_path: Path) -> Path:
+    """A project whose features are made, of two views with every type of column."""
+    if not made.exists():
+        schema = {"views": VIEWS, "request": {"amount": {"type": "number"}}}
+        folder = project(events(), schema=schema, **SEGMENTS)
+        (folder / "feature_repo/spending.sql").write_text(SPENDING)
+        tabloop(folder, "ingest")
+        tabloop(folder, "featurize", TZ="America/New_York")
+        folder.rename(made)
+    return shutil.copytree(made, tmp_path / "project")
+
+
+def opened(where: str | Path, password: str = "") -> OnlineStore:
+    schema = Params.model_validate(
+        PARAMS | {"schema": PARAMS["schema"] | {"views": VIEWS}} | SEGMENTS
+    ).schema_
+    return open_store(
+        Settings(online_store=where, online_store_password=password), "kit", schema.entity, schema.views
+    )
+
+
+def read(where: str | Path, keys: list[str] = KEYS) -> dict[str, list[Any]]:
+    """What the service finds, by column."""
+    rows = asyncio.run(opened(where).read(keys))
+    return {name: [row[name] for row in rows] for view in VIEWS.values() for name in view}
+
+
+def counted(name: str, **labels: str) -> float:
+    return REGISTRY.get_sample_value(name, labels) or 0
+
+
+def test_sqlite_and_redis_give_what_feast_gives(
+    folder: Path, tabloop: Tabloop, server: str, redis: Any
+) -> None:
+    done = tabloop(folder, "materialize", ONLINE_STORE=f"redis://{server}/0")
+    assert done.stdout == f"materialize: 41 of 41 entities written, 0 removed -> redis://{server}/0\n"
+    asked = json.dumps([KEYS, server])
+    command = [sys.executable, "-c", FEAST]
+    feast = subprocess.run(command, cwd=folder, env=clean(), input=asked, capture_output=True, text=True)
+    assert feast.returncode == 0, feast.stderr
+    mine = read(folder / STORE)
+    for theirs in json.loads(feast.stdout):
+        assert theirs.pop("customer_id") == KEYS
+        assert mine == theirs
+    assert mine == read(f"redis://{server}/0")
+    assert mine["age"][-1] is None and -(2**40) in mine["age"]
+    assert {type(v) for column in mine.values() for v in column} == {int, str, bool, float, type(None)}
+
+    other: Any = Redis.from_url(f"redis://{server}/1")
+    keys = {key for key in redis.scan_iter() if not key.startswith(b"tabloop:")}
+    assert keys == set(other.keys()) and len(keys) == 41
+    assert all(redis.hgetall(key) == other.hgetall(key) for key in keys)
+
+
+def test_only_what_differs_is_written_and_what_is_gone_is_removed(
+    folder: Path, tabloop: Tabloop, server: str, redis: Any
+) -> None:
+    def materialize() -> str:
+        """What it says it wrote; Redis's own count of the hashes written is the same."""
+        redis.config_resetstat()
+        said = tabloop(folder, "materialize", ONLINE_STORE=f"redis://{server}/0").stdout
+        wrote = redis.info("commandstats").get("cmdstat_hset", {"calls": 0})["calls"]
+        assert said.startswith(f"materialize: {wrote} of ")
+        assert read(f"redis://{server}/0") == read(folder / STORE)
+        return said.removeprefix("materialize: ").split(" -> ")[0]
+
+    def change(sql: str) -> None:
+        with contextlib.closing(sqlite3.connect(folder / STORE)) as db:
+            db.executescript(sql)
+
+    redis.set("of another program", "kept")
+    redis.hset("u1ourkit", "a", "kept")
+    assert materialize() == "41 of 41 entities written, 0 removed"
+    assert materialize() == "0 of 41 entities written, 0 removed"
+    c001 = f"entity_key = X'{entity_key('customer_id', 'c001').hex()}'"
+    change(
+        f"UPDATE kit_spending SET value = (SELECT max(value) FROM kit_spending), event_ts = 9e8 WHERE {c001}"
+    )
+    assert materialize() == "1 of 41 entities written, 0 removed"
+    change(f"DELETE FROM kit_spending WHERE {c001}")  # it stays in the other view
+    assert materialize() == "1 of 41 entities written, 0 removed"
+    change(f"DELETE FROM kit_profile WHERE {c001}")
+    assert materialize() == "0 of 40 entities written, 1 removed"
+    redis.delete(entity_key("customer_id", "c002") + b"kit")  # evicted, for example
+    assert materialize() == "1 of 40 entities written, 0 removed"
+    redis.delete("tabloop:kit", "tabloop:kit:keys")
+    assert materialize() == "0 of 40 entities written, 0 removed"
+    c003 = f"entity_key = X'{entity_key('customer_id', 'c003').hex()}'"
+    change(f"DELETE FROM kit_spending WHERE {c003}; DELETE FROM kit_profile WHERE {c003}")
+    assert materialize() == "0 of 39 entities written, 1 removed"
+    assert redis.get("of another program") == b"kept" == redis.hget("u1ourkit", "a")
+
+    change("DELETE FROM kit_spending")
+    failed = tabloop(folder, "materialize", code=1, ONLINE_STORE=f"redis://{server}/0").stderr
+    assert (
+        failed.startswith("materialize: data/online/store.db has no row of spending")
+        and failed.count("\n") == 1
+    )
+    assert redis.dbsize() == 39 + 4
+
+
+def test_it_is_ready_once_every_view_has_a_row(
+    folder: Path, tabloop: Tabloop, server: str, redis: Any
+) -> None:
+    url, empty = f"redis://{server}/0", folder / "empty.db"
+    with contextlib.closing(sqlite3.connect(empty)) as db:
+        db.executescript("CREATE TABLE kit_profile (entity_key, feature_name, value, event_ts)")
+    for where in (folder / "nowhere.db", empty, url):
+        with pytest.raises(
+            UserError, match=f"^ONLINE_STORE={where} has no row of profile: `tabloop materialize`"
+        ):
+            asyncio.run(opened(where).check(VIEWS))
+    asyncio.run(opened("none").check(VIEWS))
+    asyncio.run(opened(folder / STORE).check(VIEWS))
+    tabloop(folder, "materialize", ONLINE_STORE=url)
+
+    async def lost() -> None:
+        store = opened(url)
+        await store.check(VIEWS)
+        redis.flushall()
+        await store.check(VIEWS)  # no reason to stop a service that answers
+        assert (await store.read(["c001"]))[0]["age"] is None and not store.error
+        with pytest.raises(UserError, match="no row of profile"):
+            await opened(url).check(VIEWS)
+
+    asyncio.run(lost())
+
+
+def test_a_redis_that_hangs_costs_a_request_its_budget_and_nobody_else_anything(
+    folder: Path, tabloop: Tabloop, server: str, redis: Any
+) -> None:
+    url = f"redis://{server}/0"
+    tabloop(folder, "materialize", ONLINE_STORE=url)
+
+    async def hang() -> None:
+        store, failures = opened(url), counted("online_store_errors_total")
+        await store.check(VIEWS)
+        keys = KEYS[:40] * 250
+        assert all(row["age"] is not None for row in await store.read(keys))
+        many = await asyncio.gather(
+            *(store.read(["c001"]) for _ in range(300))
+        )  # more than there are connections
+        assert all(row["age"] == 19 for (row,) in many) and counted("online_store_errors_total") == failures
+
+        redis.client_pause(1500)
+        began, turns, reading = time.monotonic(), 0, asyncio.ensure_future(store.read(keys))
+        while not reading.done():
+            await asyncio.sleep(0.005)
+            turns += 1
+        assert time.monotonic() - began < 0.5 and turns > 10
+        assert {row["age"] for row in reading.result()} == {None} and len(reading.result()) == 10_000
+        assert counted("online_store_errors_total") == failures + 1 and store.error.startswith("TimeoutError")
+        redis.ping()  # answered when the pause is over
+        assert (await store.read(["c001"]))[0]["age"] == 19
+
+        for client in redis.client_list(_type="normal"):  # as after a restart of the server
+            if client["id"] != str(redis.client_id()):
+                redis.client_kill_filter(_id=client["id"])
+        assert (await store.read(["c001"]))[0]["age"] == 19
+        assert counted("online_store_errors_total") == failures + 1
+
+    asyncio.run(hang())
+
+
+def test_a_redis_that_is_down_or_refuses(folder: Path, tabloop: Tabloop, server: str, redis: Any) -> None:
+    down = f"redis://127.0.0.1:{free_port()}/0"
+    failures = counted("online_store_errors_total")
+    assert {tuple(column) for column in read(down, ["c001", "c002"]).values()} == {(None, None)}
+    assert counted("online_store_errors_total") == failures + 1
+    with pytest.raises(RedisError):
+        asyncio.run(opened(down).check(VIEWS))
+    assert f"ONLINE_STORE={down}: " in tabloop(folder, "materialize", code=1, ONLINE_STORE=down).stderr
+
+    url = f"redis://{server}/0"
+    redis.config_set("requirepass", "p@ss")
+    try:
+        refused = tabloop(folder, "materialize", code=1, ONLINE_STORE=url).stderr
+        assert "uthentication required" in refused and refused.count("\n") == 1
+        wrong = tabloop(folder, "materialize", code=1, ONLINE_STORE=f"redis://:wrong@{server}/0").stderr
+        assert "wrong" not in wrong and wrong.count("\n") == 1
+        tabloop(folder, "materialize", ONLINE_STORE=url, ONLINE_STORE_PASSWORD="p@ss")
+        store = opened(url, "p@ss")
+        assert asyncio.run(store.read(["c001"]))[0]["age"] == 19
+        assert opened(f"redis://:p%40ss@{server}/0").where == f"{server}/0"
+    finally:
+        Redis.from_url(f"redis://:p%40ss@{server}").config_set("requirepass", "")
+
+
+def test_the_setting(folder: Path, tabloop: Tabloop, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = asyncio.run(opened("none").read(["c001"]))
+    assert set(rows[0]) == {name for view in VIEWS.values() for name in view} and set(rows[0].values()) == {
+        None
+    }
+    with pytest.raises(UserError, match="mysql://x: Redis URL must specify"):
+        opened("mysql://x")
+    assert (
+        "ONLINE_STORE=mysql://x: " in tabloop(folder, "materialize", code=1, ONLINE_STORE="mysql://x").stderr
+    )
+    monkeypatch.setenv("ONLINE_STORE", "")  # as Compose and workflows pass what is not set
+    assert load_settings().online_store == DEFAULT
+    (folder / STORE).unlink()
+    failed = tabloop(folder, "materialize", code=1, ONLINE_STORE="redis://127.0.0.1:1").stderr
+    assert failed.startswith("materialize: data/online/store.db has no row of profile: run `dvc repro`")
+    assert tabloop(folder, "materialize").stdout == "materialize: profile, spending -> data/online\n"
+    assert read(folder / STORE)["age"][1] == 19
+
+
+def test_the_age_of_features_is_counted_by_view(folder: Path) -> None:
+    """Whatever the zone of the machine that made them."""
+    sums = [counted("online_feature_age_seconds_sum", view=view) for view in VIEWS]
+    read(folder / STORE, ["c001", "nobody"])
+    for view, before, pause in zip(VIEWS, sums, (0, 1), strict=True):
+        age = counted("online_feature_age_seconds_sum", view=view) - before
+        newest = events().query("customer_id == 'c001'").ordered_at.max() + pd.Timedelta(seconds=pause)
+        assert time.time() - age == pytest.approx(newest.timestamp(), abs=5)
+
+
+def test_an_image_without_the_store_is_not_built(folder: Path) -> None:
+    """The last step of the Dockerfile."""
+
+    def build(views: dict[str, Any], code: int) -> str:
+        request = {"amount": {"type": "number"}}
+        schema = PARAMS["schema"] | {"views": views, "request": request}
+        card = CARD.model_copy(update={"schema_": Schema.model_validate(schema)})
+        card.write(folder / "models/champion")
+        command = [
+            sys.executable,
+            "-c",
+            "from tabloop.serving.online_store import check_image; check_image()",
+        ]
+        done = subprocess.run(command, cwd=folder, env=clean(), capture_output=True, text=True)
+        assert done.returncode == code, done.stderr
+        return done.stderr
+
+    assert build(VIEWS, 0) == ""
+    (folder / STORE).unlink()
+    assert build({}, 0) == ""
+    failed = build(VIEWS, 1)
+    assert failed.startswith("image: the champion looks features up, and data/online/store.db is missing")
+    assert failed.count("\n") == 1

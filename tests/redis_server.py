@@ -1,0 +1,40 @@
+"""A real Redis: Debian's `redis-server` where it is installed, else Docker's `redis:7`."""
+
+import contextlib
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from conftest import clean, free_port, wait_for
+from redis import Redis, RedisError
+
+
+@contextlib.contextmanager
+def redis_server(folder: Path, *options: str) -> Iterator[str]:
+    """Its address, `127.0.0.1:PORT`. `options` are those of redis-server."""
+    port, name = free_port(), f"ml-template-redis-{time.monotonic_ns()}"
+    command = ["redis-server", "--port", str(port), "--save", "", "--dir", str(folder), *options]
+    if not shutil.which(command[0]):
+        run = ["docker", "run", "--rm", "--name", name, "--publish", f"127.0.0.1:{port}:{port}", "redis:7"]
+        command = [*run, *command[: -2 - len(options)], *options]
+    server = subprocess.Popen(command, env=clean(), stdout=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: server.poll() is not None or listens(port))
+        assert server.poll() is None, f"{command} ended with {server.returncode}"
+        yield f"127.0.0.1:{port}"
+    finally:
+        if command[0] == "docker":
+            subprocess.run(["docker", "rm", "--force", name], capture_output=True)
+        server.kill()
+        server.wait()
+
+
+def listens(port: int) -> bool:
+    """Whether it answers, be it that a password is missing."""
+    try:
+        Redis(port=port).ping()
+    except RedisError as error:
+        return "uthentication required" in str(error)
+    return True
