@@ -1,6 +1,7 @@
 """The commands that only workflows need: what they fetch, keep, check and say on GitHub."""
 
 from pathlib import Path
+from typing import TextIO
 
 import click
 
@@ -88,3 +89,57 @@ def propose(branch: str, title: str) -> None:
     changed = commits.propose(branch, title)
     actions.note(f"Pushed to {branch}: {title}" if changed else "Nothing changed: nothing to propose.")
     write_github_output(changed=changed)
+
+
+FILE = click.argument("file", type=click.File())
+
+
+@github.command()
+@FILE
+def summary(file: TextIO) -> None:
+    """Append the Markdown in FILE to the step's summary, cut where a step may have no more."""
+    from tabloop.github import summarize
+
+    summarize(file.read())
+
+
+@github.command()
+@FILE
+@click.option("--part", required=True, help="The part of the comment that FILE replaces.")
+def comment(file: TextIO, part: str) -> None:
+    """Write FILE to the step's summary and, on a pull request, to our one comment there."""
+    from tabloop.github import comment
+
+    click.echo(f"comment: {comment(file.read(), part)}")
+
+
+@github.command()
+@FILE
+@click.option("--title", required=True, help="The title of the issue.")
+@click.option("--retrain-every", default=0.0, help="Dispatch retrain.yml, not again within so many days.")
+def issue(file: TextIO, title: str, retrain_every: float) -> None:
+    """Write FILE to the step's summary and to the one open issue with the label model-drift."""
+    from tabloop.github import issue
+
+    click.echo(f"issue: {issue(file.read(), title, retrain_every)}")
+
+
+@github.command()
+@FILE
+@click.option("--title", required=True, help="The title of the pull request.")
+@click.option("--branch", required=True, help="The branch to merge; it is pushed already.")
+def pull_request(file: TextIO, title: str, branch: str) -> None:
+    """Open the pull request of a branch, or bring the open one up to date, with FILE as its text."""
+    from tabloop.github import pull_request
+
+    click.echo(f"pull-request: {pull_request(file.read(), title, branch)}")
+
+
+@github.command()
+def merged_run() -> None:
+    """Output run-id: the run of the pull request that this push merged, whose artifact is run-cache."""
+    from tabloop.github import merged_run
+
+    if run := merged_run():
+        write_github_output(**{"run-id": run})
+    click.echo(f"merged-run: {run or 'no merged pull request has a run with a cache'}")

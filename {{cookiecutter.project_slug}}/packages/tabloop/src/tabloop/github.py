@@ -1,0 +1,183 @@
+"""What workflows say on GitHub: step summary, comment, issue, pull request; and the run of a merged pull request.
+
+Variables of Actions say where, GITHUB_TOKEN as whom. What GitHub refuses is a UserError with GitHub's own message.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from tabloop import actions
+from tabloop.cli import UserError, one_line
+
+MARK, LABEL = "<!-- tabloop -->", "model-drift"  # the first line of our comment, the label of our issue
+PART = re.compile(r"<!-- part (\S+) -->\n(.*?)\n<!-- end of \1 -->", re.DOTALL)
+RETRAIN = re.compile(r"<!-- retrain (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\+00:00) -->")
+BODY, SUMMARY = 65_000, 1_000_000  # bytes: below the 65,536 characters and the 1 MiB that GitHub takes
+ME = "query { viewer { login } }"  # REST tells a workflow's token nothing about itself
+SETTINGS = {
+    "Issues ": "Settings > General > Features > Issues",
+    "not permitted to create": "Settings > Actions > General > Allow GitHub Actions to create and approve"
+    " pull requests, or set the secret BOT_TOKEN",
+}
+
+
+def variable(name: str) -> str:
+    """The value of a variable that Actions sets, or of GITHUB_TOKEN."""
+    if not (value := os.environ.get(name)):
+        raise UserError(f"{name} is not set: run this in GitHub Actions, with GITHUB_TOKEN in the step's env")
+    return value
+
+
+@contextmanager
+def repository() -> Iterator[Any]:
+    """The workflow's repository. A 5xx or a network failure is tried again twice, anything else is not."""
+    from github import Auth, Github, GithubException
+    from urllib3 import Retry
+
+    name, token, url = map(variable, ("GITHUB_REPOSITORY", "GITHUB_TOKEN", "GITHUB_API_URL"))
+    retry = Retry(2, status_forcelist=range(500, 600), backoff_factor=1, allowed_methods=None)
+    retry.raise_on_status = retry.respect_retry_after_header = False  # a rate limit may last an hour
+    quick: dict[str, Any] = {"lazy": True, "seconds_between_requests": 0, "seconds_between_writes": 0}
+    try:
+        yield Github(auth=Auth.Token(token), base_url=url, per_page=100, retry=retry, **quick).get_repo(name)
+    except (GithubException, OSError) as error:  # OSError: the network, as `requests` says it
+        raise UserError(f"GitHub: {reason(error)}") from None
+
+
+def reason(error: Any) -> str:
+    """GitHub's own message, the setting that it is about, and when a rate limit ends."""
+    data, headers = getattr(error, "data", None) or {}, getattr(error, "headers", None) or {}
+    details = [e.get("message", e) if isinstance(e, dict) else e for e in data.get("errors", ())]
+    said = one_line(" ".join(map(str, (data.get("message") or error, *details))))[:600]
+    wait, left = headers.get("retry-after"), headers.get("x-ratelimit-remaining")
+    if wait or left == "0":
+        ends = datetime.now().timestamp() + int(wait) if wait else int(headers["x-ratelimit-reset"])
+        said += f"; the limit ends at {datetime.fromtimestamp(ends, UTC):%H:%M:%S} UTC"
+    return said + "".join(f"; turn on {where}" for text, where in SETTINGS.items() if text in said)
+
+
+def cut(text: str, limit: int) -> str:
+    """The text, or those of its lines that fit into so many bytes, with a note that says so."""
+    if len(data := text.encode()) <= limit:
+        return text
+    kept = data[: max(limit - 80, 0)].decode(errors="ignore").rpartition("\n")[0]
+    return kept + "\n```" * (kept.count("```") % 2) + "\n\n*Cut here: GitHub takes no more in one piece.*\n"
+
+
+def summarize(text: str) -> None:
+    """Append Markdown to the step's summary."""
+    with Path(variable("GITHUB_STEP_SUMMARY")).open("a") as file:
+        file.write(cut(f"{text.rstrip()}\n\n", SUMMARY - file.tell()))
+
+
+def with_part(body: str, part: str, text: str) -> str:
+    """The comment with this part replaced or added; every part may have the same share of what GitHub takes."""
+    parts = dict(PART.findall(body.replace("\r", ""))) | {part: text.strip()}
+    cuts = {name: cut(said, BODY // len(parts) - 200) for name, said in parts.items()}
+    return "\n\n".join(
+        [MARK, *(f"<!-- part {n} -->\n{said}\n<!-- end of {n} -->" for n, said in cuts.items())]
+    )
+
+
+def comment(text: str, part: str) -> str:
+    """Write a part of our one comment on the event's pull request.
+
+    Two jobs may do so at once: each reads the comment again until its own part is in it, and of two comments the
+    older one stays. Comments of others are not ours, whatever they begin with.
+    """
+    summarize(text)
+    pull = actions.event().get("pull_request")
+    if not pull or actions.untrusted():
+        return "no comment, as there is no pull request or it may only read; the step's summary has it"
+    ours: list[Any] = []
+    with repository() as repo:
+        me = repo.requester.graphql_query(ME, {})[1]["data"]["viewer"]["login"]
+        thread = repo.get_issue(pull["number"])
+        for _ in range(4):
+            marked = [found for found in thread.get_comments() if found.body.startswith(MARK)]
+            ours = [found for found in marked if found.user.login == me] or ours
+            body = with_part(ours[0].body if ours else "", part, text)
+            if not ours:
+                ours = [thread.create_comment(body)]
+            elif ours[0].body != body:
+                ours[0].edit(body)
+            else:
+                break
+        for double in ours[1:]:
+            double.delete()
+        return ours[0].html_url
+
+
+def issue(text: str, title: str, days: float) -> str:
+    """Write the one open issue with our label, and dispatch retrain.yml, not again within so many days (0: never).
+
+    The issue says when it was. It says so before the dispatch, so that no crash dispatches twice; a dispatch that
+    fails takes it back. What closed issues say counts, too.
+    """
+    summarize(text)
+    now = datetime.now(UTC).replace(microsecond=0)
+
+    def body(at: datetime | None) -> str:
+        if not at:
+            return cut(text, BODY)
+        again = f": not again within {days:g} days" if days else ""
+        return (
+            cut(text, BODY - 200)
+            + f"\n\nRetrain was dispatched on {at:%Y-%m-%d}{again}.\n<!-- retrain {at} -->"
+        )
+
+    with repository() as repo:
+        labelled = repo.get_issues(state="all", labels=[LABEL])
+        issues = [found for found in labelled if "/pull/" not in found.html_url]
+        stamps = [stamp for found in issues for stamp in RETRAIN.findall(found.body or "")]
+        last = max(map(datetime.fromisoformat, stamps), default=None)
+        due = days > 0 and (last is None or now - last >= timedelta(days=days))
+        if ours := next((found for found in issues if found.state == "open"), None):
+            ours.edit(title=title, body=body(now if due else last))
+        else:
+            ours = repo.create_issue(title, body(now if due else last), labels=[LABEL])
+        if due:
+            try:
+                workflow = repo.get_workflow("retrain.yml")
+                workflow.create_dispatch(actions.default_branch(), throw=True)
+            except Exception:
+                ours.edit(body=body(last))
+                raise
+        return ours.html_url
+
+
+def pull_request(text: str, title: str, branch: str) -> str:
+    """Open the pull request of a pushed branch to the default branch, or bring the open one up to date."""
+    base, head = actions.default_branch(), f"{variable('GITHUB_REPOSITORY').split('/')[0]}:{branch}"
+    try:
+        with repository() as repo:
+            if pull := next(iter(repo.get_pulls(state="open", base=base, head=head)), None):
+                pull.edit(title=title, body=cut(text, BODY))
+            else:
+                pull = repo.create_pull(base, branch, title=title, body=cut(text, BODY))
+            return pull.html_url
+    except UserError as error:
+        if "No commits between" in str(error):
+            return f"nothing new on {branch}"
+        raise
+
+
+def merged_run() -> int | None:
+    """The run of the pull request that this push merged, if its artifact run-cache is still kept.
+
+    The pull request's branch must be in this repository, and the run must be of the commit that was merged.
+    """
+    home, sha = variable("GITHUB_REPOSITORY"), variable("GITHUB_SHA")
+    with repository() as repo:
+        for pull in repo.get_commit(sha).get_pulls():
+            if pull.merged_at and pull.head.repo and pull.head.repo.full_name == home:
+                of_head = {"head_sha": pull.head.sha, "event": "pull_request", "status": "success"}
+                for run in repo.get_workflow_runs(**of_head):
+                    if any(kept.name == "run-cache" and not kept.expired for kept in run.get_artifacts()):
+                        return run.id
+    return None
