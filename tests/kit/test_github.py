@@ -202,7 +202,8 @@ def test_a_refusal_is_red_with_githubs_own_message(step: Step) -> None:
     options = ("comment", "AUC 0.9", "--part", "model")
     step.github.tokens[TOKEN].permissions = {"pull_requests": "read"}
     said = step(*options, code=1, **step.on(pull))
-    assert said == "github: GitHub: Resource not accessible by integration\n"
+    assert said.startswith("github: GitHub: Resource not accessible by integration; the job's permissions must ")
+    assert "pull_requests=write" in said
     assert "GitHub: Bad credentials" in step(*options, code=1, GITHUB_TOKEN="old", **step.on(pull))
     assert "GitHub: Not Found" in step(*options, code=1, **step.on(pull | {"number": 99}))
     assert not bodies(step.github)

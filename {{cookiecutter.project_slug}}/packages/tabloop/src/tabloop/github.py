@@ -18,7 +18,6 @@ MARK, LABEL = "<!-- tabloop -->", "model-drift"  # the first line of our comment
 PART = re.compile(r"<!-- part (\S+) -->\n(.*?)\n<!-- end of \1 -->", re.DOTALL)
 RETRAIN = re.compile(r"<!-- retrain (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\+00:00) -->")
 BODY, SUMMARY = 65_000, 1_000_000  # bytes: below the 65,536 characters and the 1 MiB that GitHub takes
-ME = "query { viewer { login } }"  # REST tells a workflow's token nothing about itself
 SETTINGS = {
     "Issues ": "Settings > General > Features > Issues",
     "not permitted to create": "Settings > Actions > General > Allow GitHub Actions to create and approve"
@@ -50,10 +49,12 @@ def repository() -> Iterator[Any]:
 
 
 def reason(error: Any) -> str:
-    """GitHub's own message, the setting that it is about, and when a rate limit ends."""
+    """GitHub's own message, the permission or setting that it is about, and when a rate limit ends."""
     data, headers = getattr(error, "data", None) or {}, getattr(error, "headers", None) or {}
     details = [e.get("message", e) if isinstance(e, dict) else e for e in data.get("errors", ())]
     said = one_line(" ".join(map(str, (data.get("message") or error, *details))))[:600]
+    if "not accessible" in said:
+        said += f"; the job's permissions must have {headers.get('x-accepted-github-permissions')}"
     wait, left = headers.get("retry-after"), headers.get("x-ratelimit-remaining")
     if wait or left == "0":
         ends = datetime.now().timestamp() + int(wait) if wait else int(headers["x-ratelimit-reset"])
@@ -78,10 +79,9 @@ def summarize(text: str) -> None:
 def with_part(body: str, part: str, text: str) -> str:
     """The comment with this part replaced or added; every part may have the same share of what GitHub takes."""
     parts = dict(PART.findall(body.replace("\r", ""))) | {part: text.strip()}
-    cuts = {name: cut(said, BODY // len(parts) - 200) for name, said in parts.items()}
-    return "\n\n".join(
-        [MARK, *(f"<!-- part {n} -->\n{said}\n<!-- end of {n} -->" for n, said in cuts.items())]
-    )
+    room = BODY // len(parts) - 200
+    blocks = [f"<!-- part {n} -->\n{cut(said, room)}\n<!-- end of {n} -->" for n, said in parts.items()]
+    return "\n\n".join([MARK, *blocks])
 
 
 def comment(text: str, part: str) -> str:
@@ -96,7 +96,8 @@ def comment(text: str, part: str) -> str:
         return "no comment, as there is no pull request or it may only read; the step's summary has it"
     ours: list[Any] = []
     with repository() as repo:
-        me = repo.requester.graphql_query(ME, {})[1]["data"]["viewer"]["login"]
+        # REST does not tell a workflow's token whose it is.
+        me = repo.requester.graphql_query("query { viewer { login } }", {})[1]["data"]["viewer"]["login"]
         thread = repo.get_issue(pull["number"])
         for _ in range(4):
             marked = [found for found in thread.get_comments() if found.body.startswith(MARK)]
@@ -123,17 +124,13 @@ def issue(text: str, title: str, days: float) -> str:
     now = datetime.now(UTC).replace(microsecond=0)
 
     def body(at: datetime | None) -> str:
-        if not at:
-            return cut(text, BODY)
         again = f": not again within {days:g} days" if days else ""
-        return (
-            cut(text, BODY - 200)
-            + f"\n\nRetrain was dispatched on {at:%Y-%m-%d}{again}.\n<!-- retrain {at} -->"
-        )
+        note = f"\n\nRetrain was dispatched on {at:%Y-%m-%d}{again}.\n<!-- retrain {at} -->" if at else ""
+        return cut(text, BODY - 200) + note
 
     with repository() as repo:
         labelled = repo.get_issues(state="all", labels=[LABEL])
-        issues = [found for found in labelled if "/pull/" not in found.html_url]
+        issues = [found for found in labelled if found.html_url.endswith(f"/issues/{found.number}")]
         stamps = [stamp for found in issues for stamp in RETRAIN.findall(found.body or "")]
         last = max(map(datetime.fromisoformat, stamps), default=None)
         due = days > 0 and (last is None or now - last >= timedelta(days=days))
@@ -143,8 +140,7 @@ def issue(text: str, title: str, days: float) -> str:
             ours = repo.create_issue(title, body(now if due else last), labels=[LABEL])
         if due:
             try:
-                workflow = repo.get_workflow("retrain.yml")
-                workflow.create_dispatch(actions.default_branch(), throw=True)
+                repo.get_workflow("retrain.yml").create_dispatch(actions.default_branch(), throw=True)
             except Exception:
                 ours.edit(body=body(last))
                 raise
