@@ -7,65 +7,22 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from conftest import ROOT, UV, Bake, Project, Run, Serve, clean, edit, free_port, within
+from github_api import GitHub
 from tabloop.release import Release
 from test_container import compose, docker
 from test_monitoring import install, traffic
 
 PORT = "18090"
-
-
-Things = dict[str, list[dict[str, Any]]]
-
-
-class GitHub(ThreadingHTTPServer):
-    """GitHub's API as far as it is used here: comments, pull requests, issues, dispatches; on loopback."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server_port}"
-        self.things: Things = {"comments": [], "pulls": [], "issues": [], "dispatches": []}
-
-
-class Handler(BaseHTTPRequestHandler):
-    """One request to it."""
-
-    server: GitHub
-
-    def do_GET(self) -> None:
-        self.answer(self.server.things[self.path.split("?")[0].rsplit("/", 1)[1]])
-
-    def do_POST(self) -> None:
-        made = self.body() | {"id": 7, "number": 7, "html_url": "https://example.org/pull/7"}
-        self.server.things[self.path.rsplit("/", 1)[1]].append(made)
-        self.answer(made)
-
-    def do_PATCH(self) -> None:
-        (thing,) = self.server.things[self.path.split("/")[-2]]
-        thing.update(self.body())
-        self.answer(thing)
-
-    def body(self) -> dict[str, Any]:
-        assert self.headers["authorization"].startswith("Bearer ")
-        return dict(json.loads(self.rfile.read(int(self.headers["content-length"]))))
-
-    def answer(self, body: Any) -> None:
-        self.send_response(200)
-        self.end_headers()
-        self.wfile.write(json.dumps(body).encode())
-
-    def log_message(self, *arguments: Any) -> None:
-        pass
+REPOSITORY = "acme/fraud-detection"
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +36,15 @@ def registry() -> Iterator[str]:
     docker("rm", "--force", name)
 
 
+# The commands of docs/first-push.md that run as they are: where, and what.
+PAGE = [
+    (place.strip() or "laptop", commands)
+    for place, commands in re.findall(
+        r"^```sh(.*)\n((?:.+\n)+?)```$", (ROOT / "docs/first-push.md").read_text(), re.M
+    )
+]
+
+
 @dataclass
 class Forge:
     """A baked project, the bare repository it is pushed to, and a server that has a clone."""
@@ -89,6 +55,8 @@ class Forge:
     github: GitHub
     work: Path
     environment: Path
+    runs: int = 0
+    page: list[tuple[str, str]] = field(default_factory=lambda: list(PAGE))
 
     def git(self, *arguments: str | Path, where: Path | None = None) -> str:
         who = {
@@ -112,20 +80,37 @@ class Forge:
         assert old in params.read_text()
         params.write_text(params.read_text().replace(old, new))
 
-    def run(self, event: str, *options: str, payload: dict[str, Any] | None = None) -> tuple[int, str]:
-        """Let the runner do what GitHub does on this event; its exit code and its output."""
-        stands = {a.parent.name: a.parent for a in (ROOT / "tests/actions").glob("*/action.yml")}
+    def run(
+        self,
+        event: str,
+        *options: str,
+        payload: dict[str, Any] | None = None,
+        run_id: str = "",
+        actor: str = "someone",
+    ) -> tuple[int, str]:
+        """Let the runner do what GitHub does on this event; its exit code and its output.
+
+        Args:
+            run_id: of a run that is repeated; by default each has its own.
+        """
+        stands: dict[str, Path] = {}
         if rig := os.environ.get("RIG_ACTIONS"):
             stands |= {a.parent.name: a.parent for a in Path(rig).glob("*/action.yml")}
+        stands |= {a.parent.name: a.parent for a in (ROOT / "tests/actions").glob("*/action.yml")}
         texts = "".join(p.read_text() for p in (ROOT / ".github").rglob("*.yml"))
         known = {
             f"{action}@{sha}": stands[action.split("/")[1]]
             for action, sha in re.findall(r"uses: ([\w-]+/[\w-]+)@([0-9a-f]{40})", texts)
             if action.split("/")[1] in stands
         }
-        known["org/ml-template@v1"] = self.work / "template"
+        called = re.search(
+            r"uses: (.+?)/\.github", (self.project / ".github/workflows/drift.yml").read_text()
+        )
+        assert called
+        known[f"{called[1]}@v1"] = self.work / "template"
+        about = {"repository": {"full_name": REPOSITORY, "default_branch": "main", "private": False}}
         happened = self.work / "event.json"
-        happened.write_text(json.dumps(payload or {}))
+        happened.write_text(json.dumps(about | (payload or {})))
         command = [str(Path(sys.executable).with_name("act")), event, "--eventpath", str(happened), *options]
         for name, path in known.items():
             command += ["--local-repository", f"{name}={path}"]
@@ -134,12 +119,22 @@ class Forge:
             command += [f"--{kind}-server-port", str(free_port())]
         command += ["--platform", "ubuntu-latest=-self-hosted", "--pull=false", "--action-offline-mode"]
         command += ["--action-cache-path", str(self.work / "actions"), "--secret", "GITHUB_TOKEN=of-the-test"]
+        command += ["--actor", actor]
+        self.runs += not run_id
+        variables = {
+            "GITHUB_API_URL": self.github.url,
+            "GITHUB_REPOSITORY": REPOSITORY,
+            "ACT_RUN": run_id or str(1000 + self.runs),
+            "ATTESTATIONS": str(self.work / "attestations"),
+        }
+        for name, value in variables.items():
+            command += ["--env", f"{name}={value}"]
         # One job after the other: they share one virtual environment, in which each installs its own checkout.
-        command += ["--env", f"GITHUB_API_URL={self.github.url}", "--concurrent-jobs", "1"]
+        command += ["--concurrent-jobs", "1"]
         assert UV
         kept = ROOT / f".cache/environment-act-{os.environ.get('PYTEST_XDIST_WORKER', 'gw0')}"
         env = clean(
-            PATH=f"{Path(UV).parent}{os.pathsep}{os.environ['PATH']}",
+            PATH=os.pathsep.join([str(ROOT / "tests/actions/bin"), str(Path(UV).parent), os.environ["PATH"]]),
             ACT_ARTIFACTS=str(self.work / "artifacts"),
             UV_PROJECT_ENVIRONMENT=str(kept / ".venv"),
             MYPY_CACHE_DIR=str(kept / "mypy"),
@@ -149,6 +144,20 @@ class Forge:
         done = subprocess.run(command, cwd=self.project, env=env, capture_output=True, text=True)
         return done.returncode, done.stdout + done.stderr
 
+    def step(self, place: str, **variables: str) -> str:
+        """Do what the next commands of docs/first-push.md say, on the laptop or on the server; their output."""
+        where, commands = self.page.pop(0)
+        assert where == place, commands
+        env = within(self.project, self.environment) | {"PORT": PORT, "HEALTHY_SECONDS": "30", "UV": str(UV)}
+        text = commands.replace("make ", f"make UV='{UV}' COMPOSE='{compose()}' ")
+        text = text.replace("localhost:8001", f"localhost:{PORT}")
+        folder = self.server if place == "server" else self.project
+        done = subprocess.run(
+            ["bash", "-euc", text], cwd=folder, env=env | variables, capture_output=True, text=True
+        )
+        assert done.returncode == 0, f"{commands}\n{done.stdout}\n{done.stderr}"
+        return done.stdout.strip()
+
     def tabloop(self, *arguments: str, code: int = 0) -> str:
         """The output of a `tabloop` command in the project."""
         env = within(self.project, self.environment)
@@ -157,6 +166,20 @@ class Forge:
         )
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout + done.stderr
+
+    def unattested(self, image: str) -> str:
+        """The digest of another image of this name, which no workflow attested."""
+        name = f"{image.split('@')[0]}:by-hand"
+        dockerfile = f"FROM {image}\nLABEL by=hand\n"
+        subprocess.run(
+            ["docker", "build", "--quiet", "--tag", name, "-"],
+            input=dockerfile,
+            text=True,
+            check=True,
+            capture_output=True,
+        )
+        docker("push", "--quiet", name)
+        return docker("inspect", "--format", "{{index .RepoDigests 0}}", name)
 
     def release(self, environment: str = "staging") -> dict[str, str]:
         """What the repository's tip says the environment runs."""
@@ -186,22 +209,25 @@ class Forge:
 
 @contextlib.contextmanager
 def founded(baked: Path, environment: Path, work: Path) -> Iterator[Forge]:
-    """A forge with a project of few rows and a quick model, pushed once."""
+    """A forge with a project of few rows and a quick model, not pushed yet."""
     project = shutil.copytree(baked, work / baked.name, symlinks=True)
     edit(project, lambda p: p["data"]["simulator"].update(transactions=10_000, users=400))
     origin, server = work / "origin.git", work / "server"
     shutil.copytree(ROOT / ".github", work / "template/.github")  # the runner reads all that lies there
-    with GitHub() as github:
-        threading.Thread(target=github.serve_forever, daemon=True).start()
+    subprocess.run(["git", "init", "--quiet", "--bare", "--initial-branch=main", str(origin)], check=True)
+    with GitHub(origin, REPOSITORY).started() as github:
         forge = Forge(project, origin, server, github, work, environment)
-        forge.git("init", "--quiet", "--bare", "--initial-branch=main", origin, where=work)
         forge.git("remote", "add", "origin", origin)
         forge.change("max_iter: 100", "max_iter: 10")  # the second will be better
-        forge.git("commit", "--quiet", "--all", "--message", "A quick model")
-        forge.git("push", "--quiet", "--set-upstream", "origin", "main")
-        forge.git("clone", "--quiet", origin, server, where=work)
         yield forge
-        github.shutdown()
+
+
+def pushed(forge: Forge) -> Forge:
+    """A forge whose first commits are pushed."""
+    forge.git("commit", "--quiet", "--all", "--message", "A quick model")
+    forge.git("push", "--quiet", "--set-upstream", "origin", "main")
+    forge.git("clone", "--quiet", forge.origin, forge.server, where=forge.work)
+    return forge
 
 
 @pytest.fixture(scope="module")
@@ -229,15 +255,19 @@ def forge(
 def another(baked: Path, environment: Path, tmp_path: Path) -> Iterator[Forge]:
     """A forge for one test."""
     with founded(baked, environment, tmp_path) as forge:
-        yield forge
+        yield pushed(forge)
 
 
 def test_from_the_first_push_to_a_rollback(forge: Forge) -> None:
     """One story, as each part stands on the one before."""
     # A freshly baked project, no secret, no variable: green, an image in the registry, a commit on staging.
+    forge.step("laptop", GIT_COMMITTER_NAME="You")  # commit
+    forge.step("laptop")  # push
     code, said = forge.run("push")
     assert code == 0, said[-5000:]
-    assert "No `DVC_REMOTE_URL`" in said and "No `MLFLOW_TRACKING_URI`" in said
+    assert "No `DVC_REMOTE_URL`" in said and "no merged pull request has a run with a cache" in said
+    assert forge.step("laptop").startswith("Deploy ")  # pull
+    forge.git("clone", "--quiet", forge.origin, forge.server, where=forge.work)
     first = forge.release()
     assert re.fullmatch(r".+/fraud-detection@sha256:[0-9a-f]{64}", first["IMAGE"])
     assert f"attested {first['IMAGE']} provenance" in said and f"attested {first['IMAGE']} sbom.json" in said
@@ -245,7 +275,9 @@ def test_from_the_first_push_to_a_rollback(forge: Forge) -> None:
         f"Deploy {first['MODEL_VERSION']} to staging",
         "deploy/staging/release.env",
     ]
-    assert f"now runs {first['IMAGE']}" in forge.reconcile()
+    assert f"now runs {first['IMAGE']}" in forge.step("server")
+    answer = json.loads(forge.step("server"))  # by the user's key: the features are in the image
+    assert answer["model_version"] == first["MODEL_VERSION"]
     before = forge.served()
     assert before["version"] == first["MODEL_VERSION"]
     assert "staging runs" in forge.reconcile()  # nothing to do
@@ -305,66 +337,132 @@ def test_from_the_first_push_to_a_rollback(forge: Forge) -> None:
     assert "never changed" in forge.tabloop("release", "rollback", "production", code=1)
 
 
-def dispatch(forge: Forge, **inputs: str) -> str:
+def dispatch(forge: Forge, expected: int = 0, **inputs: str) -> str:
+    """What the workflow deploy says."""
     options = [
         part for name, value in inputs.items() for part in ("--input", f"{name.replace('_', '-')}={value}")
     ]
     workflow = ["--workflows", ".github/workflows/deploy.yml"]
-    code, said = forge.run(
-        "workflow_dispatch",
-        *workflow,
-        *options,
-        payload={"inputs": {n.replace("_", "-"): v for n, v in inputs.items()}},
-    )
-    assert code == 0, said[-5000:]
+    given: dict[str, Any] = {n.replace("_", "-"): v for n, v in inputs.items()}
+    code, said = forge.run("workflow_dispatch", *workflow, *options, payload={"inputs": given})
+    assert bool(code) == bool(expected), said[-5000:]
     return said
 
 
 def test_production_by_dispatch_and_back(forge: Forge) -> None:
     """After the story above: what staging runs goes to production, as a commit or a pull request."""
-
-    def staged(version: str) -> dict[str, str]:
-        forge.git("pull", "--quiet", "--rebase")
-        forge.tabloop("release", "set", "staging", f"MODEL_VERSION={version}")
-        forge.git("push", "--quiet")
-        return {name: forge.release()[name] for name in ("IMAGE", "MODEL_VERSION")}
-
-    start = forge.release("production")
-    first = start | staged("of-staging")
-    dispatch(forge, environment="production")
-    assert forge.release("production") == first
-    second = start | staged("newer")
-    dispatch(forge, environment="production")
-    assert forge.release("production") == second != first
-    for expected in (first, start):  # the button pressed twice goes further back
-        dispatch(forge, environment="production", rollback="true")
-        assert forge.release("production") == expected
-    assert "pull-request: https://example.org/pull/7" in dispatch(
-        forge, environment="production", pull_request="true"
-    )
+    forge.git("pull", "--quiet", "--rebase")
+    start, staged = forge.release("production"), forge.release()
+    forge.step("laptop")  # deploy production
+    first = forge.release("production")
+    assert {n: first[n] for n in ("IMAGE", "MODEL_VERSION")} == {
+        n: staged[n] for n in ("IMAGE", "MODEL_VERSION")
+    }
+    assert f"now runs {first['IMAGE']}" in forge.step("server")
+    forge.step("laptop")  # roll back
     assert forge.release("production") == start
-    (pull,) = forge.github.things["pulls"]
-    assert pull["base"] == "main" and pull["title"] == "Deploy newer to production"
-    assert f"refs/heads/{pull['head']}" in forge.git(
-        "for-each-ref", "--format=%(refname)", where=forge.origin
-    )
 
-
-def test_a_pull_request_is_tested_and_gets_one_comment_and_nothing_is_pushed(another: Forge) -> None:
-    """Twice: there is one comment, of the last run. With a DVC remote, which is used."""
-    forge = another
-    tip = forge.git("rev-parse", "main", where=forge.origin)
-    remote = forge.work / "dvc"
-    payload = {"pull_request": {"number": 7, "head": {"ref": "topic"}, "base": {"ref": "main"}}}
+    # By the button: by digest; back to a version by its name; as a pull request, once, however often.
+    image = first["IMAGE"]
+    dispatch(forge, environment="production", image=image)
+    assert forge.release("production") == first
+    forge.git("pull", "--quiet", "--rebase")
+    forge.tabloop("release", "set", "staging", "MODEL_VERSION=newer")
+    forge.git("push", "--quiet")
+    dispatch(forge, environment="production")
+    assert forge.release("production")["MODEL_VERSION"] == "newer"
+    dispatch(forge, environment="production", rollback="true", to=first["MODEL_VERSION"])
+    assert forge.release("production") == first
     for _ in range(2):
-        code, said = forge.run("pull_request", "--var", f"DVC_REMOTE_URL={remote}", payload=payload)
+        dispatch(forge, environment="production", pull_request="true")
+    assert forge.release("production") == first
+    (pull,) = forge.github.things["pulls"]
+    assert pull["base"]["ref"] == "main" and pull["title"] == "Deploy newer to production"
+    assert pull["head"]["ref"] == "deploy/production"
+
+    # An image that is not there, one that nobody attested, a push that is refused: red, and nothing is changed.
+    tip = forge.git("rev-parse", "main", where=forge.origin)
+    for bad, why in (
+        (image.split("@")[0] + "@sha256:" + "0" * 64, "can't be pulled"),
+        (forge.unattested(image), "no attestations found"),
+    ):
+        assert why in dispatch(forge, 1, environment="production", image=bad)
+    hook = forge.origin / "hooks/pre-receive"
+    hook.write_text(
+        "#!/bin/sh\necho 'error: GH013: Repository rule violations found for refs/heads/main.' >&2\nexit 1\n"
+    )
+    hook.chmod(0o755)
+    said = dispatch(forge, 1, environment="production")
+    assert "GH013: Repository rule violations found" in said and "set BOT_TOKEN" in said
+    hook.unlink()
+    assert forge.git("rev-parse", "main", where=forge.origin) == tip
+
+
+def remote_of(folder: Path) -> set[Path]:
+    return {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_pull_request_changes_nothing_shared_and_is_not_trained_again_after_the_merge(
+    another: Forge,
+) -> None:
+    forge, things = another, another.github.things
+    remote, registry = forge.work / "dvc", forge.work / "shared-mlflow.db"
+    shared = ["--var", f"DVC_REMOTE_URL={remote}", "--var", f"MLFLOW_TRACKING_URI=sqlite:///{registry}"]
+    code, said = forge.run("push", *shared, "--job", "train")  # main, before
+    assert code == 0, said[-5000:]
+    before, registered = remote_of(remote), registry.read_bytes()
+    assert before
+
+    forge.page = forge.page[-1:]
+    forge.git("switch", "--quiet", "main")
+    forge.step("laptop", GIT_CONFIG_COUNT="1", GIT_CONFIG_KEY_0="push.default", GIT_CONFIG_VALUE_0="current")
+    pull = forge.github.add_pull("longer")
+    payload = {
+        "pull_request": {"number": pull["number"], "head": pull["head"], "base": pull["base"]},
+        "number": pull["number"],
+    }
+    tip = forge.git("rev-parse", "main", where=forge.origin)
+    for _ in range(2):  # the same run again: there is one comment, of the last run
+        code, said = forge.run("pull_request", *shared, payload=payload, run_id="2000")
         assert code == 0, said[-5000:]
-    assert list(remote.rglob("*.dir")) and "No `DVC_REMOTE_URL`" not in said
-    (comment,) = forge.github.things["comments"]
+        assert "Running stage 'train'" in said
+    (comment,) = things["comments"]
     for part in ("**Gate:** AUC", "| auc | 0.9", "xychart", "### Image", " MB; ", '"probability"'):
         assert comment["body"].count(part) >= 1, part
     assert comment["body"].count("### Image") == 1
     assert forge.git("rev-parse", "main", where=forge.origin) == tip and "Pushed `" not in said
+    assert remote_of(remote) == before and registry.read_bytes() == registered
+
+    # Merged: main takes what the pull request trained.
+    merged = forge.git("commit-tree", f"{pull['head']['sha']}^{{tree}}", "-p", tip, "-m", "Train longer (#1)")
+    forge.git("push", "--quiet", "origin", f"{merged}:refs/heads/main")
+    forge.git("switch", "--quiet", "main")
+    forge.git("pull", "--quiet")
+    forge.github.merge(pull, merged)
+    run = forge.github.add_run(pull["head"]["sha"])
+    (forge.work / f"artifacts/{run['id']}").symlink_to("2000")
+    code, said = forge.run("push", *shared, "--job", "train")
+    assert code == 0, said[-5000:]
+    assert "Stage 'train' is cached" in said and "Running stage 'train'" not in said
+    assert remote_of(remote) > before and registry.read_bytes() != registered
+
+
+def test_a_fork_without_secrets_passes(another: Forge) -> None:
+    """A variable is set, its credentials are not given; the token may only read."""
+    forge = another
+    forge.github.tokens["of-the-test"].permissions = {"contents": "read"}
+    pull = forge.github.add_pull("main", fork="someone/fraud-detection")
+    payload = {"pull_request": {"number": pull["number"], "head": pull["head"], "base": pull["base"]}}
+    code, said = forge.run(
+        "pull_request",
+        "--var",
+        "DVC_REMOTE_URL=s3://a-bucket/that-needs-a-secret",
+        "--job",
+        "train",
+        payload=payload,
+    )
+    assert code == 0, said[-5000:]
+    assert "This pull request has no secrets" in said and not forge.github.things["comments"]
 
 
 def test_drift_opens_one_issue_and_retrains_once_and_the_challenger_is_judged(
@@ -376,6 +474,7 @@ def test_drift_opens_one_issue_and_retrains_once_and_the_challenger_is_judged(
         "init", "--quiet", "--bare", "--initial-branch=main", forge.work / "watched.git", where=forge.work
     )
     watched = replace(forge, project=copy, origin=forge.work / "watched.git")
+    forge.github.origin = watched.origin
     watched.git("remote", "add", "origin", watched.origin)
     params = copy / "params.yaml"
     params.write_text(
@@ -383,55 +482,64 @@ def test_drift_opens_one_issue_and_retrains_once_and_the_challenger_is_judged(
     )  # for retrain to find another model
     run(copy, "dvc", "remote", "modify", "--local", "local", "url", str(remote))
     run(copy, "dvc", "push")
+    run(copy, "tabloop", "release", "set", "staging", "MODEL_VERSION=first")
     watched.git("commit", "--quiet", "--all", "--message", "Longer training")
     watched.git("push", "--quiet", "--set-upstream", "origin", "main")
 
-    def act(workflow: str, log: Path | str = "", event: str = "workflow_dispatch") -> str:
+    def act(workflow: str, log: Path | str = "", event: str = "workflow_dispatch", expected: int = 0) -> str:
         options = ["--workflows", f".github/workflows/{workflow}.yml", "--var", f"DVC_REMOTE_URL={remote}"]
         options += ["--var", f"PREDICTION_LOG={log}"] if log else []
         options += ["--input", "environment=staging"] if workflow == "promote" else []
         code, said = watched.run(event, *options, payload={"inputs": {"environment": "staging"}})
-        assert code == 0, said[-5000:]
+        assert bool(code) == bool(expected), said[-5000:]
         return said
 
     things = forge.github.things
-    assert "No `PREDICTION_LOG`" in act("drift", event="schedule") and not things["issues"]
+    act("drift", event="schedule")  # not configured: a job that is skipped
+    assert not things["issues"]
+    assert "is PREDICTION_LOG right" in act("drift", forge.work / "mistyped", event="schedule", expected=1)
     with serve(copy) as server:
         traffic(run, copy, server, 3000, "--drift", "amount=4")
         for _ in range(2):  # the next night, it has not gone away
             act("drift", server.log, event="schedule")
             (issue,) = things["issues"]
-            assert "⚠️ **Drift** in 3,000" in issue["body"] and issue["labels"] == ["model-drift"]
-            assert things["dispatches"] == [
-                {"ref": "main"} | {"id": 7, "number": 7, "html_url": issue["html_url"]}
-            ]
-        assert "not again within 7 days" in issue["body"]
-    things["pulls"].clear()
-    act("retrain")
-    (pull,) = things["pulls"]
+            assert "⚠️ **Drift** in 3,000" in issue["body"] and issue["labels"][0]["name"] == "model-drift"
+            assert things["dispatches"] == [{"workflow": "retrain.yml", "ref": "main", "inputs": {}}]
+
+    # The setting is off: red, with its name. Set, the run is repeated. A second retrain brings the same one up to date.
+    forge.github.actions_may_open_pulls = False
+    said = act("retrain", expected=1)
+    assert (
+        "GitHub Actions is not permitted to create or approve pull requests" in said and not things["pulls"]
+    )
+    forge.github.actions_may_open_pulls = True
+    for _ in range(2):
+        act("retrain")
+        (pull,) = things["pulls"]
     assert re.fullmatch("Make [0-9a-f]{12} the challenger", pull["title"]) and "| auc | 0.9" in pull["body"]
-    changed = watched.git("diff", "--name-only", "main", pull["head"], where=watched.origin).splitlines()
+    changed = watched.git("diff", "--name-only", "main", "retrain", where=watched.origin).splitlines()
     assert {"dvc.lock", "models/challenger.dvc"} <= set(changed) and "models/champion.dvc" not in changed
 
     # Merged, it is a challenger; this one's threshold lets all fraud pass.
     watched.git("fetch", "--quiet")
-    watched.git("reset", "--quiet", "--hard", f"origin/{pull['head']}")
+    watched.git("reset", "--quiet", "--hard", "origin/retrain")
     run(copy, "dvc", "pull", "--quiet")
+    watched.git("push", "--quiet", "origin", "HEAD:main")
+    forge.github.merge(pull, watched.git("rev-parse", "HEAD"))
+    assert "Nothing new" in act("retrain") and len(things["pulls"]) == 1
     install(run, copy, "challenger", threshold=0.99)
     release = copy / "deploy/staging/release.env"
     release.write_text(release.read_text().replace("MODE=off", "MODE=ab").replace("SHARE=0\n", "SHARE=0.5\n"))
     run(copy, "dvc", "push")
     watched.git("commit", "--quiet", "--all", "--message", "Try the challenger in staging")
     watched.git("push", "--quiet", "origin", "HEAD:main")
-    things["pulls"].clear()
     with serve(copy, CHALLENGER_MODE="ab", CHALLENGER_SHARE="0.5") as server:
         traffic(run, copy, server, 300)
-        assert "**Keep going**" in act("promote", server.log) and not things["pulls"]
+        assert "**Keep going**" in act("promote", server.log) and len(things["pulls"]) == 1
         traffic(run, copy, server, 12_000, "--seed", "1")
         act("promote", server.log)
-    (pull,) = things["pulls"]
+    _, pull = things["pulls"]
     assert pull["title"].startswith("Withdraw the challenger ") and "| cost of a prediction |" in pull["body"]
     assert (
-        watched.git("diff", "--name-only", "main", pull["head"], where=watched.origin)
-        == "models/challenger.dvc"
+        watched.git("diff", "--name-only", "main", "verdict", where=watched.origin) == "models/challenger.dvc"
     )
