@@ -1,11 +1,16 @@
 """Feast for real: what the model learns from is what was known, and what is served is the newest of it."""
 
 import json
+import re
+import subprocess
 from pathlib import Path
 
+import httpx
 import pandas as pd
 import pytest
-from conftest import UV, Project, Run
+from conftest import UV, Project, Run, Serve, free_port, wait_for, within
+from redis import Redis
+from redis_server import redis_server
 
 
 @pytest.fixture
@@ -87,3 +92,85 @@ print(json.dumps(FeatureStore("feature_repo").get_online_features(features=names
             )
             assert unknown is None
     assert set(found) == {"user_id", "country", "account_age_days", "avg_7d_spend"}
+
+
+ROWS = [
+    {"user_id": f"u{i:06d}", "amount": 12.5, "merchant_category": "fuel", "channel": "online"}
+    for i in range(50)
+]
+
+
+def test_the_store_is_redis_by_one_setting(
+    run: Run, serve: Serve, copy: Path, environment: Path, tmp_path: Path
+) -> None:
+    """The service waits for it, reads it, outlives it; definitions that change reach it though DVC has the features."""
+    port = free_port()
+    with serve(copy) as server:
+        by_sqlite = [
+            answer["probability"] for answer in server.client.post("/predict/batch", json=ROWS).json()
+        ]
+
+    def probabilities() -> list[float]:
+        answers = client.post("/predict/batch", json=ROWS).raise_for_status().json()
+        assert client.post("/predict", json=ROWS[7]).json()["probability"] == answers[7]["probability"]
+        return [answer["probability"] for answer in answers]
+
+    def metric(name: str) -> float:
+        lines = client.get("/metrics").text
+        return sum(float(value) for value in re.findall(rf"^{name}(?:{{.*}})? (\S+)$", lines, re.MULTILINE))
+
+    with redis_server(tmp_path, "--requirepass", "secret") as address:
+        setting = {"ONLINE_STORE": f"redis://{address}/0", "ONLINE_STORE_PASSWORD": "secret"}
+        env = within(copy, environment) | setting | {"PORT": str(port), "PREDICTION_LOG": ""}
+        service = subprocess.Popen(
+            ["python", "-m", "fraud_detection.app"], cwd=copy, env=env, stderr=subprocess.PIPE, text=True
+        )
+        try:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
+                wait_for(lambda: service.poll() is not None or live(client))
+                unready = client.get("/health/ready")
+                assert unready.status_code == 503
+                assert (
+                    f"ONLINE_STORE=redis://{address}/0 has no row of user_features"
+                    in unready.json()["detail"]
+                )
+                assert "200 of 200 entities written" in run(copy, "tabloop", "materialize", **setting).stdout
+                assert client.get("/health/ready").status_code == 200
+                assert probabilities() == by_sqlite
+                assert metric("missing_online_features_total") == 0 == metric("online_store_errors_total")
+                assert metric("online_feature_age_seconds_count") == 2 * (len(ROWS) + 1)
+
+                sql = copy / "feature_repo/transaction_features.sql"
+                before = sql.read_text()
+                sql.write_text(before.replace("avg(amount)", "1000 * avg(amount)"))
+                run(copy, "dvc", "repro", "featurize", **setting)
+                assert (
+                    probabilities() == by_sqlite
+                )  # the stage, of a branch perhaps, changes nothing that is shared
+                run(copy, "tabloop", "materialize", **setting)
+                assert probabilities() != by_sqlite
+                sql.write_text(before)
+                assert "featurize: joining" not in run(copy, "dvc", "repro", "featurize", **setting).stdout
+                assert "of 200 entities written" in run(copy, "tabloop", "materialize", **setting).stdout
+                assert probabilities() == by_sqlite
+                assert " 0 of 200 entities written" in run(copy, "tabloop", "materialize", **setting).stdout
+
+                Redis.from_url(f"redis://:secret@{address}").shutdown(nosave=True)
+                assert probabilities() != by_sqlite
+                assert metric("online_store_errors_total") == 2
+                assert metric("missing_online_features_total") == len(ROWS) + 1
+                assert client.get("/health/ready").status_code == 200  # what answers is not stopped
+                assert client.get("/model").json()["online_store"]["error"]
+        finally:
+            service.terminate()
+            said = service.communicate(timeout=30)[1]
+    assert f"serve: not ready: UserError: ONLINE_STORE=redis://{address}/0 has no row" in said
+    assert "secret" not in said
+
+
+def live(client: httpx.Client) -> bool:
+    """Whether the process answers."""
+    try:
+        return client.get("/health/live").status_code == 200
+    except httpx.TransportError:
+        return False

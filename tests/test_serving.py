@@ -111,8 +111,8 @@ print(rows.drop(columns="event_timestamp").to_json(orient="records"))
         assert read.feature_country.notna().sum() == 60
 
 
-def test_without_an_online_store_features_are_missing_not_errors(serve: Serve, quick: Path) -> None:
-    with serve(quick, ONLINE_STORE="/nowhere/store.db") as server:
+def test_by_one_setting_there_is_no_online_store_and_features_are_missing(serve: Serve, quick: Path) -> None:
+    with serve(quick, ONLINE_STORE="none") as server:
         assert server.client.post("/predict", json=KEY).status_code == 200
         assert server.metric("missing_online_features_total") == 1
 
