@@ -11,7 +11,7 @@ from typing import Any
 import duckdb
 import httpx
 import pytest
-from conftest import UV, Run, clean, wait_for
+from conftest import UV, Project, Run, clean, wait_for
 
 IMAGE = "ghcr.io/fraud-detection:dev"
 KEY = {"user_id": "u000001", "amount": 12.5, "merchant_category": "fuel", "channel": "online"}
@@ -111,21 +111,22 @@ def responds(client: httpx.Client) -> bool:
         return False
 
 
-def test_reconcile_runs_an_environment_by_its_release(image: str, trained: Path, run: Run) -> None:
-    settings = {"PORT": "18080", "API_KEYS": "secret"}
+def test_reconcile_runs_an_environment_by_its_release(
+    image: str, trained: Path, project: Project, run: Run
+) -> None:
+    """With the image itself. What can go wrong: tests/test_reconcile.py."""
+    server = project(trained)
+    (server / "deploy/staging/secret.env").write_text("API_KEYS=secret\n")
     up = ["make", f"UV={UV}", f"COMPOSE={compose()}", "reconcile", "ENV=staging"]
     try:
-        assert f"staging now runs {IMAGE}" in run(trained, *up, **settings).stdout
+        assert f"staging now runs {IMAGE}" in run(server, *up, PORT="18080").stdout
         with httpx.Client(base_url="http://127.0.0.1:18080", headers={"X-API-Key": "secret"}) as client:
-            wait_for(lambda: responds(client))
             by_key = client.post("/predict", json=KEY).json()
             assert by_key["variant"] == "champion"
-            assert "missing_online_features_total 0.0" in client.get("/metrics").text  # read from data/
+            assert "missing_online_features_total 0.0" in client.get("/metrics").text  # they are in the image
             assert httpx.post("http://127.0.0.1:18080/predict", json=KEY).status_code == 401
     finally:
-        command = [*compose().split(), "--project-name", "fraud-detection-staging"]
-        files = ["--file", "deploy/compose.yaml", "--env-file", "deploy/staging/release.env"]
-        run(trained, *command, *files, "down", "--volumes", **settings)
+        run(server, *compose().split(), "--project-name", "fraud-detection-staging", "down", "--volumes")
 
 
 def test_a_new_model_alone_rebuilds_only_its_layer(image: str, trained: Path, tmp_path: Path) -> None:

@@ -1,0 +1,595 @@
+"""What a server does in each turn, with a real engine, Compose, registry and git. Every failure is made to happen.
+
+The image is a stand-in that starts in a second, and is as strict about its health as the service.
+"""
+
+import http.server
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import PYTHON, Bake, clean, free_port, wait_for
+from test_container import compose, docker
+
+PROJECT = "reconciled"
+SERVE = """
+import http.server, os, signal, sys, time
+behaviour, began = os.environ["BEHAVIOUR"], time.monotonic()
+if behaviour == "exits":
+    sys.exit("there is no model")
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        ready = behaviour == "works" or behaviour == "slow" and time.monotonic() - began > 2
+        self.send_response(200 if ready and not os.path.exists("/tmp/hangs") else 503)
+        self.end_headers()
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+http.server.ThreadingHTTPServer(("0.0.0.0", int(os.environ["PORT"])), Handler).serve_forever()
+"""
+ASK = "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + os.environ['PORT'], timeout=1)"
+
+
+@pytest.fixture(scope="module")
+def registry() -> Iterator[str]:
+    """The address of a container registry: RIG_REGISTRY, else a container."""
+    if given := os.environ.get("RIG_REGISTRY"):
+        yield given
+        return
+    name = docker("run", "--detach", "--rm", "--publish", "127.0.0.1::5000", "registry:3")
+    yield docker("port", name, "5000/tcp").splitlines()[0]
+    docker("rm", "--force", name)
+
+
+@pytest.fixture(scope="module")
+def images(registry: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Images in the registry, by digest, each named by how it behaves; none is kept on this machine."""
+    folder = tmp_path_factory.mktemp("images")
+    (folder / "serve.py").write_text(SERVE)
+    names = {}
+    for behaviour in ("works", "works-too", "slow", "exits", "is-never-healthy"):
+        health = f"--interval=300ms --timeout=2s --retries={30 if behaviour == 'slow' else 3}"
+        (folder / "Dockerfile").write_text(
+            f"FROM python:{PYTHON}-slim\nCOPY serve.py /\nENV BEHAVIOUR={behaviour.removesuffix('-too')} PORT=8000\n"
+            f"LABEL org.opencontainers.image.title={PROJECT} of={behaviour}\n"
+            f'HEALTHCHECK {health} CMD ["python", "-c", "{ASK}"]\nCMD ["python", "/serve.py"]\n'
+        )
+        tag = f"{registry}/{PROJECT}-{time.time_ns()}:{behaviour}"
+        docker("build", "--tag", tag, folder)
+        docker("push", tag)
+        names[behaviour] = docker("inspect", "--format", "{{index .RepoDigests 0}}", tag)
+        docker("rmi", tag)
+    yield names
+    subprocess.run(["docker", "rmi", "--force", *names.values()], capture_output=True)
+
+
+@dataclass
+class Machine:
+    """A server that has a clone, and a desk that pushes commits."""
+
+    desk: Path
+    server: Path
+    variables: dict[str, str] = field(default_factory=dict)
+
+    def command(self, environment: str = "staging") -> list[str | Path]:
+        return [self.server / "deploy/release.sh", "reconcile", environment]
+
+    def environ(self, **variables: str) -> dict[str, str]:
+        settings = {"COMPOSE": compose(), "HEALTHY_SECONDS": "10", "PAUSE_SECONDS": "0"}
+        without = {name: value for name, value in clean().items() if not name.startswith("GITHUB_")}
+        return without | settings | self.variables | variables
+
+    def turn(self, code: int = 0, environment: str = "staging", **variables: str) -> str:
+        """What one turn says; a line, after which, for a release that is bad, there are those of the container."""
+        done = subprocess.run(
+            self.command(environment), env=self.environ(**variables), capture_output=True, text=True
+        )
+        said = done.stdout + done.stderr
+        assert done.returncode == code, f"{done.returncode}: {said}"
+        assert code == 1 or len(said.splitlines()) == 1, said
+        return said
+
+    def begin(self, environment: str = "staging", **variables: str) -> "subprocess.Popen[str]":
+        """A turn that is at work, in a session of its own."""
+        return subprocess.Popen(
+            self.command(environment),
+            env=self.environ(**variables),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def git(self, *arguments: str | Path) -> str:
+        who = {f"GIT_{r}_{p}": "t@example.com" for r in ("AUTHOR", "COMMITTER") for p in ("NAME", "EMAIL")}
+        done = subprocess.run(
+            ["git", *arguments], cwd=self.desk, env=clean() | who, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def declare(self, environment: str = "staging", **values: object) -> None:
+        """Push a commit that sets these names of release.env."""
+        path = self.desk / f"deploy/{environment}/release.env"
+        lines = [line for line in path.read_text().splitlines() if line.partition("=")[0] not in values]
+        path.write_text("\n".join([*lines, *(f"{name}={value}" for name, value in values.items())]) + "\n")
+        self.push()
+
+    def push(self) -> None:
+        self.git("commit", "--quiet", "--all", "--message", "A change")
+        self.git("push", "--quiet", "origin", "HEAD:main")
+
+    def state(self, name: str, environment: str = "staging") -> Path:
+        return self.server / f".git/reconcile/{environment}/{name}"
+
+    def container(self, environment: str = "staging") -> str:
+        """The name of the environment's one container."""
+        label = f"label=com.docker.compose.project={PROJECT}-{environment}"
+        (name,) = docker("ps", "--all", "--format", "{{.Names}}", "--filter", label).splitlines()
+        return name
+
+    def runs(self, environment: str = "staging", part: str = ".Config.Image") -> Any:
+        """A part of what Docker knows of the container, which must be healthy."""
+        container = self.container(environment)
+        assert docker("inspect", "--format", "{{.State.Health.Status}}", container) == "healthy"
+        return json.loads(docker("inspect", "--format", f"{{{{json {part}}}}}", container))
+
+
+@pytest.fixture
+def machine(bake: Bake, tmp_path: Path) -> Iterator[Machine]:
+    """A machine on which nothing runs, and ports that nothing listens on."""
+    made = Machine(tmp_path / "desk", tmp_path / "server")
+    shutil.copytree(bake(project_name=PROJECT.title()), made.desk, symlinks=True)
+    made.git("init", "--quiet", "--bare", "--initial-branch=main", tmp_path / "origin.git")
+    made.git("remote", "add", "origin", tmp_path / "origin.git")
+    for environment in ("staging", "production"):
+        made.declare(environment, PORT=free_port())
+    made.git("clone", "--quiet", tmp_path / "origin.git", made.server)
+    yield made
+    for environment in ("staging", "production"):
+        down = [*compose().split(), "--project-name", f"{PROJECT}-{environment}", "down", "--volumes"]
+        subprocess.run([*down, "--timeout", "0"], capture_output=True, check=True)
+
+
+def test_a_release_runs_and_the_same_turn_twice_changes_nothing(
+    machine: Machine, images: dict[str, str]
+) -> None:
+    machine.declare(IMAGE=images["works"])
+    assert machine.turn() == f"release: staging now runs {images['works']}\n"
+    before = machine.runs(part=".Id")
+    assert machine.turn() == f"release: staging runs {images['works']}\n"
+    assert machine.runs(part=".Id") == before
+    machine.declare(IMAGE=images["works-too"])
+    assert machine.turn() == f"release: staging now runs {images['works-too']}\n"
+    assert machine.runs() == images["works-too"]
+    docker("rm", "--force", machine.container())
+    assert machine.turn() == f"release: staging runs {images['works-too']}\n"  # it is there again
+    assert machine.runs() == images["works-too"]
+
+
+def test_a_release_that_does_not_become_healthy_is_bad_and_the_last_good_one_runs(
+    machine: Machine, images: dict[str, str]
+) -> None:
+    machine.declare(IMAGE=images["works"])
+    machine.turn()
+    bad = images["is-never-healthy"]
+    machine.declare(IMAGE=bad)
+    said = f"release: {bad} did not become healthy; staging runs {images['works']} again\n"
+    assert machine.turn(code=1) == said
+    assert machine.runs() == images["works"]
+    before = machine.runs(part=".Id")
+    waits = f"release: {bad} did not become healthy here; waiting for another commit\n"
+    assert machine.turn(code=1) == waits
+    assert machine.runs(part=".Id") == before
+    docker("rm", "--force", machine.container())
+    assert machine.turn(code=1) == waits
+    assert machine.runs() == images["works"]  # kept up all the while
+    machine.declare(IMAGE=images["works-too"])
+    assert "now runs" in machine.turn()
+
+
+def test_a_first_release_that_is_bad_has_nothing_to_fall_back_to_and_is_good_once_it_is_healthy(
+    machine: Machine, images: dict[str, str]
+) -> None:
+    machine.declare(IMAGE=images["exits"])
+    said = machine.turn(code=1)
+    assert "there is no model\n" in said  # the container's last lines
+    assert f"{images['exits']} did not become healthy; there is nothing to fall back to" in said
+    assert "waiting for another commit" in machine.turn(code=1)
+    machine.declare(IMAGE=images["slow"])
+    assert "there is nothing to fall back to" in machine.turn(code=1, HEALTHY_SECONDS="1")
+    assert "now runs" in machine.turn()
+
+
+def test_what_was_good_before_is_never_bad(machine: Machine, images: dict[str, str]) -> None:
+    first = images["slow"]
+    machine.declare(IMAGE=first)
+    machine.turn()
+    machine.declare(IMAGE=images["works"])
+    machine.turn()
+    machine.declare(IMAGE=first)  # a rollback, at a moment at which it is too slow
+    said = machine.turn(code=75, HEALTHY_SECONDS="1")
+    assert f"staging: {first} did not become healthy; staging runs {images['works']} again; the next" in said
+    assert machine.runs() == images["works"] and not machine.state("bad.yaml").exists()
+    assert machine.turn() == f"release: staging now runs {first}\n"
+
+
+class Door:
+    """A port that leads to another one while it is open."""
+
+    def __init__(self, to: str) -> None:
+        host, _, port = to.rpartition(":")
+        self.to, self.port, self.server = (host, int(port)), free_port(), socket.socket()
+
+    def open(self) -> None:
+        self.server = socket.create_server(("127.0.0.1", self.port))
+        threading.Thread(target=self.accept, args=[self.server], daemon=True).start()
+
+    def accept(self, server: socket.socket) -> None:
+        while True:
+            try:
+                client = server.accept()[0]
+            except OSError:
+                return
+            there = socket.create_connection(self.to)
+            for pair in ((client, there), (there, client)):
+                threading.Thread(target=self.pass_on, args=pair, daemon=True).start()
+
+    def pass_on(self, source: socket.socket, target: socket.socket) -> None:
+        while data := source.recv(1 << 16):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)
+
+
+def test_a_registry_that_is_down_and_an_image_that_is_missing_are_tried_again(
+    machine: Machine, images: dict[str, str], registry: str
+) -> None:
+    machine.declare(IMAGE=images["works"])
+    machine.turn()
+    before = machine.runs(part=".Id")
+    door = Door(registry)
+    behind = images["works-too"].replace(registry, f"127.0.0.1:{door.port}")
+    machine.declare(IMAGE=behind)
+    assert "connection refused" in machine.turn(code=75)
+    assert machine.turn(code=75) == (
+        "release: staging: attempt 2 failed like the one before; the next one in 0 s\n"
+    )
+    assert machine.runs(part=".Id") == before and not machine.state("bad.yaml").exists()
+    door.open()
+    assert machine.turn() == f"release: staging now runs {behind}\n"
+    missing = f"{behind.partition('@')[0]}:missing"
+    machine.declare(IMAGE=missing)
+    said = machine.turn(code=75, PAUSE_SECONDS="100")
+    assert "manifest unknown" in said and f"staging runs {behind} again" in said
+    assert re.fullmatch(
+        r"release: staging: the next attempt in \d+ s\n", machine.turn(code=75, PAUSE_SECONDS="100")
+    )
+    docker("tag", behind, missing)  # another way for it to be there
+    machine.declare(CHALLENGER_MODE="shadow")  # what is declared anew has no pause
+    assert machine.turn(PAUSE_SECONDS="100") == f"release: staging now runs {missing}\n"
+    door.server.close()
+
+
+def test_pauses_grow_and_a_pause_does_nothing(machine: Machine, images: dict[str, str]) -> None:
+    machine.declare(IMAGE=f"127.0.0.1:{free_port()}/nobody:listens")
+    pauses = []
+    for _ in range(7):
+        said = machine.turn(code=75, PAUSE_SECONDS="30")
+        pauses.append(int(re.findall(r"(?:next one|next attempt) in (\d+) s", said)[0]))
+        inside = machine.turn(code=75, DOCKER_HOST="unix:///nowhere", PAUSE_SECONDS="30")
+        assert "the next attempt in" in inside
+        mark, attempts, _ = machine.state("later").read_text().splitlines()[0].split()
+        reason = machine.state("later").read_text().splitlines()[1]
+        machine.state("later").write_text(f"{mark} {attempts} 0\n{reason}\n")  # as if it were over
+    assert pauses == [30, 60, 120, 240, 480, 900, 900]
+    machine.declare(IMAGE=images["works"])
+    assert "now runs" in machine.turn(PAUSE_SECONDS="30")
+
+
+def test_a_daemon_or_a_plugin_that_is_missing_is_tried_again(
+    machine: Machine, images: dict[str, str]
+) -> None:
+    machine.declare(IMAGE=images["works"])
+    for variables, reason in (
+        ({"DOCKER_HOST": "unix:///nowhere/docker.sock"}, "Cannot connect to the Docker daemon"),
+        ({"COMPOSE": "docker composer"}, "'docker composer version' fails: is Docker Compose installed?"),
+    ):
+        assert reason in machine.turn(code=75, **variables)
+        assert "failed like the one before" in machine.turn(code=75, **variables)
+    assert machine.turn() == f"release: staging now runs {images['works']}\n"
+    assert reason in machine.turn(code=75, COMPOSE="docker composer")
+    assert machine.turn() == f"release: staging runs {images['works']}\n"
+
+
+def test_a_port_that_is_taken_is_tried_again_while_the_good_release_runs(
+    machine: Machine, images: dict[str, str]
+) -> None:
+    machine.declare(IMAGE=images["works"])
+    machine.turn()
+    with socket.create_server(("0.0.0.0", 0)) as taken:
+        machine.declare(IMAGE=images["works-too"], PORT=taken.getsockname()[1])
+        said = machine.turn(code=75)
+        assert "already" in said and f"staging runs {images['works']} again" in said
+        assert machine.runs() == images["works"] and not machine.state("bad.yaml").exists()
+    assert machine.turn() == f"release: staging now runs {images['works-too']}\n"
+
+
+def test_a_good_release_that_hangs_gets_a_moment_and_then_a_new_container(
+    machine: Machine, images: dict[str, str]
+) -> None:
+    machine.declare(IMAGE=images["works"])
+    machine.turn()
+    before = machine.runs(part=".Id")
+    docker("pause", machine.container())
+    assert "paused" in machine.turn(code=75)
+    docker("unpause", machine.container())
+    health = ("inspect", "--format", "{{.State.Health.Status}}", machine.container())
+    wait_for(lambda: docker(*health) == "healthy")
+    machine.turn()
+    assert machine.runs(part=".Id") == before  # it was only a moment
+    docker("exec", machine.container(), "touch", "/tmp/hangs")
+    wait_for(lambda: docker(*health) == "unhealthy")
+    assert f"{images['works']} did not become healthy" in machine.turn(code=75)
+    assert machine.turn() == f"release: staging now runs {images['works']}\n"
+    assert machine.runs(part=".Id") != before
+    assert not machine.state("bad.yaml").exists()
+
+
+def test_compose_yaml_alone_is_compared_too_and_falls_back_too(
+    machine: Machine, images: dict[str, str]
+) -> None:
+    machine.declare(IMAGE=images["works"])
+    machine.turn()
+    file = machine.desk / "deploy/compose.yaml"
+    text = file.read_text()
+    file.write_text(text.replace("    read_only: true", "    read_only: true\n    mem_limit: 96m"))
+    machine.push()
+    assert machine.turn() == f"release: staging now runs {images['works']}\n"
+    assert machine.runs(part=".HostConfig.Memory") == 96 << 20
+    file.write_text(text.replace("    read_only: true", '    command: ["false"]'))
+    machine.push()
+    assert f"did not become healthy; staging runs {images['works']} again" in machine.turn(code=1)
+    assert machine.runs(part=".HostConfig.Memory") == 96 << 20
+    file.write_text(text + "services: twice\n")
+    machine.push()
+    assert "yaml" in machine.turn(code=75)
+    assert machine.runs() == images["works"]
+
+
+def test_every_name_reaches_the_container_and_secrets_are_not_in_git(
+    machine: Machine, images: dict[str, str]
+) -> None:
+    machine.declare(
+        IMAGE=images["works"], PREDICTION_LOG="s3://bucket/log", ONLINE_STORE="redis://store:6379"
+    )
+    secret = machine.server / "deploy/staging/secret.env"
+    secret.write_text("API_KEYS=of-the-first\nAWS_SECRET_ACCESS_KEY='a$b'\n")
+    machine.turn()
+    has = dict(item.split("=", 1) for item in machine.runs(part=".Config.Env"))
+    assert has["PREDICTION_LOG"] == "s3://bucket/log" and has["ONLINE_STORE"] == "redis://store:6379"
+    assert has["API_KEYS"] == "of-the-first" and has["AWS_SECRET_ACCESS_KEY"] == "a$b"
+    assert has["CHALLENGER_MODE"] == "off" and has["PORT"] == "8000"
+    assert machine.state(".").stat().st_mode & 0o077 == 0
+    git = subprocess.run(["git", "status", "--porcelain"], cwd=machine.server, capture_output=True, text=True)
+    assert git.stdout == ""
+    secret.write_text("API_KEYS=of-the-second\n")
+    assert "now runs" in machine.turn()
+    assert "API_KEYS=of-the-second" in machine.runs(part=".Config.Env")
+
+
+def test_two_turns_at_once_are_one(machine: Machine, images: dict[str, str]) -> None:
+    machine.declare(IMAGE=images["slow"])
+    first = machine.begin()
+    wait_for(lambda: machine.state("wanted.yaml").exists())
+    assert machine.turn() == "release: another turn of staging is at work\n"
+    assert first.communicate()[0] == f"release: staging now runs {images['slow']}\n"
+
+
+def test_a_turn_that_is_killed_leaves_nothing_that_hinders_the_next(
+    machine: Machine, images: dict[str, str]
+) -> None:
+    def killed() -> None:
+        label = f"label=com.docker.compose.project={PROJECT}-staging"
+        turn = machine.begin()
+        wait_for(lambda: "slow" in docker("ps", "--filter", label, "--format", '{{.Label "of"}} {{.Status}}'))
+        os.killpg(turn.pid, signal.SIGKILL)
+        turn.wait()
+
+    machine.declare(IMAGE=images["works"])
+    machine.turn()
+    machine.declare(IMAGE=images["slow"])
+    killed()
+    machine.git("revert", "--no-edit", "HEAD")
+    machine.git("push", "--quiet", "origin", "HEAD:main")
+    assert machine.turn() == f"release: staging runs {images['works']}\n"
+    assert machine.runs() == images["works"]
+    machine.declare(IMAGE=images["slow"])
+    killed()
+    assert machine.turn() == f"release: staging now runs {images['slow']}\n"
+    assert machine.runs() == images["slow"]
+
+
+def test_staging_and_production_share_a_machine_and_a_clone(
+    machine: Machine, images: dict[str, str], baked: Path
+) -> None:
+    ports = [
+        re.findall(r"^PORT=(\d+)$", file.read_text(), re.M) for file in baked.glob("deploy/*/release.env")
+    ]
+    assert sorted(ports) == [["8000"], ["8001"]]
+    machine.declare(IMAGE=images["works"])
+    machine.declare("production", IMAGE=images["works-too"])
+    turns = [machine.begin(environment) for environment in ("staging", "production")]
+    said = [turn.communicate()[0] for turn in turns]
+    assert said == [
+        f"release: staging now runs {images['works']}\n",
+        f"release: production now runs {images['works-too']}\n",
+    ]
+    assert machine.runs() == images["works"] and machine.runs("production") == images["works-too"]
+
+
+def test_git_that_cannot_be_reached_is_said_and_the_last_known_release_is_kept(
+    machine: Machine, images: dict[str, str]
+) -> None:
+    machine.declare(IMAGE=images["works"])
+    machine.turn()
+    origin = machine.desk.parent / "origin.git"
+    docker("rm", "--force", machine.container())
+    origin.rename(origin.with_name("elsewhere.git"))
+    pulled = subprocess.run(machine.command(), env=machine.environ(), capture_output=True, text=True)
+    assert pulled.returncode == 75 and machine.runs() == images["works"]
+    assert pulled.stderr.startswith("release: staging: git pull: fatal: ")
+    assert len(pulled.stderr.splitlines()) == 1
+    origin.with_name("elsewhere.git").rename(origin)
+    assert machine.turn() == f"release: staging runs {images['works']}\n"
+
+
+def test_an_environment_that_does_not_exist_is_one_line(machine: Machine) -> None:
+    assert machine.turn(code=1, environment="stagin") == (
+        "release: deploy/stagin/release.env is missing; there are: "
+        "deploy/production/release.env deploy/staging/release.env\n"
+    )
+
+
+def test_old_images_are_removed_and_those_that_run_are_kept(machine: Machine, images: dict[str, str]) -> None:
+    def here() -> set[str]:
+        listed = docker("images", "--digests", "--format", "{{.Repository}}@{{.Digest}}")
+        return set(listed.splitlines()) & {images["works"], images["works-too"], images["slow"]}
+
+    machine.declare("production", IMAGE=images["slow"])
+    machine.turn(environment="production")
+    for name in ("works", "works-too"):
+        machine.declare(IMAGE=images[name])
+        machine.turn()
+    assert here() >= {images["works"], images["works-too"], images["slow"]}  # a week's are kept
+    machine.declare(IMAGE=images["works"])
+    machine.turn(KEEP_IMAGES="0s")
+    assert here() == {images["works"], images["slow"]}
+
+
+class GitHub(http.server.ThreadingHTTPServer):
+    """GitHub's deployments, on loopback: what it would refuse, this one refuses, and says so in `refused`."""
+
+    def __init__(self, commits: set[str]) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.commits, self.refused = commits, list[str]()
+        self.deployments: list[dict[str, Any]] = []
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def refusal(self, path: str, token: str | None, body: dict[str, Any]) -> tuple[int, str]:
+        """Why GitHub would not take this, or 201."""
+        if token != "Bearer of-the-test":
+            return 401, "Bad credentials"
+        if path == "/repos/acme/reconciled/deployments":
+            if body.get("ref") not in self.commits:
+                return 422, f"No ref found for: {body.get('ref')}"
+            if body.get("required_contexts") != []:
+                return 409, "Conflict: Commit status checks failed"
+            return 201, "" if body["auto_merge"] is False else "it would merge"
+        number = re.fullmatch(r"/repos/acme/reconciled/deployments/(\d+)/statuses", path)
+        if not number or int(number[1]) > len(self.deployments):
+            return 404, "Not Found"
+        known = {"error", "failure", "inactive", "in_progress", "queued", "pending", "success"}
+        if body.get("state") not in known or len(body.get("description", "")) > 140:
+            return 422, "Validation Failed"
+        return 201, ""
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """One request to it."""
+
+    server: GitHub
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        status, why = self.server.refusal(self.path, self.headers["authorization"], body)
+        answer: dict[str, Any] = {"message": why}
+        if status != 201:
+            self.server.refused.append(why)
+        elif self.path.endswith("/statuses"):
+            self.server.deployments[int(self.path.split("/")[-2]) - 1]["statuses"].append(body)
+        else:
+            self.server.deployments.append(body | {"statuses": []})
+            url = f"http://127.0.0.1:{self.server.server_port}{self.path}/{len(self.server.deployments)}"
+            answer = {"url": url, "id": len(self.server.deployments), "statuses_url": f"{url}/statuses"}
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(json.dumps(answer).encode())
+
+    def log_message(self, *arguments: Any) -> None:
+        pass
+
+
+def test_github_hears_of_each_outcome_once(machine: Machine, images: dict[str, str]) -> None:
+    machine.declare(IMAGE=f"127.0.0.1:{free_port()}/nobody:listens")
+    github = GitHub({machine.git("rev-parse", "HEAD")})
+    api = f"http://127.0.0.1:{github.server_port}"
+    machine.variables = {
+        "GITHUB_TOKEN": "of-the-test",
+        "GITHUB_API_URL": api,
+        "GITHUB_REPOSITORY": "acme/reconciled",
+    }
+
+    def states() -> list[list[str]]:
+        return [[status["state"] for status in made["statuses"]] for made in github.deployments]
+
+    for _ in range(2):
+        machine.turn(code=75)
+    assert states() == [["error"]]
+    assert "connection refused" in github.deployments[0]["statuses"][0]["description"]
+    for behaviour, code in (("works", 0), ("exits", 1)):
+        machine.declare(IMAGE=images[behaviour])
+        github.commits.add(machine.git("rev-parse", "HEAD"))
+        for _ in range(2):
+            machine.turn(code=code)
+    assert states() == [["error"], ["success"], ["failure"]]
+    assert {made["environment"] for made in github.deployments} == {"staging"} and not github.refused
+    assert f"{images['exits']} did not become"[:140] in github.deployments[2]["statuses"][0]["description"]
+
+    # A failure to report is one line, and fails no turn.
+    def only_told(**variables: str) -> str:
+        done = subprocess.run(
+            machine.command(), env=machine.environ(**variables), capture_output=True, text=True
+        )
+        assert done.returncode == 0 and "now runs" in done.stdout
+        return done.stderr
+
+    machine.declare(CHALLENGER_MODE="shadow", IMAGE=images["works"])
+    assert only_told(GITHUB_TOKEN="revoked") == (
+        "release: GitHub was not told: curl: (22) The requested URL returned error: 401\n"
+    )
+    machine.declare(CHALLENGER_MODE="off")
+    told = only_told(GITHUB_API_URL=f"http://127.0.0.1:{free_port()}")
+    assert told.startswith("release: GitHub was not told: curl: (7)") and len(told.splitlines()) == 1
+    github.shutdown()
+
+
+def test_the_repository_is_read_from_the_address_it_was_cloned_from(machine: Machine) -> None:
+    origin = machine.desk.parent / "origin.git"
+    machine.declare(IMAGE=f"127.0.0.1:{free_port()}/nobody:listens")
+    github = GitHub({machine.git("rev-parse", "HEAD")})
+    machine.variables = {
+        "GITHUB_TOKEN": "of-the-test",
+        "GITHUB_API_URL": f"http://127.0.0.1:{github.server_port}",
+    }
+    addresses = (
+        "https://github.com/acme/reconciled.git",
+        "https://github.com/acme/reconciled",
+        "git@github.com:acme/reconciled.git",
+        "ssh://git@github.com/acme/reconciled.git/",
+    )
+    for address in addresses:
+        for name, value in (("remote.origin.url", address), (f"url.{origin}.insteadOf", address)):
+            subprocess.run(["git", "config", name, value], cwd=machine.server, check=True)
+        machine.turn(code=75)
+        shutil.rmtree(machine.state("."))
+    assert len(github.deployments) == len(addresses) and not github.refused
+    github.shutdown()
