@@ -34,7 +34,9 @@ def notes(version: str) -> str:
         head, _, text = section.partition("\n")
         if head.split(maxsplit=1)[:1] == [version] and text.strip():
             return text.strip()
-    sys.exit(f"release: CHANGELOG.md has no section '## {version}': say what a project must change, 'nothing' included")
+    sys.exit(
+        f"release: CHANGELOG.md has no section '## {version}': say what a project must change, 'nothing' included"
+    )
 
 
 def tag(version: str) -> str:
@@ -44,7 +46,9 @@ def tag(version: str) -> str:
     known = git("tag", "--list", "v*.*.*").splitlines()
     if name in known:
         if git("rev-parse", f"{name}^{{commit}}") != commit:
-            sys.exit(f"release: {name} is another commit already: a version never changes, choose the next one")
+            sys.exit(
+                f"release: {name} is another commit already: a version never changes, choose the next one"
+            )
     else:
         git("tag", name)
         git("push", "--quiet", "origin", f"refs/tags/{name}")
@@ -59,15 +63,19 @@ def publish(version: str, text: str) -> str:
     """Write GitHub's release; its address."""
     from github import Auth, Github, GithubException, UnknownObjectException
 
-    client = Github(auth=Auth.Token(os.environ["GITHUB_TOKEN"]), base_url=os.environ["GITHUB_API_URL"], retry=2)
+    token, url = Auth.Token(os.environ["GITHUB_TOKEN"]), os.environ["GITHUB_API_URL"]
+    client = Github(auth=token, base_url=url, timeout=30, retry=2, lazy=True)
+    latest = "legacy"  # GitHub compares the versions: a mend of an older one is not the latest
     try:
-        repository = client.get_repo(os.environ["GITHUB_REPOSITORY"], lazy=True)
+        repository = client.get_repo(os.environ["GITHUB_REPOSITORY"])
         try:
-            release = repository.get_release(f"v{version}").update_release(version, text)
+            known = repository.get_release(f"v{version}")
+            release = known.update_release(version, text, make_latest=latest)
         except UnknownObjectException:
-            release = repository.create_git_release(f"v{version}", version, text)
+            release = repository.create_git_release(f"v{version}", version, text, make_latest=latest)
     except (GithubException, OSError) as error:
-        sys.exit(f"release: GitHub: {getattr(error, 'data', None) or error}; run this again")
+        data = getattr(error, "data", None) or {}
+        sys.exit(f"release: GitHub: {data.get('message') or error}; run this again")
     return str(release.html_url)
 
 

@@ -64,7 +64,7 @@ class GitHub(ThreadingHTTPServer):
     """The server: `with GitHub(origin).started() as github`, then `github.url` is GITHUB_API_URL.
 
     Attributes:
-        things: what there is, oldest first: comments, issues, pulls, dispatches, runs, artifacts, labels.
+        things: what there is, oldest first: comments, issues, pulls, dispatches, runs, artifacts, labels, releases.
         tokens: the tokens that are known.
         actions_may_open_pulls: the setting "Allow GitHub Actions to create and approve pull requests".
         issues_enabled: the setting "Issues".
@@ -95,7 +95,7 @@ class GitHub(ThreadingHTTPServer):
         self.origin, self.repository = origin, repository
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.tokens = {token: Token(permissions=ALL if permissions is None else permissions)}
-        kinds = ("comments", "issues", "pulls", "dispatches", "runs", "artifacts", "labels")
+        kinds = ("comments", "issues", "pulls", "dispatches", "runs", "artifacts", "labels", "releases")
         self.things: dict[str, list[Thing]] = {kind: [] for kind in kinds}
         self.actions_may_open_pulls = self.issues_enabled = True
         self.limited = ""
@@ -262,6 +262,21 @@ ROUTES = [
         *("commits/commits#list-pull-requests-associated-with-a-commit", ("pull_requests=read",)),
     ),
     Route(
+        *("GET", "/releases/tags/{name}", "get_release"),
+        *("releases/releases#get-a-release-by-tag-name", ("contents=read",)),
+    ),
+    Route(
+        *("POST", "/releases", "add_release"),
+        *("releases/releases#create-a-release", ("contents=write",)),
+        required="tag_name",
+        allowed="target_commitish name body draft prerelease generate_release_notes make_latest",
+    ),
+    Route(
+        *("PATCH", "/releases/{n}", "edit_release"),
+        *("releases/releases#update-a-release", ("contents=write",)),
+        allowed="tag_name target_commitish name body draft prerelease make_latest",
+    ),
+    Route(
         *("GET", "/actions/runs", "list_runs"),
         *("actions/workflow-runs#list-workflow-runs-for-a-repository", ("actions=read",)),
         query="head_sha event status branch",
@@ -332,7 +347,7 @@ class Handler(BaseHTTPRequestHandler):
                     self.send(200, *self.page(answer))
                 else:
                     self.send(
-                        {"POST": 201, "PATCH": 200, "DELETE": 204}[route.method] if answer else 204, answer
+                        {"GET": 200, "POST": 201, "PATCH": 200, "DELETE": 204}[route.method] if answer else 204, answer
                     )
         except Refusal as refusal:
             body = refusal.body | {"documentation_url": about, "status": str(refusal.status)}
@@ -531,6 +546,23 @@ class Handler(BaseHTTPRequestHandler):
     def edit_pull(self, number: str) -> Thing:
         """Title, body, state."""
         return self.edited("pulls", "PullRequest", number=int(number))
+
+    def get_release(self, tag: str) -> Thing:
+        """Of a tag."""
+        return self.find("releases", tag_name=tag)
+
+    def add_release(self) -> Thing:
+        """Of a tag that exists: GitHub would make the tag, which here is a mistake."""
+        tag = self.given["tag_name"]
+        if any(release["tag_name"] == tag for release in self.server.things["releases"]):
+            raise invalid("Release", code="already_exists", field="tag_name")
+        if not self.server.git("rev-parse", "--verify", "--quiet", f"refs/tags/{tag}"):
+            raise invalid("Release", code="invalid", field="tag_name")
+        return self.server.new("releases", "/releases/{}", f"/releases/tag/{tag}", **self.given)
+
+    def edit_release(self, number: str) -> Thing:
+        """Name, text."""
+        return self.edited("releases", "Release", id=int(number))
 
     def list_pulls_of_commit(self, commit: str) -> list[Thing]:
         """Those that it merged, and those that it is the head of."""

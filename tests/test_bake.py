@@ -209,12 +209,14 @@ def test_the_first_commit_pins_every_version_and_says_so_if_it_can_not(tmp_path:
     )
     assert locked.returncode == 0
     # Without a network: an empty cache, and an index that does not answer.
-    nowhere = {
-        "UV_CACHE_DIR": str(tmp_path / "cache"),
-        "UV_INDEX_URL": "http://127.0.0.1:1/simple",
-        "UV_HTTP_RETRIES": "0",
-    }
-    done = cookiecutter(tmp_path / "b", UV=UV, **nowhere)
+    cache = str(tmp_path / "cache")
+    done = cookiecutter(
+        tmp_path / "b",
+        UV=UV,
+        UV_CACHE_DIR=cache,
+        UV_INDEX_URL="http://127.0.0.1:1/simple",
+        UV_HTTP_RETRIES="0",
+    )
     assert done.returncode == 0 and "`make setup` makes uv.lock" in done.stdout
     assert git(tmp_path / "b/fraud-detection", "status", "--porcelain") == ""
 
