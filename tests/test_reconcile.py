@@ -12,14 +12,13 @@ import signal
 import socket
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import PYTHON, Bake, clean, free_port, wait_for
+from conftest import PYTHON, clean, free_port, wait_for
 from test_container import compose, docker
 
 PROJECT = "reconciled"
@@ -33,6 +32,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         ready = behaviour == "works" or behaviour == "slow" and time.monotonic() - began > 2
         self.send_response(200 if ready and not os.path.exists("/tmp/hangs") else 503)
         self.end_headers()
+    def log_message(self, *arguments):
+        pass
 signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 http.server.ThreadingHTTPServer(("0.0.0.0", int(os.environ["PORT"])), Handler).serve_forever()
 """
@@ -63,7 +64,7 @@ def images(registry: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             f"LABEL org.opencontainers.image.title={PROJECT} of={behaviour}\n"
             f'HEALTHCHECK {health} CMD ["python", "-c", "{ASK}"]\nCMD ["python", "/serve.py"]\n'
         )
-        tag = f"{registry}/{PROJECT}-{time.time_ns()}:{behaviour}"
+        tag = f"{registry}/{PROJECT}:{behaviour}"
         docker("build", "--tag", tag, folder)
         docker("push", tag)
         names[behaviour] = docker("inspect", "--format", "{{index .RepoDigests 0}}", tag)
@@ -145,10 +146,12 @@ class Machine:
 
 
 @pytest.fixture
-def machine(bake: Bake, tmp_path: Path) -> Iterator[Machine]:
+def machine(baked: Path, tmp_path: Path) -> Iterator[Machine]:
     """A machine on which nothing runs, and ports that nothing listens on."""
     made = Machine(tmp_path / "desk", tmp_path / "server")
-    shutil.copytree(bake(project_name=PROJECT.title()), made.desk, symlinks=True)
+    shutil.copytree(baked, made.desk, symlinks=True)
+    script = made.desk / "deploy/release.sh"  # by another name: other tests run containers by the default one
+    script.write_text(script.read_text().replace("fraud-detection", PROJECT))
     made.git("init", "--quiet", "--bare", "--initial-branch=main", tmp_path / "origin.git")
     made.git("remote", "add", "origin", tmp_path / "origin.git")
     for environment in ("staging", "production"):
@@ -193,8 +196,6 @@ def test_a_release_that_does_not_become_healthy_is_bad_and_the_last_good_one_run
     docker("rm", "--force", machine.container())
     assert machine.turn(code=1) == waits
     assert machine.runs() == images["works"]  # kept up all the while
-    machine.declare(IMAGE=images["works-too"])
-    assert "now runs" in machine.turn()
 
 
 def test_a_first_release_that_is_bad_has_nothing_to_fall_back_to_and_is_good_once_it_is_healthy(
@@ -281,16 +282,15 @@ def test_a_registry_that_is_down_and_an_image_that_is_missing_are_tried_again(
 
 def test_pauses_grow_and_a_pause_does_nothing(machine: Machine, images: dict[str, str]) -> None:
     machine.declare(IMAGE=f"127.0.0.1:{free_port()}/nobody:listens")
-    pauses = []
-    for _ in range(7):
+    pauses: list[int] = []
+    for attempt in (1, 2, 5, 6, 9):
+        if pauses:  # as if so many attempts had been made, and the last pause were over
+            first, reason = machine.state("later").read_text().splitlines()
+            machine.state("later").write_text(f"{first.split()[0]} {attempt - 1} 0\n{reason}\n")
         said = machine.turn(code=75, PAUSE_SECONDS="30")
         pauses.append(int(re.findall(r"(?:next one|next attempt) in (\d+) s", said)[0]))
-        inside = machine.turn(code=75, DOCKER_HOST="unix:///nowhere", PAUSE_SECONDS="30")
-        assert "the next attempt in" in inside
-        mark, attempts, _ = machine.state("later").read_text().splitlines()[0].split()
-        reason = machine.state("later").read_text().splitlines()[1]
-        machine.state("later").write_text(f"{mark} {attempts} 0\n{reason}\n")  # as if it were over
-    assert pauses == [30, 60, 120, 240, 480, 900, 900]
+    assert "the next attempt in" in machine.turn(code=75, DOCKER_HOST="unix:///nowhere", PAUSE_SECONDS="30")
+    assert pauses == [30, 60, 480, 900, 900]
     machine.declare(IMAGE=images["works"])
     assert "now runs" in machine.turn(PAUSE_SECONDS="30")
 
@@ -464,15 +464,13 @@ def test_old_images_are_removed_and_those_that_run_are_kept(machine: Machine, im
         listed = docker("images", "--digests", "--format", "{{.Repository}}@{{.Digest}}")
         return set(listed.splitlines()) & {images["works"], images["works-too"], images["slow"]}
 
-    machine.declare("production", IMAGE=images["slow"])
-    machine.turn(environment="production")
     for name in ("works", "works-too"):
         machine.declare(IMAGE=images[name])
         machine.turn()
-    assert here() >= {images["works"], images["works-too"], images["slow"]}  # a week's are kept
-    machine.declare(IMAGE=images["works"])
+    assert here() >= {images["works"], images["works-too"]}  # a week's are kept
+    machine.declare(CHALLENGER_MODE="shadow")
     machine.turn(KEEP_IMAGES="0s")
-    assert here() == {images["works"], images["slow"]}
+    assert here() == {images["works-too"]}
 
 
 class GitHub(http.server.ThreadingHTTPServer):
@@ -548,8 +546,8 @@ def test_github_hears_of_each_outcome_once(machine: Machine, images: dict[str, s
     for behaviour, code in (("works", 0), ("exits", 1)):
         machine.declare(IMAGE=images[behaviour])
         github.commits.add(machine.git("rev-parse", "HEAD"))
-        for _ in range(2):
-            machine.turn(code=code)
+        machine.turn(code=code)
+    machine.turn(code=1)
     assert states() == [["error"], ["success"], ["failure"]]
     assert {made["environment"] for made in github.deployments} == {"staging"} and not github.refused
     assert f"{images['exits']} did not become"[:140] in github.deployments[2]["statuses"][0]["description"]

@@ -23,7 +23,6 @@ print(r.urlopen(r.Request("http://127.0.0.1:8000/predict", json.dumps(row).encod
 STATE_OF='{% raw %}{{.State.Status}} {{if .State.Health}}{{.State.Health.Status}}{{else}}unchecked{{end}}{% endraw %}'
 
 say() { echo "release: $*"; }
-
 fail() { say "$@" >&2 && exit 1; }
 
 reason() { # why the last command failed: git's own line, else the last one
@@ -37,15 +36,16 @@ compose() { "${COMPOSE[@]}" --progress quiet --project-name "$PROJECT-$environme
 
 # What is declared, in one file: Compose reads the variables, resolves the names, and keeps the file's paths.
 resolve() {
-  local missing="'${COMPOSE[*]} version' fails: is Docker Compose installed?"
-  "${COMPOSE[@]}" version >/dev/null 2>&1 || { echo "$missing" >"$state/stderr" && return 1; }
   compose --project-directory "deploy/$environment" --env-file "deploy/$environment/release.env" \
-    --file deploy/compose.yaml config >"$state/wanted.new" && mv "$state/wanted.new" "$state/wanted.yaml"
+    --file deploy/compose.yaml config >"$state/wanted.new" && mv "$state/wanted.new" "$state/wanted.yaml" && return
+  "${COMPOSE[@]}" version >/dev/null 2>&1 ||
+    echo "'${COMPOSE[*]} version' fails: is Docker Compose installed?" >"$state/stderr"
+  return 1
 }
 
-healthy() { # FILE: whether all of its containers are, for now
-  local containers states
-  containers=$(compose --file "$1" ps --all --quiet) || return 75
+healthy() { # 0: all containers of the environment are; 1: they are not, for now; 75: Docker does not answer
+  local containers states of="label=com.docker.compose.project=$PROJECT-$environment"
+  containers=$(docker ps --all --quiet --filter "$of" 2>"$state/stderr") || return 75
   # shellcheck disable=SC2086 # one word for each container
   states=$(docker inspect --format "$STATE_OF" $containers 2>"$state/stderr") || return 75
   ! grep --quiet --invert-match --extended-regexp '^running (healthy|unchecked)$' <<<"$states"
@@ -53,9 +53,9 @@ healthy() { # FILE: whether all of its containers are, for now
 
 start() { # FILE [OPTION]: 0: all containers are healthy; 1: they were started and are not; 75: they were not started
   compose --file "$1" up --detach --remove-orphans "${@:2}" >/dev/null || return 75
-  if healthy "$1"; then return; fi
+  if healthy; then return; fi
   compose --file "$1" up --detach --wait --wait-timeout "$HEALTHY_SECONDS" >/dev/null || true
-  healthy "$1"
+  healthy
 }
 
 post() { # URL JSON; the token is not among the arguments, which every user of the machine can read
