@@ -11,6 +11,7 @@ import pytest
 from conftest import UV, Project, Run, Serve, free_port, wait_for, within
 from redis import Redis
 from redis_server import redis_server
+from test_workflows import Forge, another  # noqa: F401 - a fixture
 
 
 @pytest.fixture
@@ -174,3 +175,25 @@ def live(client: httpx.Client) -> bool:
         return client.get("/health/live").status_code == 200
     except httpx.TransportError:
         return False
+
+
+def test_the_workflow_materialize_refreshes_redis_and_is_skipped_without(
+    another: Forge,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    workflow = another.work / "template/.github/workflows/materialize.yml"
+    text, replaced = re.subn(r"\n +ref: refs/heads/\S+ \S+ \}\}.*", "", workflow.read_text())
+    workflow.write_text(text)  # the runner, which is no GitHub, does a checkout itself only without `ref`
+    assert replaced == 1
+
+    def act(*options: str, code: int = 0) -> str:
+        ended, said = another.run("schedule", "--workflows", ".github/workflows/materialize.yml", *options)
+        assert bool(ended) == bool(code), said[-5000:]
+        return said
+
+    assert "tabloop materialize" not in act()
+    with redis_server(tmp_path, "--requirepass", "secret") as address:
+        setting = ["--var", f"ONLINE_STORE=redis://{address}/0", "--secret", "ONLINE_STORE_PASSWORD=secret"]
+        assert "materialize: 400 of 400 entities written" in act(*setting)
+        assert "materialize: 0 of 400 entities written" in act(*setting)
+    assert f"materialize: ONLINE_STORE=redis://{address}/0: " in act(*setting, code=1)
