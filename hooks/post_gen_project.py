@@ -31,9 +31,8 @@ def git(*arguments: str, check: bool = True) -> str:
 
 def template_repository() -> str | None:
     """OWNER/NAME of the template's repository, by its git remote or by what the user gave; None if neither says it."""
-    clone = Path(
-        os.environ.get("PWD", "/"), CLONE
-    )  # this hook runs in the new project, where `.` is another folder
+    # This hook runs in the new project, where `.` is another folder.
+    clone = Path(os.environ.get("PWD", "/"), CLONE)
     top = git("-C", str(clone), "rev-parse", "--show-toplevel", check=False)
     own = top and Path(top).samefile(clone)  # not a copy that lies in another repository
     remote = git("-C", str(clone), "remote", "get-url", "origin", check=False) if own else ""

@@ -477,9 +477,8 @@ def test_drift_opens_one_issue_and_retrains_once_and_the_challenger_is_judged(
     forge.github.origin = watched.origin
     watched.git("remote", "add", "origin", watched.origin)
     params = copy / "params.yaml"
-    params.write_text(
-        params.read_text().replace("max_iter: 100", "max_iter: 120")
-    )  # for retrain to find another model
+    # For retrain to find another model.
+    params.write_text(params.read_text().replace("max_iter: 100", "max_iter: 120"))
     run(copy, "dvc", "remote", "modify", "--local", "local", "url", str(remote))
     run(copy, "dvc", "push")
     run(copy, "tabloop", "release", "set", "staging", "MODEL_VERSION=first")

@@ -44,23 +44,20 @@ def opened(base: Path) -> Iterator["FeatureStore"]:
 
     warnings.filterwarnings("ignore", category=DeprecationWarning, module="ibis")
     logging.getLogger("feast").setLevel(logging.ERROR)
-    os.environ["TZ"] = (
-        "UTC"  # Feast's SQLite store would keep the times of this machine's zone as if they were UTC
-    )
+    # Feast's SQLite store would keep the times of this machine's zone as if they were UTC.
+    os.environ["TZ"] = "UTC"
     time.tzset()
     here = base / "feature_repo"
     for folder in (here, base / "data/online"):
         folder.mkdir(parents=True, exist_ok=True)
     with contextlib.chdir(here):
         try:
-            definitions = runpy.run_path(
-                str(REPO / "definitions.py")
-            )  # an import would leave bytecode in feature_repo
+            # An import would leave bytecode in feature_repo.
+            definitions = runpy.run_path(str(REPO / "definitions.py"))
             store = FeatureStore(str(here), load_repo_config(here, REPO / "feature_store.yaml"))
             store.apply([definitions["entity"], *definitions["views"]])
-        except (
-            Exception
-        ) as error:  # Feast's exceptions have no common base, and the definitions are the owner's code
+        # Feast's exceptions have no common base, and the definitions are the owner's code.
+        except Exception as error:
             raise UserError(f"feature_repo: {type(error).__name__}: {one_line(error)[:300]}") from None
         yield store
 
