@@ -106,4 +106,6 @@ print(
 """
 )
 if not locked:
-    print("`make setup` makes uv.lock, for which uv or the network is missing here: commit it before the first push.")
+    print(
+        "`make setup` makes uv.lock, for which uv or the network is missing here: commit it before the first push."
+    )

@@ -347,7 +347,10 @@ class Handler(BaseHTTPRequestHandler):
                     self.send(200, *self.page(answer))
                 else:
                     self.send(
-                        {"GET": 200, "POST": 201, "PATCH": 200, "DELETE": 204}[route.method] if answer else 204, answer
+                        {"GET": 200, "POST": 201, "PATCH": 200, "DELETE": 204}[route.method]
+                        if answer
+                        else 204,
+                        answer,
                     )
         except Refusal as refusal:
             body = refusal.body | {"documentation_url": about, "status": str(refusal.status)}
