@@ -1,15 +1,22 @@
 """The manifests: rendered from release.env as `kubectl apply --kustomize` does, and held against Kubernetes' schemas."""
 
 import re
+import shutil
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
-from conftest import Project, clean
+from conftest import Project, clean, wait_for
 from tabloop.release import Release
+from test_container import HARDENED, docker, image, inspect, responds, url
+
+__all__ = ["image"]  # the fixture
 
 ENVIRONMENTS = ("staging", "production")
 Things = dict[str, dict[str, Any]]
@@ -72,6 +79,7 @@ def test_an_environment_is_a_namespace_with_all_that_it_needs(
         space
     }
     assert {"HorizontalPodAutoscaler", "PodDisruptionBudget", "NetworkPolicy", "Service"} <= things.keys()
+    assert things["Service"]["spec"]["ports"][0]["protocol"]  # a server-side apply was refused without it
     pod = things["Deployment"]["spec"]["template"]["spec"]
     assert pod["imagePullSecrets"] == [{"name": "registry"}]
     assert pod["serviceAccountName"] == things["ServiceAccount"]["metadata"]["name"]
@@ -131,3 +139,36 @@ def test_argo_cd_reads_the_repository_wherever_it_is(remote: str, project: Proje
         assert application["spec"]["source"]["path"] == f"deploy/{environment}"
         namespace = rendered(copy, environment)["Namespace"]["metadata"]["name"]
         assert application["spec"]["destination"]["namespace"] == namespace
+
+
+def mebibytes(text: str) -> float:
+    """`192Mi` in a manifest, `71.5MiB / 512MiB` by `docker stats`, in MiB."""
+    number, unit = re.match(r"([\d.]+)([KMG])i", text).groups()  # type: ignore[union-attr]
+    return float(number) * {"K": 1 / 1024, "M": 1, "G": 1024}[unit]
+
+
+def test_the_service_keeps_within_its_requests_and_limits(image: str, baked: Path, tmp_path: Path) -> None:
+    """At rest within what it asks for; under the largest batches, several at once, within what it is let have."""
+    asked = container(rendered(shutil.copytree(baked, tmp_path / baked.name, symlinks=True), "production"))[
+        "resources"
+    ]
+    limit = str(asked["limits"]["memory"]).removesuffix("i").lower()
+    name = f"ml-template-test-limits-{time.monotonic_ns()}"
+    docker(
+        "run", "--detach", "--name", name, "--memory", limit, "--publish", "127.0.0.1::8000", *HARDENED, image
+    )
+    try:
+        with httpx.Client(base_url=url(name), timeout=60) as client:
+            wait_for(lambda: responds(client))
+            at_rest = docker("stats", "--no-stream", "--format", "{{.MemUsage}}", name)
+            assert mebibytes(at_rest) < mebibytes(asked["requests"]["memory"]), at_rest
+            example = client.get("/model").json()["champion"]["example"]
+            with ThreadPoolExecutor(4) as at_once:
+                batches = [[example] * 10_000] * 12
+                answers = list(at_once.map(lambda rows: client.post("/predict/batch", json=rows), batches))
+            assert {answer.status_code for answer in answers} == {200}
+            assert client.post("/predict", json=example).status_code == 200
+        state = inspect(name, ".State")
+        assert state["Running"] and not state["OOMKilled"]
+    finally:
+        subprocess.run(["docker", "rm", "--force", "--volumes", name], capture_output=True)
