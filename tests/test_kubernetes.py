@@ -79,7 +79,11 @@ def test_an_environment_is_a_namespace_with_all_that_it_needs(
         space
     }
     assert {"HorizontalPodAutoscaler", "PodDisruptionBudget", "NetworkPolicy", "Service"} <= things.keys()
-    assert things["Service"]["spec"]["ports"][0]["protocol"]  # a server-side apply was refused without it
+    # Without these a server-side apply is refused, and each other one finds a difference: see docs/kubernetes.md.
+    policy = things["NetworkPolicy"]["spec"]
+    rules = [things["Service"]["spec"], *policy["ingress"], *policy["egress"]]
+    assert all(port["protocol"] for rule in rules for port in rule["ports"])
+    assert things["Deployment"]["spec"]["strategy"]["type"] == "RollingUpdate"
     pod = things["Deployment"]["spec"]["template"]["spec"]
     assert pod["imagePullSecrets"] == [{"name": "registry"}]
     assert pod["serviceAccountName"] == things["ServiceAccount"]["metadata"]["name"]
