@@ -148,7 +148,8 @@ class Forge:
         """Do what the next commands of docs/first-push.md say, on the laptop or on the server; their output."""
         where, commands = self.page.pop(0)
         assert where == place, commands
-        env = within(self.project, self.environment) | {"PORT": PORT, "HEALTHY_SECONDS": "30", "UV": str(UV)}
+        port = str(int(PORT) + ("production" in commands))
+        env = within(self.project, self.environment) | {"PORT": port, "HEALTHY_SECONDS": "30", "UV": str(UV)}
         text = commands.replace("make ", f"make UV='{UV}' COMPOSE='{compose()}' ")
         text = text.replace("localhost:8001", f"localhost:{PORT}")
         folder = self.server if place == "server" else self.project
@@ -384,7 +385,7 @@ def test_production_by_dispatch_and_back(forge: Forge) -> None:
     tip = forge.git("rev-parse", "main", where=forge.origin)
     for bad, why in (
         (image.split("@")[0] + "@sha256:" + "0" * 64, "can't be pulled"),
-        (forge.unattested(image), "no attestations found"),
+        (forge.unattested(image), "was not verified: Error: no attestations found"),
     ):
         assert why in dispatch(forge, 1, environment="production", image=bad)
     hook = forge.origin / "hooks/pre-receive"

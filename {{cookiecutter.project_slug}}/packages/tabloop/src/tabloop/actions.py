@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
-from tabloop.cli import UserError, git
+from tabloop.cli import UserError, git, one_line
 from tabloop.params import ROOT
 
 BOT = {"NAME": "github-actions[bot]", "EMAIL": "41898282+github-actions[bot]@users.noreply.github.com"}
@@ -48,6 +50,29 @@ def only_from_default_branch() -> None:
     ref, default = os.environ.get("GITHUB_REF_NAME"), default_branch()
     if ref and ref != default:
         raise UserError(f"this run is of the branch {ref}: run the workflow on {default}")
+
+
+def verify(image: str) -> None:
+    """Ask GitHub, by its program `gh`, whether the workflow `image` that this project calls has attested an image.
+
+    Raises:
+        UserError: it has not, or that can't be asked.
+    """
+    texts = (path.read_text() for path in (ROOT / ".github/workflows").glob("*.yml"))
+    signers = {found for text in texts for found in re.findall(r"uses: (\S+/image\.yml)@", text)}
+    if len(signers) != 1:
+        raise UserError(
+            ".github/workflows calls no workflow image.yml, or several: whose attestation counts?"
+        )
+    about = ["--repo", os.environ.get("GITHUB_REPOSITORY", ""), "--signer-workflow", *signers]
+    try:
+        done = subprocess.run(
+            ["gh", "attestation", "verify", f"oci://{image}", *about], capture_output=True, text=True
+        )
+    except FileNotFoundError:
+        raise UserError("gh is not installed: it verifies the image's attestation") from None
+    if done.returncode:
+        raise UserError(f"the attestation of {image} was not verified: {one_line(done.stderr)[:400]}")
 
 
 def act_as_bot() -> None:

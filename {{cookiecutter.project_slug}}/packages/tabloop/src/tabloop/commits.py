@@ -91,7 +91,9 @@ def checked_out(commit: str) -> Iterator[Path]:
             git("worktree", "remove", "--force", folder, where=ROOT)
 
 
-def deploy(environment: str, image: str, commit: str, back_to: str | None, branch: str, target: str) -> str:
+def deploy(
+    environment: str, image: str, commit: str, back_to: str | None, branch: str, target: str, attested: bool
+) -> str:
     """Commit a change of an environment's release.env on the newest state of a branch, and push it; what was done.
 
     Args:
@@ -100,6 +102,7 @@ def deploy(environment: str, image: str, commit: str, back_to: str | None, branc
         back_to: None, or roll back: to this model version, or if empty to the release before.
         branch: the branch that servers follow.
         target: where the commit is pushed: that branch, or the branch of a pull request.
+        attested: refuse an image that the workflow `image` of this repository did not attest.
 
     Raises:
         UserError: the change or the push is refused.
@@ -118,8 +121,11 @@ def deploy(environment: str, image: str, commit: str, back_to: str | None, branc
             if back_to is not None:
                 done = run_release(folder, "rollback", environment, "--to", back_to)
             else:
-                of = {"IMAGE": image, "MODEL_VERSION": version}
-                pairs = [f"{n}={v or run_release(folder, 'show', 'staging', n)}" for n, v in of.items()]
+                image = image or run_release(folder, "show", "staging", "IMAGE")
+                if attested:
+                    actions.verify(image)
+                version = version or run_release(folder, "show", "staging", "MODEL_VERSION")
+                pairs = f"IMAGE={image}", f"MODEL_VERSION={version}"
                 done = run_release(folder, "set", environment, *pairs, "--built-from", commit)
             made = git("rev-parse", "HEAD", where=folder)
             lease = [] if target == branch else [f"--force-with-lease=refs/heads/{target}:{tip(target)}"]

@@ -237,18 +237,25 @@ def rollback(environment: str, to: str) -> None:
 )
 @click.option("--to", default="", metavar="VERSION", help="The model version to go back to.")
 @click.option("--branch", default="", help="The branch that servers follow. Empty: the default branch.")
-@click.option(
-    "--pull-request", is_flag=True, help="Push to the branch deploy/ENVIRONMENT for a pull request."
-)
+@click.option("--pull-request", is_flag=True, help="Push to deploy/ENVIRONMENT, for a pull request.")
+@click.option("--attested", is_flag=True, help="Refuse an image that GitHub has no attestation of.")
 def deploy(
-    environment: str, image: str, built_from: str, rollback: bool, to: str, branch: str, pull_request: bool
+    environment: str,
+    image: str,
+    built_from: str,
+    rollback: bool,
+    to: str,
+    branch: str,
+    pull_request: bool,
+    attested: bool,
 ) -> None:
     """Commit what ENVIRONMENT has to run, and push it: another image, or what it ran before."""
     from tabloop import actions, commits
 
     branch = branch or actions.default_branch()
     target = f"deploy/{environment}" if pull_request else branch
-    done = commits.deploy(environment, image, built_from, to if rollback else None, branch, target)
+    back_to = to if rollback else None
+    done = commits.deploy(environment, image, built_from, back_to, branch, target, attested)
     actions.note(f"release: {done}")
     write_github_output(branch=target, title=done.partition(" ")[2])
 
