@@ -105,11 +105,11 @@ def test_redis_and_a_bucket_are_within_reach_and_nothing_else(project: Project) 
     assert metadata["to"] == [{"ipBlock": {"cidr": "169.254.0.0/16"}}]
 
 
-def test_one_line_makes_an_environment_reachable_from_outside(project: Project) -> None:
+def test_deleting_a_patch_makes_an_environment_reachable_from_outside(project: Project) -> None:
     copy = project()
     assert "Ingress" not in rendered(copy, "staging")
     base = copy / "deploy/kubernetes/kustomization.yaml"
-    base.write_text(base.read_text().replace("  # - ingress.yaml", "  - ingress.yaml"))
+    base.write_text(base.read_text().split("patches:")[0])
     hosts = set()
     for environment in ENVIRONMENTS:
         things = rendered(copy, environment)
