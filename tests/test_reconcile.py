@@ -184,8 +184,13 @@ def test_a_release_runs_and_the_same_turn_twice_changes_nothing(
 def test_a_release_that_does_not_become_healthy_is_bad_and_the_last_good_one_runs(
     machine: Machine, images: dict[str, str]
 ) -> None:
+    machine.declare(IMAGE=images["exits"])
+    said = machine.turn(code=1)
+    assert "there is no model\n" in said  # the container's last lines
+    assert f"{images['exits']} did not become healthy; there is nothing to fall back to" in said
+    assert "waiting for another commit" in machine.turn(code=1)
     machine.declare(IMAGE=images["works"])
-    machine.turn()
+    assert "now runs" in machine.turn()
     bad = images["is-never-healthy"]
     machine.declare(IMAGE=bad)
     said = f"release: {bad} did not become healthy; staging runs {images['works']} again\n"
@@ -200,30 +205,20 @@ def test_a_release_that_does_not_become_healthy_is_bad_and_the_last_good_one_run
     assert machine.runs() == images["works"]  # kept up all the while
 
 
-def test_a_first_release_that_is_bad_has_nothing_to_fall_back_to_and_is_good_once_it_is_healthy(
+def test_a_release_that_was_only_slow_is_good_and_what_was_good_is_never_bad(
     machine: Machine, images: dict[str, str]
 ) -> None:
-    machine.declare(IMAGE=images["exits"])
-    said = machine.turn(code=1)
-    assert "there is no model\n" in said  # the container's last lines
-    assert f"{images['exits']} did not become healthy; there is nothing to fall back to" in said
-    assert "waiting for another commit" in machine.turn(code=1)
-    machine.declare(IMAGE=images["slow"])
+    slow = images["slow"]
+    machine.declare(IMAGE=slow)
     assert "there is nothing to fall back to" in machine.turn(code=1, HEALTHY_SECONDS="1")
-    assert "now runs" in machine.turn()
-
-
-def test_what_was_good_before_is_never_bad(machine: Machine, images: dict[str, str]) -> None:
-    first = images["slow"]
-    machine.declare(IMAGE=first)
-    machine.turn()
+    assert machine.turn() == f"release: staging now runs {slow}\n"
     machine.declare(IMAGE=images["works"])
     machine.turn()
-    machine.declare(IMAGE=first)  # a rollback, at a moment at which it is too slow
+    machine.declare(IMAGE=slow)  # a rollback, at a moment at which it is too slow
     said = machine.turn(code=75, HEALTHY_SECONDS="1")
-    assert f"staging: {first} did not become healthy; staging runs {images['works']} again; the next" in said
+    assert f"staging: {slow} did not become healthy; staging runs {images['works']} again; the next" in said
     assert machine.runs() == images["works"] and not machine.state("bad.yaml").exists()
-    assert machine.turn() == f"release: staging now runs {first}\n"
+    assert machine.turn() == f"release: staging now runs {slow}\n"
 
 
 class Door:
@@ -547,20 +542,17 @@ def test_github_hears_of_each_outcome_once(machine: Machine, images: dict[str, s
     assert f"{images['exits']} did not become"[:140] in github.deployments[2]["statuses"][0]["description"]
 
     # A failure to report is one line, and fails no turn.
-    def only_told(**variables: str) -> str:
-        done = subprocess.run(
-            machine.command(), env=machine.environ(**variables), capture_output=True, text=True
-        )
+    modes = ["off", "shadow"]
+    for variables, why in (
+        ({"GITHUB_TOKEN": "revoked"}, "curl: (22) The requested URL returned error: 401"),
+        ({"GITHUB_API_URL": f"http://127.0.0.1:{free_port()}"}, "curl: (7) Failed to connect to 127.0.0.1"),
+    ):
+        machine.declare(IMAGE=images["works"], CHALLENGER_MODE=modes.pop())
+        command, env = machine.command(), machine.environ(**variables)
+        done = subprocess.run(command, env=env, capture_output=True, text=True)
         assert done.returncode == 0 and "now runs" in done.stdout
-        return done.stderr
-
-    machine.declare(CHALLENGER_MODE="shadow", IMAGE=images["works"])
-    assert only_told(GITHUB_TOKEN="revoked") == (
-        "release: GitHub was not told: curl: (22) The requested URL returned error: 401\n"
-    )
-    machine.declare(CHALLENGER_MODE="off")
-    told = only_told(GITHUB_API_URL=f"http://127.0.0.1:{free_port()}")
-    assert told.startswith("release: GitHub was not told: curl: (7)") and len(told.splitlines()) == 1
+        assert done.stderr.startswith(f"release: GitHub was not told: {why}")
+        assert len(done.stderr.splitlines()) == 1
     github.shutdown()
 
 
