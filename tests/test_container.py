@@ -11,7 +11,8 @@ from typing import Any
 import duckdb
 import httpx
 import pytest
-from conftest import UV, Project, Run, clean, wait_for
+from conftest import UV, Project, Run, clean, free_port, wait_for
+from redis_server import redis_server
 
 IMAGE = "ghcr.io/fraud-detection:dev"
 KEY = {"user_id": "u000001", "amount": 12.5, "merchant_category": "fuel", "channel": "online"}
@@ -102,6 +103,42 @@ def test_a_full_disk_fails_no_request(image: str) -> None:
             assert client.post("/predict", json=KEY).status_code == 200
     finally:
         docker("rm", "--force", name)
+
+
+def test_without_the_features_that_it_looks_up_it_is_not_built(
+    image: str, trained: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(trained, tmp_path / "copy", symlinks=True)
+    (copy / "data/online/store.db").unlink()
+    built = subprocess.run(["docker", "build", "."], cwd=copy, capture_output=True, text=True)
+    assert (
+        built.returncode
+        and "image: the champion looks features up, and data/online/store.db is" in built.stderr
+    )
+
+
+def test_by_one_setting_its_store_is_redis(image: str, trained: Path, run: Run, tmp_path: Path) -> None:
+    name, port = "ml-template-test-redis", str(free_port())
+    with redis_server(tmp_path) as address:
+        setting = {"ONLINE_STORE": f"redis://{address}/0"}
+        variables = [f"--env={key}={value}" for key, value in (setting | {"PORT": port}).items()]
+        docker("run", "--detach", "--name", name, "--network", "host", *HARDENED, *variables, image)
+        try:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+                logs = ["docker", "logs", name]
+                reason = f"serve: not ready: UserError: ONLINE_STORE={setting['ONLINE_STORE']} has no row"
+                wait_for(
+                    lambda: (
+                        not responds(client)
+                        and reason in subprocess.run(logs, capture_output=True, text=True).stderr
+                    )
+                )
+                run(trained, "tabloop", "materialize", **setting)
+                wait_for(lambda: responds(client))
+                assert client.post("/predict", json=KEY).json()["variant"] == "champion"
+                assert "missing_online_features_total 0.0" in client.get("/metrics").text
+        finally:
+            docker("rm", "--force", "--volumes", name)
 
 
 def responds(client: httpx.Client) -> bool:
