@@ -1,7 +1,6 @@
 """Where the image and the model come from, what they hold, and what must not get into the history."""
 
 import json
-import re
 import subprocess
 import sys
 import threading
@@ -82,15 +81,6 @@ def test_a_secret_is_found_before_it_is_committed(quick: Path, project: Project,
     found = run(copy, *search, code=1).stdout
     for name in SECRETS:
         assert f"Location:    {name}:" in found, found
-
-
-def test_base_images_are_pinned_by_digest() -> None:
-    """In lines that Dependabot can read: it follows no ARG."""
-    text = (ROOT / "{{cookiecutter.project_slug}}/Dockerfile").read_text()
-    images = [name for name in re.findall(r"^FROM (\S+)", text, re.MULTILINE) if name != "base"]
-    assert all(re.fullmatch(r"[\w./-]+:[\w.-]+@sha256:[0-9a-f]{64}", name) for name in images), images
-    offered = json.loads((ROOT / "cookiecutter.json").read_text())["python_version"]
-    assert re.findall(r"python:([\d.]+)-slim@", text) == offered
 
 
 class Advisories(BaseHTTPRequestHandler):
