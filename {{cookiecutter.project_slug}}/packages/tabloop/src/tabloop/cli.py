@@ -44,7 +44,8 @@ def write_github_output(**outputs: object) -> None:
     """Set the outputs of a GitHub Actions step. Outside a workflow, do nothing."""
     if path := os.environ.get("GITHUB_OUTPUT"):
         with Path(path).open("a") as file:
-            file.writelines(f"{name}={str(value).lower()}\n" for name, value in outputs.items())
+            for name, value in outputs.items():
+                file.write(f"{name}={str(value).lower() if isinstance(value, bool) else value}\n")
 
 
 def set_credentials() -> None:

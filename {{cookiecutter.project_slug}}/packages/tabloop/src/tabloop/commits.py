@@ -144,7 +144,7 @@ def run_release(folder: Path, *arguments: str) -> str:
     done = subprocess.run([*command, *arguments], cwd=folder, env=env, capture_output=True, text=True)
     if done.returncode:
         raise UserError(one_line(done.stderr).partition(": ")[2])
-    return done.stdout.strip()
+    return done.stdout.strip().removeprefix("release: ")
 
 
 def newer_than(commit: str, environment: str, folder: Path) -> str:
