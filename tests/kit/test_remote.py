@@ -152,3 +152,14 @@ def test_what_a_pull_request_trained_is_not_trained_again(
     failed = tabloop(other, "remote", "unpack", archive, code=1).stderr
     assert failed.startswith(f"remote: {archive}: ") and len(failed.splitlines()) == 1
     shutil.rmtree(other)
+
+
+def test_the_lines_of_log_credentials_are_variables_whose_values_github_hides(
+    folder: Path, tabloop: Tabloop
+) -> None:
+    summary = folder.parent / "summary.md"
+    lines = f"GITHUB_STEP_SUMMARY={summary}\nno pair\nKEY=c=d"
+    done = tabloop(folder, "remote", "push", GITHUB_ACTIONS="true", LOG_CREDENTIALS=lines)
+    assert "nothing is kept" in summary.read_text()
+    assert done.stderr.splitlines() == [f"::add-mask::{summary}", "::add-mask::c=d"]
+    assert tabloop(folder, "remote", "push", LOG_CREDENTIALS=lines).stderr == ""
