@@ -21,7 +21,7 @@ def redis_server(folder: Path, *options: str) -> Iterator[str]:
         command = [*run, *command[: -2 - len(options)], *options]
     server = subprocess.Popen(command, env=clean(), stdout=subprocess.DEVNULL)
     try:
-        wait_for(lambda: server.poll() is not None or listens(port))
+        wait_for(lambda: server.poll() is not None or listens(port), 120)  # an image may have to be pulled
         assert server.poll() is None, f"{command} ended with {server.returncode}"
         yield f"127.0.0.1:{port}"
     finally:

@@ -20,6 +20,7 @@ from redis import Redis, RedisError
 from redis_server import redis_server
 from tabloop.cli import UserError
 from tabloop.params import Params, Schema
+from tabloop.serving import online_store
 from tabloop.serving.online_store import OnlineStore, entity_key, open_store
 from tabloop.serving.settings import STORE as DEFAULT
 from tabloop.serving.settings import Settings, load_settings
@@ -227,27 +228,27 @@ def test_it_is_ready_once_every_view_has_a_row(
 
 
 def test_a_redis_that_hangs_costs_a_request_its_budget_and_nobody_else_anything(
-    folder: Path, tabloop: Tabloop, server: str, redis: Any
+    folder: Path, tabloop: Tabloop, server: str, redis: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = f"redis://{server}/0"
     tabloop(folder, "materialize", ONLINE_STORE=url)
+    monkeypatch.setattr(online_store, "BUDGET", 0.5)  # other tests may leave this one little of the machine
 
     async def hang() -> None:
         store, failures = opened(url), counted("online_store_errors_total")
         await store.check(VIEWS)
         keys = KEYS[:40] * 250
         assert all(row["age"] is not None for row in await store.read(keys))
-        many = await asyncio.gather(
-            *(store.read(["c001"]) for _ in range(300))
-        )  # more than there are connections
+        # More requests than there are connections.
+        many = await asyncio.gather(*(store.read(["c001"]) for _ in range(300)))
         assert all(row["age"] == 19 for (row,) in many) and counted("online_store_errors_total") == failures
 
-        redis.client_pause(1500)
+        redis.client_pause(5000)
         began, turns, reading = time.monotonic(), 0, asyncio.ensure_future(store.read(keys))
         while not reading.done():
             await asyncio.sleep(0.005)
             turns += 1
-        assert time.monotonic() - began < 0.5 and turns > 10
+        assert 0.5 <= time.monotonic() - began < 2 and turns > 10
         assert {row["age"] for row in reading.result()} == {None} and len(reading.result()) == 10_000
         assert counted("online_store_errors_total") == failures + 1 and store.error.startswith("TimeoutError")
         redis.ping()  # answered when the pause is over

@@ -20,8 +20,8 @@ from tabloop.serving.settings import STORE, Settings
 from tabloop.serving.telemetry import FEATURE_AGE, STORE_ERRORS
 
 STRING = 2  # feast.ValueType.STRING: an entity's key is always text here
-BUDGET = 0.1  # seconds that a request waits for Redis
-PART_KEYS = 100  # of a batch, looked up at once
+BUDGET = 0.2  # seconds that a request waits for Redis
+PART_KEYS = 50  # of a batch, looked up at once
 
 Views = Mapping[str, Mapping[str, Column]]
 Stored = dict[
