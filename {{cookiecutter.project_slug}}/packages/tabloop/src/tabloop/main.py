@@ -47,7 +47,7 @@ def featurize() -> None:
 
 @tabloop.command()
 def materialize() -> None:
-    """Write the newest features to the online store again."""
+    """Write the newest features to the store that ONLINE_STORE names: data/online, or Redis."""
     from tabloop.feature_store import materialize
     from tabloop.params import load
 
