@@ -55,6 +55,7 @@ def registry() -> Iterator[str]:
 @pytest.fixture(scope="module")
 def images(registry: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """Images in the registry, by digest, each named by how it behaves; none is kept on this machine."""
+    remove_images()
     folder = tmp_path_factory.mktemp("images")
     (folder / "serve.py").write_text(SERVE)
     names = {}
@@ -71,7 +72,21 @@ def images(registry: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         names[behaviour] = docker("inspect", "--format", "{{index .RepoDigests 0}}", tag)
         docker("rmi", tag)
     yield names
-    subprocess.run(["docker", "rmi", "--force", *names.values()], capture_output=True)
+    remove_images()
+
+
+def down(environment: str) -> None:
+    command = [*compose().split(), "--project-name", f"{PROJECT}-{environment}", "down", "--volumes"]
+    subprocess.run([*command, "--timeout", "0"], capture_output=True, check=True)
+
+
+def remove_images() -> None:
+    """Remove all images of these tests from this machine, by whatever name they were pulled."""
+    for environment in ("staging", "production"):
+        down(environment)  # of tests that were killed
+    ours = docker("images", "--quiet", "--filter", f"label=org.opencontainers.image.title={PROJECT}").split()
+    if ours:
+        docker("rmi", "--force", *dict.fromkeys(ours))
 
 
 @dataclass
@@ -162,8 +177,7 @@ def machine(baked: Path, tmp_path: Path) -> Iterator[Machine]:
     made.git("clone", "--quiet", tmp_path / "origin.git", made.server)
     yield made
     for folder in (made.server / ".git/reconcile").glob("*/"):
-        down = [*compose().split(), "--project-name", f"{PROJECT}-{folder.name}", "down", "--volumes"]
-        subprocess.run([*down, "--timeout", "0"], capture_output=True, check=True)
+        down(folder.name)
 
 
 def test_a_release_runs_and_the_same_turn_twice_changes_nothing(
