@@ -63,6 +63,7 @@ LONGEST = (
     "test_serving",
     "test_monitoring",
     "watched",
+    "test_reconcile",
     "test_loop",
     "demo",
     "test_rollout",
@@ -310,6 +311,23 @@ class Server:
 
 
 Serve = Callable[..., "contextlib.AbstractContextManager[Server]"]
+
+
+@pytest.fixture(scope="session")
+def registry() -> Iterator[str]:
+    """The address of a container registry: RIG_REGISTRY, else a container."""
+    if given := os.environ.get("RIG_REGISTRY"):
+        yield given
+        return
+
+    def docker(*arguments: str) -> str:
+        return subprocess.run(
+            ["docker", *arguments], check=True, capture_output=True, text=True
+        ).stdout.strip()
+
+    name = docker("run", "--detach", "--rm", "--publish", "127.0.0.1::5000", "registry:3")
+    yield docker("port", name, "5000/tcp").splitlines()[0]
+    docker("rm", "--force", name)
 
 
 @pytest.fixture

@@ -42,17 +42,6 @@ ASK = "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + os.enviro
 
 
 @pytest.fixture(scope="module")
-def registry() -> Iterator[str]:
-    """The address of a container registry: RIG_REGISTRY, else a container."""
-    if given := os.environ.get("RIG_REGISTRY"):
-        yield given
-        return
-    name = docker("run", "--detach", "--rm", "--publish", "127.0.0.1::5000", "registry:3")
-    yield docker("port", name, "5000/tcp").splitlines()[0]
-    docker("rm", "--force", name)
-
-
-@pytest.fixture(scope="module")
 def images(registry: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """Images in the registry, by digest, each named by how it behaves; none is kept on this machine."""
     remove_images()

@@ -25,17 +25,6 @@ PORT = "18090"
 REPOSITORY = "acme/fraud-detection"
 
 
-@pytest.fixture(scope="module")
-def registry() -> Iterator[str]:
-    """The address of a container registry: RIG_REGISTRY, else a container."""
-    if given := os.environ.get("RIG_REGISTRY"):
-        yield given
-        return
-    name = docker("run", "--detach", "--rm", "--publish", "127.0.0.1::5000", "registry:3")
-    yield docker("port", name, "5000/tcp").splitlines()[0]
-    docker("rm", "--force", name)
-
-
 # The commands of docs/first-push.md that run as they are: where, and what.
 PAGE = [
     (place.strip() or "laptop", commands)
