@@ -134,7 +134,13 @@ def bake(shared: Path) -> Bake:
 
         def make(folder: Path) -> None:
             options = {"no_input": True, "default_config": True, "extra_context": answers}
-            cookiecutter(str(ROOT), output_dir=str(folder), **options)
+            with pytest.MonkeyPatch.context() as patch:
+                if answers.keys() & {
+                    "framework",
+                    "license",
+                }:  # one of many: uv.lock by what is in the cache, or none
+                    patch.setenv("UV_OFFLINE", "1")
+                cookiecutter(str(ROOT), output_dir=str(folder), **options)
 
         (project,) = once(shared / f"bake-{name}", make).iterdir()
         return project

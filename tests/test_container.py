@@ -178,5 +178,7 @@ def test_a_new_model_alone_rebuilds_only_its_layer(image: str, trained: Path, tm
     )
     assert built.returncode == 0, built.stderr
     layers = [inspect(name, ".RootFS.Layers") for name in (image, "ml-template-test:model")]
-    assert sum(before != after for before, after in zip(*layers, strict=True)) == 1
+    assert (
+        layers[0][:-2] == layers[1][:-2] and layers[0][-2] != layers[1][-2]
+    )  # the last one is the check's, empty
     docker("rmi", "ml-template-test:model")

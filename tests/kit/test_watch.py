@@ -23,13 +23,15 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_both_are_said_and_found(folder: Path) -> None:
-    rows = served(1200, seed=3)
+    log(folder, params(), served(1200, seed=4))
+    assert watch(params(), folder / "result.md") == {"drift": False, "worse": False}
+    rows = served(9000, seed=3)
     log(folder, params(), rows.assign(probability=1 - rows.probability))
     assert watch(params(), folder / "result.md") == {"drift": True, "worse": True}
     text = (folder / "result.md").read_text()
-    assert "⚠️ **Drift** in 1,200" in text and "| amount |" in text and "**Worse than the gate asks.**" in text
-    log(folder, params(), served(9000, seed=4))
-    assert watch(params(), folder / "result.md") == {"drift": False, "worse": False}
+    assert (
+        "⚠️ **Drift** in 10,200" in text and "| amount |" in text and "**Worse than the gate asks.**" in text
+    )
 
 
 def test_a_log_with_nothing_is_red_where_a_model_runs(folder: Path) -> None:
