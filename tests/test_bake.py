@@ -25,10 +25,11 @@ COMBINATIONS = list(itertools.product(CHOICES["framework"], CHOICES["python_vers
 def cookiecutter(
     out: Path, *answers: str, template: Path = ROOT, **variables: str
 ) -> "subprocess.CompletedProcess[str]":
-    """Bake as a user does, by the command line."""
+    """Bake as a user does, by the command line; uv.lock by what is in uv's cache, unless UV_OFFLINE is given."""
     options = ["--no-input", "--default-config", "--output-dir"]
     command = [sys.executable, "-m", "cookiecutter", str(template), *options, str(out), *answers]
-    return subprocess.run(command, capture_output=True, text=True, env=clean(**variables))
+    env = clean(**({"UV_OFFLINE": "1"} | variables))
+    return subprocess.run(command, capture_output=True, text=True, env=env)
 
 
 def git(project: Path, *arguments: str) -> str:
@@ -202,7 +203,7 @@ def test_a_bake_says_what_is_next(tmp_path: Path) -> None:
 
 def test_the_first_commit_pins_every_version_and_says_so_if_it_can_not(tmp_path: Path) -> None:
     assert UV
-    done = cookiecutter(tmp_path / "a", UV=UV)
+    done = cookiecutter(tmp_path / "a", UV=UV, UV_OFFLINE="0")
     assert "uv.lock" in git(tmp_path / "a/fraud-detection", "ls-files") and "uv.lock" not in done.stdout
     locked = subprocess.run(
         [UV, "lock", "--locked", "--quiet"], cwd=tmp_path / "a/fraud-detection", env=clean()
@@ -216,6 +217,8 @@ def test_the_first_commit_pins_every_version_and_says_so_if_it_can_not(tmp_path:
         UV_CACHE_DIR=cache,
         UV_INDEX_URL="http://127.0.0.1:1/simple",
         UV_HTTP_RETRIES="0",
+        UV_OFFLINE="0",
+        UV_OFFLINE="0",
     )
     assert done.returncode == 0 and "`make setup` makes uv.lock" in done.stdout
     assert git(tmp_path / "b/fraud-detection", "status", "--porcelain") == ""
