@@ -218,7 +218,6 @@ def test_the_first_commit_pins_every_version_and_says_so_if_it_can_not(tmp_path:
         UV_INDEX_URL="http://127.0.0.1:1/simple",
         UV_HTTP_RETRIES="0",
         UV_OFFLINE="0",
-        UV_OFFLINE="0",
     )
     assert done.returncode == 0 and "`make setup` makes uv.lock" in done.stdout
     assert git(tmp_path / "b/fraud-detection", "status", "--porcelain") == ""
