@@ -362,9 +362,9 @@ def serve(environment: Path, tmp_path: Path) -> Serve:
     return serve
 
 
-def answers(client: httpx.Client) -> bool:
-    """Whether the service is ready."""
+def answers(client: httpx.Client, path: str = "/health/ready") -> bool:
+    """Whether the service is ready; with `/health/live`, whether its process answers."""
     try:
-        return client.get("/health/ready").status_code == 200
+        return client.get(path).status_code == 200
     except httpx.TransportError:
         return False

@@ -11,7 +11,7 @@ from typing import Any
 import duckdb
 import httpx
 import pytest
-from conftest import UV, Project, Run, clean, free_port, wait_for
+from conftest import UV, Project, Run, answers, clean, free_port, wait_for
 from redis_server import redis_server
 
 IMAGE = "ghcr.io/fraud-detection:dev"
@@ -96,7 +96,7 @@ def test_a_full_disk_fails_no_request(image: str) -> None:
     docker("run", "--detach", "--rm", "--name", name, *HARDENED, *small, *variables, image)
     try:
         with httpx.Client(base_url=url(name)) as client:
-            wait_for(lambda: responds(client))
+            wait_for(lambda: answers(client))
             for i in range(200):
                 assert client.post("/predict", json=KEY | {"user_id": f"u{i:06d}"}).status_code == 200
             wait_for(lambda: "No space left" in (client.get("/model").json()["log"]["error"] or ""))
@@ -129,23 +129,16 @@ def test_by_one_setting_its_store_is_redis(image: str, trained: Path, run: Run, 
                 reason = f"serve: not ready: UserError: ONLINE_STORE={setting['ONLINE_STORE']} has no row"
                 wait_for(
                     lambda: (
-                        not responds(client)
+                        not answers(client)
                         and reason in subprocess.run(logs, capture_output=True, text=True).stderr
                     )
                 )
                 run(trained, "tabloop", "materialize", **setting)
-                wait_for(lambda: responds(client))
+                wait_for(lambda: answers(client))
                 assert client.post("/predict", json=KEY).json()["variant"] == "champion"
                 assert "missing_online_features_total 0.0" in client.get("/metrics").text
         finally:
             docker("rm", "--force", "--volumes", name)
-
-
-def responds(client: httpx.Client) -> bool:
-    try:
-        return client.get("/health/ready").status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 def test_reconcile_runs_an_environment_by_its_release(

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pandas as pd
 import pytest
-from conftest import UV, Project, Run, Serve, free_port, wait_for, within
+from conftest import UV, Project, Run, Serve, answers, free_port, wait_for, within
 from redis import Redis
 from redis_server import redis_server
 from test_workflows import Forge, another  # noqa: F401 - a fixture
@@ -128,7 +128,7 @@ def test_the_store_is_redis_by_one_setting(
         )
         try:
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
-                wait_for(lambda: service.poll() is not None or live(client))
+                wait_for(lambda: service.poll() is not None or answers(client, "/health/live"))
                 unready = client.get("/health/ready")
                 assert unready.status_code == 503
                 assert (
@@ -167,14 +167,6 @@ def test_the_store_is_redis_by_one_setting(
             said = service.communicate(timeout=30)[1]
     assert f"serve: not ready: UserError: ONLINE_STORE=redis://{address}/0 has no row" in said
     assert "secret" not in said
-
-
-def live(client: httpx.Client) -> bool:
-    """Whether the process answers."""
-    try:
-        return client.get("/health/live").status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 def test_the_workflow_materialize_refreshes_redis_and_is_skipped_without(

@@ -12,9 +12,9 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-from conftest import Project, clean, wait_for
+from conftest import Project, answers, clean, wait_for
 from tabloop.release import Release
-from test_container import HARDENED, docker, image, inspect, responds, url
+from test_container import HARDENED, docker, image, inspect, url
 
 __all__ = ["image"]  # the fixture
 
@@ -163,14 +163,14 @@ def test_the_service_keeps_within_its_requests_and_limits(image: str, baked: Pat
     )
     try:
         with httpx.Client(base_url=url(name), timeout=60) as client:
-            wait_for(lambda: responds(client))
+            wait_for(lambda: answers(client))
             at_rest = docker("stats", "--no-stream", "--format", "{{.MemUsage}}", name)
             assert mebibytes(at_rest) < mebibytes(asked["requests"]["memory"]), at_rest
             example = client.get("/model").json()["champion"]["example"]
             with ThreadPoolExecutor(4) as at_once:
                 batches = [[example] * 10_000] * 12
-                answers = list(at_once.map(lambda rows: client.post("/predict/batch", json=rows), batches))
-            assert {answer.status_code for answer in answers} == {200}
+                replies = list(at_once.map(lambda rows: client.post("/predict/batch", json=rows), batches))
+            assert {answer.status_code for answer in replies} == {200}
             assert client.post("/predict", json=example).status_code == 200
         state = inspect(name, ".State")
         assert state["Running"] and not state["OOMKilled"]

@@ -2,22 +2,13 @@
 
 import json
 import subprocess
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from .conftest import Tabloop, clean
-from .test_release import FIRST
-
-Git = Callable[..., str]
-
-
-def git(folder: Path, *arguments: str | Path) -> str:
-    done = subprocess.run(["git", *arguments], cwd=folder, env=clean(), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+from .test_release import FIRST, git
 
 
 @pytest.fixture

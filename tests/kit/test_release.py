@@ -19,7 +19,7 @@ CHALLENGER_SHARE=0
 """
 
 
-def git(folder: Path, *arguments: str) -> str:
+def git(folder: Path, *arguments: str | Path) -> str:
     done = subprocess.run(
         ["git", *arguments], cwd=folder, env=clean(), capture_output=True, text=True, check=True
     )

@@ -107,8 +107,8 @@ def deploy(
     Raises:
         UserError: the change or the push is refused.
     """
-    version = release.model_version_of(image) if image else ""
     actions.only_from_default_branch()
+    version = release.model_version_of(image) if image else ""
     actions.act_as_bot()
     main = actions.default_branch()
     for _ in range(ATTEMPTS):

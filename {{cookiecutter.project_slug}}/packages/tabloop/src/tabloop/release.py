@@ -12,6 +12,11 @@ from tabloop.params import ROOT
 ROLLED_BACK_TO, BUILT_FROM = "Rolled-back-to", "Built-from"
 
 
+def environments() -> list[str]:
+    """The names of all environments, sorted."""
+    return sorted(path.parent.name for path in (ROOT / "deploy").glob("*/release.env"))
+
+
 def path_of(environment: str) -> Path:
     """The environment's release.env.
 
@@ -20,10 +25,8 @@ def path_of(environment: str) -> Path:
     """
     path = ROOT / "deploy" / environment / "release.env"
     if not path.is_file():
-        known = sorted(file.parent.name for file in (ROOT / "deploy").glob("*/release.env"))
-        raise UserError(
-            f"deploy/{environment}/release.env is missing; there are: {', '.join(known) or 'none'}"
-        )
+        known = ", ".join(environments()) or "none"
+        raise UserError(f"deploy/{environment}/release.env is missing; there are: {known}")
     return path
 
 
@@ -81,14 +84,12 @@ def read(environment: str) -> Release:
 
 def environments_of(model_version: str) -> dict[str, str]:
     """The image of each environment that runs this model version."""
-    names = sorted(path.parent.name for path in (ROOT / "deploy").glob("*/release.env"))
-    return {n: read(n).image for n in names if read(n).model_version == model_version}
+    return {n: read(n).image for n in environments() if read(n).model_version == model_version}
 
 
 def running() -> str:
     """The environments to which a model was deployed, in words; empty if there is none."""
-    names = sorted(path.parent.name for path in (ROOT / "deploy").glob("*/release.env"))
-    return " and ".join(name for name in names if read(name).model_version not in ("", "none"))
+    return " and ".join(name for name in environments() if read(name).model_version not in ("", "none"))
 
 
 def change(environment: str, **values: str) -> bool:
