@@ -43,7 +43,7 @@ def test_only_reserved_names_are_changed() -> None:
 
 def test_delimiter_encoding_and_missing_values_are_found(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_bytes("größe;n\n1,5;1\nNA;2\n?;3\n".encode("cp1252"))
-    table = read("t.csv", tmp_path)
+    table = read("t.csv", tmp_path).relation
     assert table.columns == ["größe", "n"] and table.filter('"größe" IS NULL').fetchall() == [
         (None, 2),
         (None, 3),
@@ -71,5 +71,5 @@ def test_a_broken_parquet_file_is_one_line(tmp_path: Path) -> None:
 def test_classes_are_those_of_the_one_rule(tmp_path: Path) -> None:
     values = ["İYİ", " İYİ", "yok", "yok\t", None]
     pd.DataFrame({"it's": values}).to_parquet(tmp_path / "t.parquet")
-    found = classes(read("t.parquet", tmp_path), "it's")
+    found = classes(read("t.parquet", tmp_path).relation, "it's")
     assert {text for text, _ in found.values()} == {"i̇yi̇", "yok"} and set(found) == set(values) - {None}

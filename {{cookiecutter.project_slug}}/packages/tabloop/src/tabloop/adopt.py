@@ -36,7 +36,7 @@ def adopt(source: str, target: str, entity: str | None, timestamp: str | None) -
     leaving = [*example, *(ROOT / name for name in RESULTS)]
     refuse_to_lose_changes(leaving)
     print(f"adopt: reading {source} ...", flush=True)
-    found = infer(read(source, Path.cwd()), target, entity, timestamp)
+    found = infer(read(source, Path.cwd()).relation, target, entity, timestamp)
     kept = place(source)
     texts = rewritten(kept, found)
     keep(source, kept)

@@ -53,7 +53,7 @@ def from_source(params: Params, folder: Path) -> str:
     """
     from tabloop.table import read
 
-    table = read(params.data.source, ROOT)
+    table = read(params.data.source, ROOT, params.data.reading).relation
     renamed = table.project(projection(table.columns, params))
     rows = renamed.aggregate("count(*)").fetchall()[0][0]
     renamed.write_parquet(str(folder / "events.parquet"))

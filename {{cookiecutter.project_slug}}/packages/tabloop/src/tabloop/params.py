@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -103,6 +103,44 @@ class Schema(Strict):
         return self
 
 
+class ReadColumn(Strict):
+    """What the text of a raw column means. `format` is a strptime format, or epoch_s, epoch_ms, epoch_us.
+
+    `missing` are words that mean missing besides the table's; in a column of type text, instead of them.
+    """
+
+    type: Literal["text", "number", "integer", "boolean", "timestamp"]
+    format: str | None = None
+    unit: str | None = None
+    decimal: Literal[".", ","] = "."
+    thousands: str | None = None
+    missing: list[str] | None = None
+
+
+class Reading(Strict):
+    """How the file at data.source is read, where it differs from plain: UTF-8, comma or tab by its name, a header.
+
+    `adopt` finds and writes it, and later days are read the same way. `skip` are lines before the header, `names` the
+    columns where there is no header, `footer` the first cells of rows that sum up, `bad_rows` what happens to rows
+    with too few or too many cells. `columns` has the raw columns whose text means something else than it seems.
+    """
+
+    format: Literal["csv", "parquet", "arrow", "json", "excel", "aligned"] | None = None
+    encoding: str | None = None
+    delimiter: str | None = None
+    quote: str = '"'
+    escape: str | None = None
+    header: bool = True
+    names: list[str] = []
+    skip: Annotated[int, Field(ge=0)] = 0
+    comment: str | None = None
+    footer: list[str] = []
+    bad_rows: Literal["refuse", "skip"] = "refuse"
+    sheet: str | None = None
+    missing: list[str] | None = None
+    columns: dict[str, ReadColumn] = {}
+
+
 class Data(Strict):
     """`feedback` is a prediction log, folder or URL, whose labelled rows join the training data.
 
@@ -110,6 +148,7 @@ class Data(Strict):
     """
 
     source: str
+    reading: Reading = Reading()
     feedback: str | None = None
     simulator: dict[str, Any] | None = None
 

@@ -11,7 +11,10 @@ import duckdb
 
 from tabloop.cli import UserError, one_line
 from tabloop.columns import class_text, quote
-from tabloop.params import RESERVED
+from tabloop.params import RESERVED, Reading
+from tabloop.reading.result import Note, Overrides, Table
+
+__all__ = ["Note", "Overrides", "Table", "read"]
 
 YAML_WORDS = {
     "yes",
@@ -27,13 +30,17 @@ YAML_WORDS = {
 MISSING = ["", " ", "NA", "N/A", "n/a", "null", "NULL", "None", "nan", "NaN", "?"]
 
 
-def read(source: str, root: Path) -> duckdb.DuckDBPyRelation:
+def read(
+    source: str, root: Path, reading: Reading | None = None, overrides: Overrides | None = None
+) -> Table:
     """The table at `source`: a path, relative ones from `root`, or a URL that fsspec knows.
 
-    Delimiter, types and encoding of a CSV are found from all of it; what is in MISSING is null.
+    Args:
+        reading: how it is read; nothing is guessed. Without it, all is found from all of the file.
+        overrides: what is not to be guessed.
 
     Raises:
-        UserError: there is no such file, or it holds no table.
+        UserError: there is no such file, it holds no table, or values that the reading does not allow.
     """
     path = _fetched(source) if "://" in source else root / source
     if not path.is_file():
@@ -46,7 +53,7 @@ def read(source: str, root: Path) -> duckdb.DuckDBPyRelation:
             raise UserError(f"{source} has no rows")
     except duckdb.Error as error:
         raise UserError(f"{source} can't be read as a table: {one_line(error)[:300]}") from None
-    return table
+    return Table(table, reading or Reading())
 
 
 def classes(table: duckdb.DuckDBPyRelation, target: str) -> dict[str, tuple[str, int]]:

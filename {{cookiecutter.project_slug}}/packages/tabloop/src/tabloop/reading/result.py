@@ -1,0 +1,51 @@
+"""What the reader gives: the table, how it was read, and what its owner must know."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import duckdb
+
+from tabloop.params import Reading
+
+
+@dataclass(frozen=True)
+class Note:
+    """One thing that was dropped, guessed or could be meant otherwise. `column` is None if it is about all of it."""
+
+    column: str | None
+    severity: Literal["note", "warning"]
+    text: str
+
+
+@dataclass
+class Table:
+    """A table that was read.
+
+    Attributes:
+        relation: typed columns under their raw names, in the file's order.
+        reading: how it was read; with it, the same file gives the same table and nothing is guessed.
+        notes: what was dropped, guessed or could be meant otherwise, the table's first.
+        duplicates: raw names that stand in the header more than once, with the names that their columns have here.
+    """
+
+    relation: duckdb.DuckDBPyRelation
+    reading: Reading
+    notes: list[Note] = field(default_factory=list)
+    duplicates: dict[str, list[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """What a person says before anything is guessed.
+
+    `dates` is `dayfirst`, `monthfirst`, `yearfirst` or a strptime format, by column; the key None is for all. `types`
+    are the types of ReadColumn by column.
+    """
+
+    encoding: str | None = None
+    delimiter: str | None = None
+    sheet: str | None = None
+    header: bool | None = None
+    bad_rows: Literal["refuse", "skip"] | None = None
+    dates: dict[str | None, str] = field(default_factory=dict)
+    types: dict[str, str] = field(default_factory=dict)
