@@ -70,6 +70,7 @@ class GitHub(ThreadingHTTPServer):
         issues_enabled: the setting "Issues".
         limited: "primary" or "secondary" while a rate limit is exceeded.
         failing: how the next requests end, one each: a status above 500, or 0 for a connection that is cut.
+        lost: how the next requests that change something end after they are done, one each: as in `failing`, or 200.
         before: called with method and path of each request, before it is answered.
         requests: method and path with query of each request.
     """
@@ -100,6 +101,7 @@ class GitHub(ThreadingHTTPServer):
         self.actions_may_open_pulls = self.issues_enabled = True
         self.limited = ""
         self.failing: list[int] = []
+        self.lost: list[int] = []
         self.before: Callable[[str, str], object] = lambda method, path: None
         self.requests: list[tuple[str, str]] = []
         self.lock = threading.Lock()
@@ -282,6 +284,11 @@ ROUTES = [
         query="head_sha event status branch",
     ),
     Route(
+        *("GET", "/actions/workflows/{name}/runs", "list_runs_of_workflow"),
+        *("actions/workflow-runs#list-workflow-runs-for-a-workflow", ("actions=read",)),
+        query="event created",
+    ),
+    Route(
         *("GET", "/actions/runs/{n}/artifacts", "list_artifacts"),
         *("actions/artifacts#list-workflow-run-artifacts", ("actions=read",)),
         query="name",
@@ -300,6 +307,7 @@ VALUES = {  # of queries
     "page": r"[1-9]\d*",
     "per_page": r"[1-9]\d*",
     "since": r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ",
+    "created": r">=\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ",
 }
 
 
@@ -343,6 +351,11 @@ class Handler(BaseHTTPRequestHandler):
                 if route.method in ("POST", "PATCH"):
                     self.given = self.payload(raw, route.required, route.allowed)
                 answer = getattr(self, route.answer)(*match.groups())
+                lost = self.server.lost.pop(0) if route.method != "GET" and self.server.lost else 200
+                if lost == 0:
+                    return
+                if lost != 200:
+                    raise Refusal(lost, "Server Error")
                 if route.answer.startswith("list"):
                     self.send(200, *self.page(answer))
                 else:
@@ -588,6 +601,16 @@ class Handler(BaseHTTPRequestHandler):
         ]
         return "workflow_runs", runs
 
+    def list_runs_of_workflow(self, workflow: str) -> tuple[str, list[Thing]]:
+        """Newest first, of one event, since a time."""
+        path, event, since = f".github/workflows/{workflow}", self.query["event"], self.query["created"][2:]
+        runs = [
+            run
+            for run in reversed(self.server.things["runs"])
+            if (run.get("path"), run["event"]) == (path, event) and run["created_at"] >= since
+        ]
+        return "workflow_runs", runs
+
     def list_artifacts(self, number: str) -> tuple[str, list[Thing]]:
         """Expired ones, too."""
         run = self.find("runs", id=int(number))
@@ -615,3 +638,5 @@ class Handler(BaseHTTPRequestHandler):
         if unknown := sorted(set(inputs) - set(known)):
             raise Refusal(422, f"Unexpected inputs provided: {json.dumps(unknown)}")
         self.server.things["dispatches"].append({"workflow": workflow, "ref": ref, "inputs": inputs})
+        run = self.server.add_run(self.server.commit(ref), (), event="workflow_dispatch", conclusion=None)
+        run["path"] = f".github/workflows/{workflow}"

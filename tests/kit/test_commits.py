@@ -146,6 +146,27 @@ def test_an_old_run_that_is_repeated_changes_nothing(origin: Path, tabloop: Tabl
     assert titles(origin)[0] == "Deploy v0 to production"
 
 
+def test_a_run_that_is_repeated_changes_nothing_again(origin: Path, tabloop: Tabloop) -> None:
+    """A rollback goes one release back, by hand deployed is what was chosen then; another run goes on."""
+    folder, first = clone(origin), origin.parent / "first"
+
+    def deploy(run: str, *options: str) -> str:
+        run_id = {"GITHUB_RUN_ID": run} if run else {}
+        return tabloop(folder, "release", "deploy", "production", *options, **on(folder), **run_id).stdout
+
+    deploy("1")
+    stage(first, "v2")
+    assert "run 1 changed production already: nothing is changed" in deploy("1")
+    deploy("2")
+    deploy("3", "--rollback")
+    message = git(origin, "log", "-1", "--format=%B", "main").splitlines()
+    assert message[0] == "Roll back production to v1" and message[-1] == "Run: 3"
+    assert "run 3 changed production already" in deploy("3", "--rollback")
+    assert titles(origin)[0] == "Roll back production to v1"
+    deploy("", "--rollback")  # at a desk there are no runs
+    assert titles(origin)[0] == "Roll back production to none"
+
+
 def test_a_dispatch_from_another_branch_is_refused(origin: Path, tabloop: Tabloop) -> None:
     folder = clone(origin)
     failed = tabloop(folder, "release", "deploy", "production", code=1, **on(folder, ref="topic")).stderr

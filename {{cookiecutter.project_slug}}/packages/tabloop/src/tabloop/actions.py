@@ -10,6 +10,7 @@ from typing import Any
 from tabloop.cli import UserError, git, one_line
 from tabloop.params import ROOT
 
+SUMMARY = 1_000_000  # bytes: below the 1 MiB that GitHub takes from a step
 BOT = {"NAME": "github-actions[bot]", "EMAIL": "41898282+github-actions[bot]@users.noreply.github.com"}
 # git asks it for the token, so that no step leaves one on disk.
 HELPER = '!f() { echo username=x-access-token; echo "password=$GITHUB_TOKEN"; }; f'
@@ -84,9 +85,38 @@ def act_as_bot() -> None:
         os.environ |= config | {"GIT_CONFIG_COUNT": "1"}
 
 
+def run_id() -> str:
+    """The run of the workflow, which keeps its number when it is repeated; empty outside a workflow."""
+    return os.environ.get("GITHUB_RUN_ID", "")
+
+
+def cut(text: str, limit: int) -> str:
+    """The text, or those of its lines that fit into so many bytes, with a note that says so."""
+    if len(data := text.encode()) <= limit:
+        return text
+    kept = data[: max(limit - 80, 0)].decode(errors="ignore").rpartition("\n")[0]
+    return kept + "\n```" * (kept.count("```") % 2) + "\n\n*Cut here: GitHub takes no more in one piece.*\n"
+
+
+def variable(name: str) -> str:
+    """The value of a variable that Actions sets, or of GITHUB_TOKEN.
+
+    Raises:
+        UserError: it is not set, as this is no workflow.
+    """
+    if not (value := os.environ.get(name)):
+        raise UserError(f"{name} is not set: run this in GitHub Actions, with GITHUB_TOKEN in the step's env")
+    return value
+
+
+def summarize(text: str) -> None:
+    """Append Markdown to the step's summary, cut where a step may have no more."""
+    with Path(variable("GITHUB_STEP_SUMMARY")).open("a") as file:
+        file.write(cut(f"{text.rstrip()}\n\n", SUMMARY - file.tell()))
+
+
 def note(text: str) -> None:
-    """Say it in the log and in the step summary."""
+    """Say it in the log and, in a workflow, in the step's summary."""
     print(text)
-    if path := os.environ.get("GITHUB_STEP_SUMMARY"):
-        with Path(path).open("a") as summary:
-            summary.write(text + "\n\n")
+    if os.environ.get("GITHUB_STEP_SUMMARY"):
+        summarize(text)

@@ -98,7 +98,7 @@ FILE = click.argument("file", type=click.File())
 @FILE
 def summary(file: TextIO) -> None:
     """Append the Markdown in FILE to the step's summary, cut where a step may have no more."""
-    from tabloop.github import summarize
+    from tabloop.actions import summarize
 
     summarize(file.read())
 

@@ -116,6 +116,8 @@ def deploy(
         with checked_out(base) as folder:
             if branch != main:
                 git("merge", "--quiet", "--no-edit", tip(main), where=folder)
+            if (run := actions.run_id()) in trailers(release.RUN, environment, folder):
+                return f"run {run} changed {environment} already: nothing is changed"
             if commit and (newer := newer_than(commit, environment, folder)):
                 return f"{environment} runs what was built from {newer[:7]}, which is newer than {commit[:7]}: nothing is changed"
             if back_to is not None:
@@ -149,8 +151,7 @@ def run_release(folder: Path, *arguments: str) -> str:
 
 def newer_than(commit: str, environment: str, folder: Path) -> str:
     """The commit from which the environment's newest image was built, if `commit` is older than it; else empty."""
-    form = f"--format=%(trailers:key={release.BUILT_FROM},valueonly,separator=)"
-    built = git("log", form, "--", f"deploy/{environment}/release.env", where=folder).split()
+    built = trailers(release.BUILT_FROM, environment, folder)
     if not built or built[0] == commit:
         return ""
     try:
@@ -158,3 +159,9 @@ def newer_than(commit: str, environment: str, folder: Path) -> str:
     except UserError:  # it is not older, or the history was rewritten
         return ""
     return built[0]
+
+
+def trailers(key: str, environment: str, folder: Path) -> list[str]:
+    """The values of a trailer in the history of the environment's release.env, newest first."""
+    form = f"--format=%(trailers:key={key},valueonly)"
+    return git("log", form, "--", f"deploy/{environment}/release.env", where=folder).split()

@@ -3,21 +3,21 @@
 Variables of Actions say where, GITHUB_TOKEN as whom. What GitHub refuses is a UserError with GitHub's own message.
 """
 
-import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tabloop import actions
 from tabloop.cli import UserError, one_line
 
+T = TypeVar("T")
 MARK, LABEL = "<!-- tabloop -->", "model-drift"  # the first line of our comment, the label of our issue
 PART = re.compile(r"<!-- part (\S+) -->\n(.*?)\n<!-- end of \1 -->", re.DOTALL)
 RETRAIN = re.compile(r"<!-- retrain (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\+00:00) -->")
-BODY, SUMMARY = 65_000, 1_000_000  # bytes: below the 65,536 characters and the 1 MiB that GitHub takes
+BODY = 65_000  # bytes: below the 65,536 characters that GitHub takes
 SETTINGS = {
     "Issues ": "Settings > General > Features > Issues",
     "not permitted to create": "Settings > Actions > General > Allow GitHub Actions to create and approve"
@@ -25,27 +25,28 @@ SETTINGS = {
 }
 
 
-def variable(name: str) -> str:
-    """The value of a variable that Actions sets, or of GITHUB_TOKEN."""
-    if not (value := os.environ.get(name)):
-        raise UserError(f"{name} is not set: run this in GitHub Actions, with GITHUB_TOKEN in the step's env")
-    return value
+def ask(work: Callable[[Any], T]) -> T:
+    """What `work` returns, given the workflow's repository.
 
+    After a 5xx or a network failure it is run again, twice at most. GitHub may have done what it was asked although it
+    did not answer, so `work` looks first for what is there already.
 
-@contextmanager
-def repository() -> Iterator[Any]:
-    """The workflow's repository. A 5xx or a network failure is tried again twice, anything else is not."""
+    Raises:
+        UserError: GitHub refuses, or still does not answer.
+    """
     from github import Auth, Github, GithubException
-    from urllib3 import Retry
 
-    name, token, url = map(variable, ("GITHUB_REPOSITORY", "GITHUB_TOKEN", "GITHUB_API_URL"))
-    retry = Retry(2, status_forcelist=range(500, 600), backoff_factor=1, allowed_methods=None)
-    retry.raise_on_status = retry.respect_retry_after_header = False  # a rate limit may last an hour
+    name, token, url = map(actions.variable, ("GITHUB_REPOSITORY", "GITHUB_TOKEN", "GITHUB_API_URL"))
     quick: dict[str, Any] = {"lazy": True, "seconds_between_requests": 0, "seconds_between_writes": 0}
-    try:
-        yield Github(auth=Auth.Token(token), base_url=url, per_page=100, retry=retry, **quick).get_repo(name)
-    except (GithubException, OSError) as error:  # OSError: the network, as `requests` says it
-        raise UserError(f"GitHub: {reason(error)}") from None
+    client = Github(auth=Auth.Token(token), base_url=url, per_page=100, retry=None, **quick)
+    pauses = [2, 1]
+    while True:
+        try:
+            return work(client.get_repo(name))
+        except (GithubException, OSError) as error:  # OSError: the network, as `requests` says it
+            if not pauses or getattr(error, "status", 500) < 500:
+                raise UserError(f"GitHub: {reason(error)}") from None
+        time.sleep(pauses.pop())
 
 
 def reason(error: Any) -> str:
@@ -62,25 +63,13 @@ def reason(error: Any) -> str:
     return said + "".join(f"; turn on {where}" for text, where in SETTINGS.items() if text in said)
 
 
-def cut(text: str, limit: int) -> str:
-    """The text, or those of its lines that fit into so many bytes, with a note that says so."""
-    if len(data := text.encode()) <= limit:
-        return text
-    kept = data[: max(limit - 80, 0)].decode(errors="ignore").rpartition("\n")[0]
-    return kept + "\n```" * (kept.count("```") % 2) + "\n\n*Cut here: GitHub takes no more in one piece.*\n"
-
-
-def summarize(text: str) -> None:
-    """Append Markdown to the step's summary."""
-    with Path(variable("GITHUB_STEP_SUMMARY")).open("a") as file:
-        file.write(cut(f"{text.rstrip()}\n\n", SUMMARY - file.tell()))
-
-
 def with_part(body: str, part: str, text: str) -> str:
     """The comment with this part replaced or added; every part may have the same share of what GitHub takes."""
     parts = dict(PART.findall(body.replace("\r", ""))) | {part: text.strip()}
     room = BODY // len(parts) - 200
-    blocks = [f"<!-- part {n} -->\n{cut(said, room)}\n<!-- end of {n} -->" for n, said in parts.items()]
+    blocks = [
+        f"<!-- part {n} -->\n{actions.cut(said, room)}\n<!-- end of {n} -->" for n, said in parts.items()
+    ]
     return "\n\n".join([MARK, *blocks])
 
 
@@ -90,15 +79,19 @@ def comment(text: str, part: str) -> str:
     Two jobs may do so at once: each reads the comment again until its own part is in it, and of two comments the
     older one stays. Comments of others are not ours, whatever they begin with.
     """
-    summarize(text)
+    actions.summarize(text)
     pull = actions.event().get("pull_request")
     if not pull or actions.untrusted():
         return "no comment, as there is no pull request or it may only read; the step's summary has it"
-    ours: list[Any] = []
-    with repository() as repo:
+    from github import UnknownObjectException
+
+    number = pull["number"]
+
+    def write(repo: Any) -> str:
         # REST does not tell a workflow's token whose it is.
         me = repo.requester.graphql_query("query { viewer { login } }", {})[1]["data"]["viewer"]["login"]
-        thread = repo.get_issue(pull["number"])
+        thread = repo.get_issue(number)
+        ours: list[Any] = []
         for _ in range(4):
             marked = [found for found in thread.get_comments() if found.body.startswith(MARK)]
             ours = [found for found in marked if found.user.login == me] or ours
@@ -110,8 +103,11 @@ def comment(text: str, part: str) -> str:
             else:
                 break
         for double in ours[1:]:
-            double.delete()
-        return ours[0].html_url
+            with suppress(UnknownObjectException):  # the other job was quicker
+                double.delete()
+        return str(ours[0].html_url)
+
+    return ask(write)
 
 
 def issue(text: str, title: str, days: float) -> str:
@@ -120,19 +116,20 @@ def issue(text: str, title: str, days: float) -> str:
     The issue says when it was. It says so before the dispatch, so that no crash dispatches twice; a dispatch that
     fails takes it back. What closed issues say counts, too.
     """
-    summarize(text)
+    actions.summarize(text)
     now = datetime.now(UTC).replace(microsecond=0)
 
     def body(at: datetime | None) -> str:
         again = f": not again within {days:g} days" if days else ""
         note = f"\n\nRetrain was dispatched on {at:%Y-%m-%d}{again}.\n<!-- retrain {at} -->" if at else ""
-        return cut(text, BODY - 200) + note
+        return actions.cut(text, BODY - 200) + note
 
-    with repository() as repo:
+    def write(repo: Any) -> str:
         labelled = repo.get_issues(state="all", labels=[LABEL])
         issues = [found for found in labelled if found.html_url.endswith(f"/issues/{found.number}")]
-        stamps = [stamp for found in issues for stamp in RETRAIN.findall(found.body or "")]
-        last = max(map(datetime.fromisoformat, stamps), default=None)
+        stamps = (stamp for found in issues for stamp in RETRAIN.findall(found.body or ""))
+        times = map(datetime.fromisoformat, stamps)
+        last = max((at for at in times if at != now), default=None)  # now: written by an attempt of this run
         due = days > 0 and (last is None or now - last >= timedelta(days=days))
         if ours := next((found for found in issues if found.state == "open"), None):
             ours.edit(title=title, body=body(now if due else last))
@@ -140,23 +137,34 @@ def issue(text: str, title: str, days: float) -> str:
             ours = repo.create_issue(title, body(now if due else last), labels=[LABEL])
         if due:
             try:
-                repo.get_workflow("retrain.yml").create_dispatch(actions.default_branch(), throw=True)
+                dispatch(repo.get_workflow("retrain.yml"), now)
             except Exception:
                 ours.edit(body=body(last))
                 raise
-        return ours.html_url
+        return str(ours.html_url)
+
+    return ask(write)
+
+
+def dispatch(workflow: Any, since: datetime) -> None:
+    """Start a workflow on the default branch, unless it was started since then."""
+    if not any(workflow.get_runs(event="workflow_dispatch", created=f">={since:%Y-%m-%dT%H:%M:%SZ}")):
+        workflow.create_dispatch(actions.default_branch(), throw=True)
 
 
 def pull_request(text: str, title: str, branch: str) -> str:
     """Open the pull request of a pushed branch to the default branch, or bring the open one up to date."""
-    base, head = actions.default_branch(), f"{variable('GITHUB_REPOSITORY').split('/')[0]}:{branch}"
+    base, head = actions.default_branch(), f"{actions.variable('GITHUB_REPOSITORY').split('/')[0]}:{branch}"
+
+    def write(repo: Any) -> str:
+        if pull := next(iter(repo.get_pulls(state="open", base=base, head=head)), None):
+            pull.edit(title=title, body=actions.cut(text, BODY))
+        else:
+            pull = repo.create_pull(base, branch, title=title, body=actions.cut(text, BODY))
+        return str(pull.html_url)
+
     try:
-        with repository() as repo:
-            if pull := next(iter(repo.get_pulls(state="open", base=base, head=head)), None):
-                pull.edit(title=title, body=cut(text, BODY))
-            else:
-                pull = repo.create_pull(base, branch, title=title, body=cut(text, BODY))
-            return pull.html_url
+        return ask(write)
     except UserError as error:
         if "No commits between" in str(error):
             return f"nothing new on {branch}"
@@ -168,12 +176,15 @@ def merged_run() -> int | None:
 
     The pull request's branch must be in this repository, and the run must be of the commit that was merged.
     """
-    home, sha = variable("GITHUB_REPOSITORY"), variable("GITHUB_SHA")
-    with repository() as repo:
+    home, sha = actions.variable("GITHUB_REPOSITORY"), actions.variable("GITHUB_SHA")
+
+    def find(repo: Any) -> int | None:
         for pull in repo.get_commit(sha).get_pulls():
             if pull.merged_at and pull.head.repo and pull.head.repo.full_name == home:
                 of_head = {"head_sha": pull.head.sha, "event": "pull_request", "status": "success"}
                 for run in repo.get_workflow_runs(**of_head):
                     if any(kept.name == "run-cache" and not kept.expired for kept in run.get_artifacts()):
-                        return run.id
-    return None
+                        return int(run.id)
+        return None
+
+    return ask(find)

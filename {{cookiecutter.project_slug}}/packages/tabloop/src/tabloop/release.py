@@ -4,12 +4,13 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from tabloop import files
+from tabloop import actions, files
 from tabloop.cli import UserError, git, one_line
 from tabloop.params import ROOT
 
-# Trailers of commit messages: whose release a rollback restored; the commit from which the image was built.
-ROLLED_BACK_TO, BUILT_FROM = "Rolled-back-to", "Built-from"
+# Trailers of commit messages: whose release a rollback restored; the commit from which the image was built; the
+# workflow's run.
+ROLLED_BACK_TO, BUILT_FROM, RUN = "Rolled-back-to", "Built-from", "Run"
 
 
 def environments() -> list[str]:
@@ -224,11 +225,13 @@ def _write(path: Path, text: str) -> bool:
     return True
 
 
-def _commit(path: Path, before: bytes, *message: str) -> str:
+def _commit(path: Path, before: bytes, title: str, *trailers: str) -> str:
     """Commit the file alone. If git refuses, restore the content that it had `before`."""
-    paragraphs = [part for text in message for part in ("--message", text)]
+    if run := actions.run_id():
+        trailers = (*trailers, f"{RUN}: {run}")
+    message = "\n\n".join(filter(None, (title, "\n".join(trailers))))
     try:
-        git("commit", "--quiet", *paragraphs, "--", _name(path), where=ROOT)
+        git("commit", "--quiet", "--message", message, "--", _name(path), where=ROOT)
     except UserError:
         path.write_bytes(before)
         raise

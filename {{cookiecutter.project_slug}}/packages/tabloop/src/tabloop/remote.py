@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -24,8 +25,13 @@ def dvc(*arguments: str) -> None:
     Raises:
         UserError: it fails; DVC has said why.
     """
-    if subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=ROOT).returncode:
+    if run(*arguments).returncode:
         raise UserError(f"`dvc {arguments[0]}` failed: see the lines above")
+
+
+def run(*arguments: str, **options: Any) -> "subprocess.CompletedProcess[str]":
+    """The finished DVC command, by the DVC of this environment."""
+    return subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=ROOT, text=True, **options)
 
 
 @contextmanager
@@ -39,8 +45,7 @@ def configured(url: str) -> Iterator[None]:
     try:
         if credentials := os.environ.get("DVC_CREDENTIALS"):
             files.write(CONFIG, credentials + "\n")
-        command = [sys.executable, "-m", "dvc", "remote", "modify", "--local", "local", "url", url]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        done = run("remote", "modify", "--local", "local", "url", url, capture_output=True)
         if done.returncode:
             said = one_line(done.stderr.partition("Traceback")[0].removeprefix("ERROR: "))
             raise UserError(f"DVC_CREDENTIALS is not the text of a .dvc/config.local: {said}")
