@@ -1,11 +1,13 @@
 """The process that writes the prediction log: Parquet files in dated folders.
 
-    python -P log_writer.py '<arguments of main as JSON>' < batches
+    python -P log_writer.py '<arguments of main as JSON>' < batches > reports
 
 The service hands over batches; this process writes `<target>/<table>/date=YYYY-MM-DD/<time>-<host>-<pid>-<n>.parquet`
-at least every `seconds`. If both are killed, that much is lost; if only the service is killed or stopped, nothing.
+at least every `seconds`. If both are killed, that much is lost; if only the service is killed or stopped, nothing. It
+reports each row once: as written or as dropped.
 """
 
+import fcntl
 import io
 import json
 import os
@@ -17,6 +19,7 @@ import threading
 import time
 from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import fsspec
@@ -26,6 +29,7 @@ from arro3.io import write_parquet
 
 MAX_ROWS = 50_000  # kept of each table while it can't be written; the oldest are dropped first
 FILE_ROWS = 10_000
+LAST_SECONDS = 60  # after the end of its input this process ends, even if the target hangs
 
 
 class Table:
@@ -39,6 +43,7 @@ class Table:
         self.since = 0.0  # when the oldest row came, or the last attempt failed
         self.failed = False
         self.written = 0
+        self.path = ""  # of the latest attempt
 
     def __len__(self) -> int:
         return len(self.waiting["prediction_id"])
@@ -49,14 +54,14 @@ class Table:
             self.since = time.monotonic()
         for name, values in columns.items():
             self.waiting[name] += values
-        if (dropped := len(self) - MAX_ROWS) > 0:
-            self.drop(dropped)
-            report(table=self.name, dropped=dropped)
+        if (surplus := len(self) - MAX_ROWS) > 0:
+            self.remove(surplus, "dropped")
 
-    def drop(self, rows: int) -> None:
-        """Remove so many rows, the oldest."""
+    def remove(self, rows: int, outcome: str, **reason: Exception) -> None:
+        """Remove so many rows, the oldest, and report what became of them."""
         for values in self.waiting.values():
             del values[:rows]
+        report(**{outcome: rows}, **reason)
 
     def due(self, seconds: float) -> bool:
         """Whether to write now: the oldest row has waited for `seconds`, or a file is full."""
@@ -66,27 +71,28 @@ class Table:
     def write(self) -> None:
         """Write all rows as one file, whole or not at all. After a failure, which is reported, they wait on."""
         now = datetime.now(UTC)
-        folder = f"{self.folder}/date={now:%Y-%m-%d}"
-        path = f"{folder}/{now:%H%M%S}-{socket.gethostname()}-{os.getpid()}-{self.written}.parquet"
-        part = f"{path}.part" if self.local else path  # an object store shows a file only when it is whole
+        if not self.failed:  # else the same file: an object store may have it, though its answer was an error
+            name = f"{now:%H%M%S}-{socket.gethostname()}-{os.getpid()}-{self.written}.parquet"
+            self.path = f"{self.folder}/date={now:%Y-%m-%d}/{name}"
         try:
-            content = io.BytesIO()
-            write_parquet(self.arrow(), content, compression="zstd(3)")
-            self.fs.makedirs(folder, exist_ok=True)
-            self.fs.pipe_file(part, content.getvalue())
-            if part != path:
-                self.fs.mv(part, path)
+            content = self.parquet()
+        except Exception as error:  # a value is not of its column's type; it never will be
+            self.remove(len(self), "dropped", error=error)
+            return
+        try:
+            self.fs.makedirs(self.path.rpartition("/")[0], exist_ok=True)
+            # An object store shows a file only when it is whole.
+            (write_whole if self.local else self.fs.pipe_file)(self.path, content)
         except Exception as error:  # each file system has its own
-            report(table=self.name, failed=1, error=" ".join(str(error).split()))
+            report(failed=1, error=error)
             self.since, self.failed = time.monotonic(), True
             return
         self.failed = False
         self.written += 1
-        report(table=self.name, written=len(self))
-        self.drop(len(self))
+        self.remove(len(self), "written")
 
-    def arrow(self) -> Arrow:
-        """The rows as an Arrow table."""
+    def parquet(self) -> bytes:
+        """The rows as a Parquet file."""
         arrays: dict[str, Any] = {}
         for name, kind in self.columns.items():
             if kind == "timestamp":  # microseconds since 1970
@@ -94,13 +100,43 @@ class Table:
                 arrays[name] = microseconds.cast(DataType.timestamp("us", tz="UTC"))
             else:
                 arrays[name] = Array(self.waiting[name], getattr(DataType, kind)())
-        return Arrow.from_pydict(arrays)
+        content = io.BytesIO()
+        write_parquet(Arrow.from_pydict(arrays), content, compression="zstd(3)")
+        return content.getvalue()
+
+
+def write_whole(path: str, content: bytes) -> None:
+    """Write a file that has its name only when all of it is on the disk. If that fails, nothing is left."""
+    part = Path(f"{path}.part")
+    try:
+        with part.open("wb") as file:
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def remove_left(folder: str) -> None:
+    """Remove the unfinished files of writers that were killed. A writer that lives has a lock on its file."""
+    for part in Path(folder).glob("date=*/*.parquet.part"):
+        with suppress(OSError), part.open("r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            part.unlink()
 
 
 def report(**facts: Any) -> None:
     """Tell the service, which counts. If the service has ended, the rows must be written all the same."""
     with suppress(BrokenPipeError):
-        os.write(sys.stdout.fileno(), f"{json.dumps(facts)}\n".encode())
+        os.write(sys.stdout.fileno(), f"{json.dumps(facts, default=one_line)}\n".encode())
+
+
+def one_line(error: Exception) -> str:
+    """An error's type and reason."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:500]
 
 
 def main(target: str, seconds: float, tables: dict[str, dict[str, str]]) -> None:
@@ -108,6 +144,9 @@ def main(target: str, seconds: float, tables: dict[str, dict[str, str]]) -> None
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, signal.SIG_IGN)  # it ends when its input ends
     made = {name: Table(name, columns, target) for name, columns in tables.items()}
+    for table in made.values():
+        if table.local:
+            remove_left(table.folder)
     lock, ended = threading.Lock(), threading.Event()
 
     def take() -> None:
@@ -115,6 +154,7 @@ def main(target: str, seconds: float, tables: dict[str, dict[str, str]]) -> None
             try:
                 table, rows, common, columns = pickle.load(sys.stdin.buffer)
             except (EOFError, pickle.UnpicklingError):  # the service has ended, perhaps within a batch
+                signal.alarm(LAST_SECONDS)
                 ended.set()
                 return
             with lock:
@@ -127,6 +167,8 @@ def main(target: str, seconds: float, tables: dict[str, dict[str, str]]) -> None
             with lock:
                 if table.due(0 if last else seconds):
                     table.write()
+                if last:
+                    table.remove(len(table), "dropped")
         if last:
             return
 

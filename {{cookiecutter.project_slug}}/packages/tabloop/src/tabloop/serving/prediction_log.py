@@ -1,4 +1,7 @@
-"""The service's side of the prediction log: it hands every answer and outcome to a process of its own, log_writer.py."""
+"""The service's side of the prediction log: it hands every answer and outcome to a process of its own, log_writer.py.
+
+Each row that is handed over is counted once more: as written or as dropped. Until then it waits.
+"""
 
 import asyncio
 import json
@@ -6,6 +9,7 @@ import pickle
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +20,8 @@ from tabloop.serving.telemetry import LOG_ERRORS, LOGGED
 
 WRITER = Path(__file__).with_name("log_writer.py")
 MAX_WAITING = 8 << 20  # bytes that the writer may lag behind before rows are dropped
+QUIET_SECONDS = 10.0  # beyond the flush interval: a writer that has rows and reports nothing hangs
+STOP_SECONDS = 10.0  # for the writer to write the rest; deploy/ allows for them
 
 
 class PredictionLog:
@@ -31,13 +37,15 @@ class PredictionLog:
     def __init__(
         self, target: str, seconds: float, entity: str | None, columns: Mapping[str, Column]
     ) -> None:
-        self.target, self.entity = target, entity
+        self.target, self.seconds, self.entity = target, seconds, entity
         self.options = json.dumps({"target": target, "seconds": seconds, "tables": tables(columns)})
-        self.names = {name: feature(name) for name in columns} | ({entity: "entity"} if entity else {})
+        self.names = {name: feature(name) for name in columns}
         self.process: asyncio.subprocess.Process | None = None
+        self.watcher: asyncio.Task[None] | None = None
         self.error: str | None = None
         self.stopping = False
-        self.watcher: asyncio.Task[None] | None = None
+        self.waiting = self.dropped = 0  # rows
+        self.since = 0.0  # the last report, or when the first row that waits was handed over
 
     async def start(self) -> None:
         """Start the process if there is to be a log. When it dies, another one is started."""
@@ -54,41 +62,61 @@ class PredictionLog:
         self.watcher = asyncio.create_task(self._watch(self.process))
 
     async def _watch(self, process: asyncio.subprocess.Process) -> None:
-        """Count what the process reports. If it dies before `stop`, start another."""
+        """Count what the process reports, and say if it reports nothing. If it dies before `stop`, start another."""
         assert process.stdout
-        async for line in process.stdout:
-            report = json.loads(line)
-            for outcome in ("written", "dropped"):
-                LOGGED.labels(outcome).inc(report.get(outcome, 0))
-            LOG_ERRORS.inc(report.get("failed", 0))
-            if "error" in report:
-                self.error = report["error"]
-                print(f"serve: prediction log: {self.error}", file=sys.stderr, flush=True)
-            elif "written" in report:
-                self.error = None
+        while not process.stdout.at_eof():
+            with suppress(TimeoutError):
+                if line := await asyncio.wait_for(process.stdout.readline(), 1):
+                    self._count(json.loads(line))
+            if self.waiting and time.monotonic() - self.since > self.seconds + QUIET_SECONDS:
+                self._count({"failed": 1, "error": "its process hangs, rows wait"})
+        lost, self.process = self.waiting, None
+        self._count({"dropped": lost})
         if not self.stopping:
-            self.error = "the log's process died and was started again"
-            LOG_ERRORS.inc()
+            self._count({"failed": 1, "error": f"its process died, {lost:,} rows are lost"})
             await asyncio.sleep(1)
             await self.start()
 
+    def _count(self, report: dict[str, Any]) -> None:
+        """Count what became of rows. Keep an error until rows are written, and print it if it is a new one."""
+        written, dropped = report.get("written", 0), report.get("dropped", 0)
+        LOGGED.labels("written").inc(written)
+        LOGGED.labels("dropped").inc(dropped)
+        LOG_ERRORS.inc(report.get("failed", 0))
+        self.dropped += dropped
+        self.waiting -= written + dropped
+        self.since = time.monotonic()
+        error = report.get("error", None if written else self.error)
+        if error and error != self.error:
+            print(f"serve: prediction log: {error}", file=sys.stderr, flush=True)
+        self.error = error
+
     async def stop(self) -> None:
-        """Let the process write all that it has, and wait for that."""
-        self.stopping = True
-        if self.process and self.process.stdin:
+        """Let the process write all that it has, and wait for that, but not for ever. Say how much is lost."""
+        self.stopping, before = True, self.dropped
+        if self.process and self.process.stdin and self.watcher:
             self.process.stdin.close()
-            await self.process.wait()
-        if self.watcher:
-            await self.watcher
+            await asyncio.wait({self.watcher}, timeout=STOP_SECONDS)
+            if self.process:
+                self.process.kill()
+                await asyncio.wait({self.watcher}, timeout=1)
+        if lost := self.dropped - before + self.waiting:
+            print(f"serve: prediction log: {lost:,} rows are lost at the end", file=sys.stderr, flush=True)
+
+    def describe(self) -> dict[str, Any]:
+        """The state of the log as JSON's types."""
+        rows = {"waiting": self.waiting, "dropped": self.dropped}
+        return {"target": self.target or None, "error": self.error, "rows": rows}
 
     def add_predictions(
         self, model: ServedModel, ids: list[str], columns: Mapping[str, list[Any]], scores: list[float]
     ) -> None:
         """Log one model's scores of n rows: n ids, n values of the entity and of each feature, n scores."""
         common = {"variant": model.role, "model_version": model.version, "predicted_at": _now()}
-        rows = {self.names[name]: values for name, values in columns.items()}
+        rows = {column: columns[name] for name, column in self.names.items()}
         rows |= {"prediction_id": ids, "probability": scores}
-        self._send("predictions", len(ids), (common if self.entity else common | {"entity": None}), rows)
+        rows["entity"] = columns[self.entity] if self.entity else [None] * len(ids)
+        self._send("predictions", len(ids), common, rows)
 
     def add_feedback(self, ids: list[str], labels: list[int]) -> None:
         """Log n outcomes."""
@@ -98,9 +126,12 @@ class PredictionLog:
         """Rows of `table` by column, and the values that all of them have in common."""
         if not self.target:
             return
+        if not self.waiting:
+            self.since = time.monotonic()
+        self.waiting += rows
         pipe = self.process.stdin if self.process else None
         if pipe is None or pipe.is_closing() or pipe.transport.get_write_buffer_size() > MAX_WAITING:
-            LOGGED.labels("dropped").inc(rows)
+            self._count({"dropped": rows, "error": self.error or "its process lags behind, rows are dropped"})
         else:
             pipe.write(pickle.dumps((table, rows, common, columns)))
 
