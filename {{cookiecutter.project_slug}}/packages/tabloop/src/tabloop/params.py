@@ -8,7 +8,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tabloop.cli import UserError
-from tabloop.columns import TYPES, ColumnType, TypeName
+from tabloop.columns import TYPES, ColumnType, TypeName, class_text
 
 # Feast's time column, the graph's output and reference.parquet's score: no column can have one of these names.
 RESERVED = ("event_timestamp", "probability")
@@ -35,13 +35,17 @@ class Strict(BaseModel):
 
 
 class Column(Strict):
-    """One feature column. `values` are the categories allowed (empty: any), `min` and `max` are inclusive."""
+    """One feature column. `values` are the categories allowed (empty: any), `min` and `max` are inclusive.
+
+    `days_since` is a raw date: the feature is the number of days from it to the row's timestamp.
+    """
 
     type: TypeName
     nullable: bool = True
     min: float | None = None
     max: float | None = None
     values: list[str] = []
+    days_since: str | None = None
     description: str | None = None
 
     @property
@@ -56,10 +60,29 @@ class Column(Strict):
 
 
 class Target(Strict):
-    """The binary target: the value `positive` is 1, the other value is 0, a missing value is not labelled yet."""
+    """The binary target: the value `positive` is 1, the other value is 0, a missing value is not labelled yet.
+
+    Where there are more values: `negative` lists those that are 0, and rows with any other have no label; or it is "*",
+    for all but `positive`. Of a number: `at_least` is the least that is 1; smaller ones are 0.
+    """
 
     name: str
     positive: Any = 1
+    negative: list[Any] | Literal["*"] | None = None
+    at_least: float | None = None
+
+    def label(self, value: Any) -> int | None:
+        """1, 0 or None, no label, for a value of the target."""
+        text = class_text(value)
+        if self.at_least is not None:
+            try:
+                return int(float(text) >= self.at_least)
+            except ValueError:
+                return None
+        if text == class_text(self.positive):
+            return 1
+        listed = isinstance(self.negative, list) and text not in map(class_text, self.negative)
+        return None if listed else 0
 
 
 class Schema(Strict):
@@ -104,13 +127,13 @@ class Schema(Strict):
 
 
 class ReadColumn(Strict):
-    """What the text of a raw column means. `format` is a strptime format, or epoch_s, epoch_ms, epoch_us.
+    """What the text of a raw column means. `format` is a strptime format or several, or epoch_s, _ms, _us, _ns.
 
     `missing` are words that mean missing besides the table's; in a column of type text, instead of them.
     """
 
     type: Literal["text", "number", "integer", "boolean", "timestamp"]
-    format: str | None = None
+    format: str | list[str] | None = None
     unit: str | None = None
     decimal: Literal[".", ","] = "."
     thousands: str | None = None
@@ -154,9 +177,13 @@ class Data(Strict):
 
 
 class Split(Strict):
-    """`holdout` is the share of rows that the model is evaluated on."""
+    """`holdout` is the share of rows that the model is evaluated on.
+
+    `feedback_in_holdout`: whether outcomes that clients reported may be among them, and so decide the gate.
+    """
 
     holdout: float = Field(gt=0, lt=1)
+    feedback_in_holdout: bool = False
 
 
 class Cost(Strict):

@@ -7,6 +7,9 @@ import duckdb
 
 from tabloop.params import Reading
 
+# Words that mean missing in every column, unless data.reading.missing says others.
+MISSING = ["", "NA", "N/A", "n/a", "#N/A", "null", "NULL", "None", "nan", "NaN", "?"]
+
 
 @dataclass(frozen=True)
 class Note:
@@ -49,3 +52,14 @@ class Overrides:
     bad_rows: Literal["refuse", "skip"] | None = None
     dates: dict[str | None, str] = field(default_factory=dict)
     types: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Loaded:
+    """The table `raw`: the names of its columns as they stand in the file, and the rows that count."""
+
+    names: list[str]
+    reading: Reading
+    notes: list[Note] = field(default_factory=list)
+    keep: str = "true"
+    typed: bool = False  # whether the columns have types of their own

@@ -1,0 +1,121 @@
+"""Files that know their types: Parquet, Arrow, JSON. What has no use in a table is left out, and said."""
+
+import re
+
+import duckdb
+
+from tabloop.cli import UserError
+from tabloop.columns import literal, quote
+from tabloop.params import Reading
+from tabloop.reading import dates, encodings
+from tabloop.reading.database import run
+from tabloop.reading.result import Loaded, Note
+from tabloop.reading.source import Source
+
+BIG = ("UBIGINT", "HUGEINT", "UHUGEINT")
+# DuckDB's types by what becomes of them; {c} is the column.
+CASTS = {
+    r"(U?(TINY|SMALL)INT|U?INTEGER|BIGINT)": "{c}::BIGINT",
+    r"FLOAT|DOUBLE": "CASE WHEN isfinite({c}) THEN {c}::DOUBLE END",
+    r"BOOLEAN": "{c}",
+    r"DATE|TIMESTAMP(_NS|_MS|_S)?": dates.usable("{c}::TIMESTAMP"),
+    r"TIMESTAMP WITH TIME ZONE": dates.usable("({c} AT TIME ZONE 'UTC')"),
+    r"DECIMAL\(.*": "{c}::DOUBLE",
+    r"VARCHAR|UUID|ENUM.*|TIME|\"NULL\"": "{c}::VARCHAR",
+    r"BLOB": "decode({c})",
+}
+
+
+def load(db: duckdb.DuckDBPyConnection, source: Source, kind: str, reading: Reading) -> Loaded:
+    """Make the table `raw` of Parquet or Arrow files."""
+    import pyarrow as pa
+    import pyarrow.dataset
+    import pyarrow.parquet
+
+    if kind == "parquet":
+        hive = str(bool(source.folder)).lower()
+        files = ", ".join(literal(f) for f in source.files)
+        origin = f"read_parquet([{files}], union_by_name = {str(len(source.files) > 1).lower()}, hive_partitioning = {hive})"
+        names = pa.parquet.read_schema(source.files[0]).names
+    else:
+        with source.files[0].open("rb") as file:
+            stream = not file.read(6).startswith(b"ARROW1")
+        arrow = (
+            pa.ipc.open_stream(source.files[0])
+            if stream
+            else pa.dataset.dataset(source.files, format="feather")
+        )
+        db.register("arrow", arrow)
+        origin, names = "arrow", arrow.schema.names
+    described = db.execute(f"DESCRIBE FROM {origin}").fetchall()
+    names = (
+        [*names, *(row[0] for row in described[len(names) :])]
+        if len(source.files) == 1
+        else [r[0] for r in described]
+    )
+    loaded = Loaded([], reading, typed=True)
+    parts: list[str] = []
+    for name, (column, sql, *_) in zip(names, described, strict=True):
+        c = quote(column)
+        if name.startswith("__index_level_"):
+            loaded.notes.append(Note(name, "note", "the index of pandas is left out"))
+        elif cast := _cast(db, origin, c, name, sql, loaded.notes):
+            parts.append(f"{cast} AS c{len(parts)}")
+            loaded.names.append(name)
+    if not parts:
+        raise UserError(f"{source.name} has no column that can be used: all are nested")
+    run(db, f"CREATE TABLE raw AS SELECT {', '.join(parts)} FROM {origin}", f"reading {source.name}")
+    return loaded
+
+
+def _cast(
+    db: duckdb.DuckDBPyConnection, origin: str, c: str, name: str, sql: str, notes: list[Note]
+) -> str | None:
+    """How a column is read; None if it can't be."""
+
+    def lacking(expression: str) -> int:
+        test = f"count(*) FILTER ({c} IS NOT NULL AND {expression} IS NULL)"
+        return int(db.execute(f"SELECT {test} FROM {origin}").fetchall()[0][0])
+
+    if sql in BIG or re.fullmatch(r"DECIMAL\(\d+,0\)", sql):
+        if not lacking(f"TRY_CAST({c} AS BIGINT)"):
+            return f"{c}::BIGINT"
+        notes.append(Note(name, "warning", "integers past 64 bits: read as text, so that no digit is lost"))
+        return f"{c}::VARCHAR"
+    if sql == "BLOB" and lacking(f"try(decode({c}))"):
+        notes.append(Note(name, "warning", "bytes that are no text: left out"))
+        return None
+    cast = next((cast for pattern, cast in CASTS.items() if re.fullmatch(pattern, sql)), None)
+    if cast is None:
+        notes.append(Note(name, "warning", f"of type {sql[:60]}, nested or unknown to a model: left out"))
+        return None
+    cast = cast.format(c=c)
+    if re.match("FLOAT|DOUBLE|DATE|TIMESTAMP", sql) and (count := lacking(cast)):
+        what = (
+            "NaN or infinite" if sql in ("FLOAT", "DOUBLE") else f"before {dates.FIRST} or after {dates.LAST}"
+        )
+        notes.append(Note(name, "note", f"{count:,} values {what} count as missing"))
+    return cast
+
+
+def load_json(db: duckdb.DuckDBPyConnection, source: Source, reading: Reading) -> Loaded:
+    """Make the table `raw` of JSON: records in a list, or one a line."""
+    files = ", ".join(literal(encodings.as_utf8(file, reading.encoding)[0]) for file in source.files)
+    origin = f"read_json([{files}], maximum_depth = 1, sample_size = -1, union_by_name = true)"
+    described = db.execute(f"DESCRIBE FROM {origin}").fetchall()
+    run(db, f"CREATE TABLE json AS FROM {origin}", f"reading {source.name}")
+    nested = [f"bool_or(json_type({quote(row[0])}) IN ('OBJECT', 'ARRAY'))" for row in described]
+    loaded = Loaded([], reading)
+    parts: list[str] = []
+    for (name, *_), left in zip(
+        described, db.execute(f"SELECT {', '.join(nested)} FROM json").fetchall()[0], strict=True
+    ):
+        if left:
+            loaded.notes.append(Note(name, "warning", "nested: left out"))
+        else:
+            parts.append(f"{quote(name)} ->> '$' AS c{len(parts)}")
+            loaded.names.append(name)
+    if not parts:
+        raise UserError(f"{source.name} has no column that can be used: it must hold a list of flat records")
+    db.execute(f"CREATE TABLE raw AS SELECT {', '.join(parts)} FROM json; DROP TABLE json")
+    return loaded

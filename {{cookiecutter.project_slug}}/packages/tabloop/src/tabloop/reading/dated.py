@@ -1,0 +1,141 @@
+"""Which dates a column's text means: day or month first by all that the table shows, never in silence."""
+
+import re
+from collections import Counter
+
+from tabloop.params import ReadColumn
+from tabloop.reading import dates
+from tabloop.reading.shapes import Column
+from tabloop.reading.words import Known, with_words
+
+Formats = Counter[str]
+
+
+def date(column: Column, known: Known, forced: bool) -> ReadColumn | None:
+    """How the column's dates are read; None if it has none, or if they could mean two things, which is said."""
+    said = known.said.dates.get(column.name) or known.said.dates.get(None)
+    shapes = Counter[str]()
+    for s, n in column.shapes.items():
+        shapes[s.replace("0", "9")] += n
+    allowed = {s: dates.formats(s) for s in shapes}
+    rows = sum(n for s, n in shapes.items() if allowed[s])
+    if said and "%" in said and rows > column.present / 2:
+        way = ReadColumn(type="timestamp", format=said)
+        return with_words(column, way, _fits(column, way), forced=True)
+    if all(s.isdigit() for s in shapes):
+        if epoch := _epoch(column, shapes, forced):
+            return epoch
+        if len(shapes) != 1 and not forced:
+            return None
+    elif rows <= column.present / 2:
+        return None
+    ways: dict[str, ReadColumn] = {}
+    for order in dates.ORDERS:
+        found = Counter[str]()
+        for s, n in shapes.items():
+            found[allowed[s].get(order, "")] += n
+        way = ReadColumn(type="timestamp", format=[f for f, _ in found.most_common() if f] or None)
+        if all(re.fullmatch(dates.ISO, s) for s in shapes if allowed[s]):
+            way = ReadColumn(type="timestamp")
+        if (
+            said in (None, order)
+            and (not way.format or found[""] + rows == column.present)
+            and way not in ways.values()
+        ):
+            ways[order] = way
+    return _chosen(column, known, ways, rows, said) if rows and ways else None
+
+
+def _fits(column: Column, way: ReadColumn, years: bool = False) -> str:
+    value = dates.parsed(column.text, way)
+    known = f"year({value}) BETWEEN 1900 AND 2100" if years else f"{value} IS NOT NULL"
+    return f"({known} OR {dates.empty(column.text)})"
+
+
+def _chosen(
+    column: Column, known: Known, ways: dict[str, ReadColumn], rows: int, said: str | None
+) -> ReadColumn | None:
+    digits = all(s.isdigit() for s in column.shapes)
+    tests = {order: f"count(*) FILTER ({_fits(column, way, years=digits)})" for order, way in ways.items()}
+    counts = column.count(**tests)
+    if not (possible := [order for order in ways if counts[order] == rows]):
+        if not digits:
+            parts = ", ".join(f"{n:,} {order}" for order, n in counts.items() if order in ways)
+            column.note("warning", f"text, because its {rows:,} dates are not all of one kind: {parts}")
+        return None
+    order = (
+        possible[0]
+        if len(possible) == 1
+        else _order(column, known, {o: ways[o] for o in possible if o != "yearfirst"})
+    )
+    if order is None:
+        column.note(
+            "warning",
+            "text, because its dates could be day first or month first: say which by the date format",
+        )
+        return None
+    way = ways[order]
+    if len(possible) == 1 and {"dayfirst", "monthfirst"} <= ways.keys():
+        known.orders.add(order)
+    shown = [way.format] if isinstance(way.format, str) else way.format or []
+    if shown:
+        column.note("note", f"dates read as {', '.join(shown)}" + (" (as said)" if said else ""))
+    if any("%z" in one for one in shown) or any(re.search(r":99.*(Z|[+-]99)", s) for s in column.shapes):
+        column.note("note", "times with an offset are in UTC here")
+    if any("%y" in one for one in shown):
+        column.note("note", "years have two digits: 69 to 99 are of the 20th century")
+    if len(shown) == 1:
+        way = way.model_copy(update={"format": shown[0]})
+    return with_words(column, way, _fits(column, way), forced=bool(said), matched=rows)
+
+
+def _order(column: Column, known: Known, ways: dict[str, ReadColumn]) -> str | None:
+    """Day or month first where every value allows both: other columns, dots, the order of rows, the decimal comma."""
+    first, second = (dates.parsed(column.text, way) for way in ways.values())
+    if column.count(n=f"count(*) FILTER ({first} IS DISTINCT FROM {second})")["n"] == 0 and not known.orders:
+        return "dayfirst"
+    if len(known.orders) == 1 and (order := next(iter(known.orders))) in ways:
+        column.note("note", f"{order}, as another column of the table shows")
+        return order
+    if any(re.match(r"9+\.9+\.", s.replace("0", "9")) for s in column.shapes):
+        return "dayfirst"
+    jumps = {}
+    for order, way in ways.items():
+        times = f"SELECT epoch({dates.parsed(column.text, way)}) AS t, rowid FROM raw WHERE {column.given}"
+        steps = f"SELECT t, abs(t - lag(t) OVER (ORDER BY rowid)) AS step FROM ({times})"
+        jumps[order] = (
+            column.db.execute(f"SELECT avg(step) / nullif(max(t) - min(t), 0) FROM ({steps})").fetchall()[0][
+                0
+            ]
+            or 0
+        )
+    best, other = sorted(jumps, key=lambda o: jumps[o])
+    if 4 * jumps[best] < jumps[other] and column.present >= 30:
+        column.note(
+            "warning", f"{best}, because the rows are then in the order of time; say it if it is not so"
+        )
+        return best
+    if known.decimals == {","} or known.delimiter == ";":
+        column.note(
+            "warning", "dayfirst, because the table has decimal commas or semicolons; say it if it is not so"
+        )
+        return "dayfirst"
+    return None
+
+
+def _epoch(column: Column, shapes: Formats, forced: bool) -> ReadColumn | None:
+    """Seconds (or parts of them) since 1970, of the years 2001 to 2100."""
+    if len(shapes) != 1 or not (forced or dates.SIGN_OF_TIME.search(column.name)):
+        return None
+    for name, one in dates.EPOCHS.items():
+        if len(next(iter(shapes))) == len(str(one)):
+            least, most = column.count(
+                a=f"min(TRY_CAST({column.text} AS HUGEINT))", b=f"max(TRY_CAST({column.text} AS HUGEINT))"
+            ).values()
+            if one <= least and most < 4.11 * one:
+                unit = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}[
+                    name[6:]
+                ]
+                column.note("warning", f"read as {unit} since 1970")
+                return ReadColumn(type="timestamp", format=name)
+    return None

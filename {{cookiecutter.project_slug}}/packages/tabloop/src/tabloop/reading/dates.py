@@ -1,0 +1,103 @@
+"""Dates as people write them: formats by the shape of a text, and SQL that reads them."""
+
+import re
+
+from tabloop.columns import literal
+from tabloop.params import ReadColumn
+
+FIRST, LAST = 1678, 2261  # years; what lies outside means missing or open, and pandas can't hold it
+ISO = r"9{4}[-/]9{1,2}[-/]9{1,2}([T ]9{1,2}:99(:99([.]9+)?)?( ?(Z|UTC|[+-]99(:?99)?))?)?"
+ORDERS = {"dayfirst": "%d{0}%m{0}", "monthfirst": "%m{0}%d{0}", "yearfirst": "{1}{0}%m{0}%d"}
+MONTH, DAY = r"[A-Z][A-Za-z]{2,8}\.?", r"(?:[A-Z][a-z]{2,8},? )?"
+TIME = r"(?P<gap>,? |T|, )?(?:(?P<h>9{1,2}):99(?P<s>:99)?(?P<f>[.,]9+)?(?P<p> ?[AaPp][Mm])?(?P<z> ?(?:Z|UTC|GMT|[+-]99:?(?:99)?))?)?"
+NUMERIC = re.compile(r"(?P<a>9{1,4})(?P<sep>[-/. ])(?P<b>9{1,2})(?P=sep)(?P<c>9{4}|9{1,2})" + TIME)
+NAMED = re.compile(
+    rf"(?P<day>{DAY})(?P<date>9{{1,2}}[-/. ]*{MONTH}[-/., ]*9{{2,4}}|{MONTH}[-/ ]*(?:9{{1,2}},? )?9{{2,4}}|9{{4}}[-/ ]{MONTH}[-/ ]9{{1,2}})"
+    + TIME
+)
+DIGITS = {"99999999": "%Y%m%d", "99999999999999": "%Y%m%d%H%M%S", "999999999999": "%Y%m%d%H%M", "9999-99": "%Y-%m", "9999/99": "%Y/%m", "99/9999": "%m/%Y", "99.9999": "%m.%Y"}  # fmt: skip
+EPOCHS = {
+    "epoch_s": 10**9,
+    "epoch_ms": 10**12,
+    "epoch_us": 10**15,
+    "epoch_ns": 10**18,
+}  # values of the year 2001
+SIGN_OF_TIME = re.compile(
+    r"time|date|day|when|epoch|stamp|created|updated|datum|zeit|fecha|(^|_)(at|ts|on|dt)($|_)", re.I
+)
+
+
+def formats(shape: str) -> dict[str, str]:
+    """The strptime formats that a shape (each digit a 9) allows, by the order of day, month and year."""
+    if shape in DIGITS:
+        return dict.fromkeys(ORDERS, DIGITS[shape])
+    if found := NUMERIC.fullmatch(shape):
+        sep, year = found["sep"], len(found["c"])
+        if len(found["a"]) == 3 or (len(found["a"]) == 4 and year == 4):
+            return {}
+        first, last = ("%Y", "%Y") if 4 in (len(found["a"]), year) else ("%y", "%y")
+        allowed = (
+            ["yearfirst"]
+            if len(found["a"]) == 4
+            else ["dayfirst", "monthfirst"]
+            if year == 4
+            else list(ORDERS)
+        )
+        time = _time(found)
+        return {o: ORDERS[o].format(sep, first) + ("" if o == "yearfirst" else last) + time for o in allowed}
+    if found := NAMED.fullmatch(shape):
+        date = found["date"]
+        date = re.sub(MONTH.replace(r"\.?", ""), lambda m: "%b" if len(m[0]) == 3 else "%B", date)
+        date = re.sub("9{4}", "%Y", date)
+        pattern = (
+            re.sub("9{1,2}$", "%y", re.sub("9{1,2}(?!$)", "%d", date, count=1))
+            if "%Y" not in date
+            else re.sub("9{1,2}", "%d", date)
+        )
+        weekday = re.sub("[A-Za-z]+", lambda m: "%a" if len(m[0]) == 3 else "%A", found["day"])
+        return dict.fromkeys(ORDERS, weekday + pattern + _time(found))
+    return {}
+
+
+def _time(found: re.Match[str]) -> str:
+    if not found["h"]:
+        return found["gap"] or ""
+    hour = "%I:%M" if found["p"] else "%H:%M"
+    parts = [
+        found["gap"] or "",
+        hour,
+        ":%S" if found["s"] else "",
+        f"{found['f'][0]}%f" if found["f"] else "",
+    ]
+    parts += [
+        re.sub("[APap][Mm]", "%p", found["p"] or ""),
+        " %z" if (found["z"] or "").startswith(" ") else "%z" if found["z"] else "",
+    ]
+    return "".join(parts)
+
+
+def usable(timestamp: str) -> str:
+    """SQL: the timestamp, or NULL where the year is one that no table means: 0001, 9999."""
+    return f"CASE WHEN year({timestamp}) BETWEEN {FIRST} AND {LAST} THEN {timestamp} END"
+
+
+def parsed(text: str, column: ReadColumn) -> str:
+    """SQL: the timestamp in UTC that a text means; NULL where it means none."""
+    how = [column.format] if isinstance(column.format, str) else column.format or []
+    if how and how[0] in EPOCHS:
+        micro = {"epoch_s": "* 1000000", "epoch_ms": "* 1000", "epoch_us": "", "epoch_ns": "// 1000"}[how[0]]
+        return f"make_timestamp((TRY_CAST({text} AS HUGEINT) {micro})::BIGINT)"
+    if not how:
+        zone = f"TRY_CAST({text} AS TIMESTAMPTZ) AT TIME ZONE 'UTC'"
+        plain = f"regexp_full_match({text}, {literal(ISO.replace('9', '[0-9]'))})"
+        offset = f"regexp_matches({text}, ':.*(Z|UTC|[+-][0-9:]+)$')"
+        return f"CASE WHEN NOT {plain} THEN NULL WHEN {offset} THEN {zone} ELSE TRY_CAST({text} AS TIMESTAMP) END"
+    zoned = any("%z" in one for one in how)
+    value = f"regexp_replace({text}, '(Z|UTC|GMT)$', '+00:00')" if zoned else text
+    strptime = f"try_strptime({value}, [{', '.join(map(literal, how))}])"
+    return f"({strptime} AT TIME ZONE 'UTC')" if zoned else strptime
+
+
+def empty(text: str) -> str:
+    """SQL: whether a text is a date of zeros only: 0000-00-00, 00.00.0000 00:00."""
+    return f"regexp_full_match({text}, '0{{1,4}}([-/.]0{{1,4}}){{2}}([T ][0:.]+)?')"

@@ -1,0 +1,161 @@
+# ruff: noqa: RUF001 - signs that people write are meant as they are
+"""How the lines of a text file are cells: delimiter, quotes, lines before the header, the header."""
+
+import csv
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tabloop.params import Reading
+from tabloop.reading.result import MISSING, Note
+
+DELIMITERS = [",", ";", "\t", "|", "^", "~", "\x01", "\x1f", "::", "||"]
+SAMPLE = 1 << 20  # characters; of the rest only counts and patterns are used
+NUMBER = re.compile(r"[-+−(]?\s*\W{0,2}\d[\d.,'\s:/%€$£T)-]*([eE][-+]?\d+)?(\s?\W|\s?[AP]M)?")
+Rows = list[list[str]]
+
+
+@dataclass
+class Head:
+    """The beginning of a text file as cells: the names that stand in it, and how many cells a row has."""
+
+    names: list[str] | None
+    width: int
+    skip: int  # rows before the first one of the data
+    notes: list[Note] = field(default_factory=list)
+
+
+def sample(path: Path) -> list[str]:
+    """The first lines of a UTF-8 file."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        text = file.read(SAMPLE)
+        lines = re.split(r"(?<=\n)|(?<=\r)(?!\n)", text)
+    return lines[:-1] if len(text) == SAMPLE and len(lines) > 1 else lines
+
+
+def cells(lines: list[str], delimiter: str, quote: str, escape: str | None) -> Rows:
+    """The cells of each row, blank rows included. The csv module knows delimiters of one character only."""
+    one = delimiter if len(delimiter) == 1 else "\x1e"
+    lines = [line.replace(delimiter, one) for line in lines] if one != delimiter else lines
+    double = escape in (None, quote)
+    options = {"quotechar": quote, "quoting": csv.QUOTE_MINIMAL} if quote else {"quoting": csv.QUOTE_NONE}
+    reader = csv.reader(
+        lines, delimiter=one, doublequote=double, escapechar=None if double else escape, **options
+    )
+    try:
+        return list(reader)
+    except csv.Error:  # a cell that never ends
+        return []
+
+
+def find(lines: list[str], delimiter: str | None) -> dict[str, str | None] | None:
+    """Delimiter, quote and escape by which rows have the same number of cells; None if there is no delimiter."""
+    text = "".join(lines)
+    quotes = [('"', None)] + ([('"', "\\")] if '\\"' in text else [])
+    if (
+        re.search(r"(^|[,;\t|])'[^'\n]*'([,;\t|]|$)", text, re.MULTILINE)
+        and text.count('"') < text.count("'") / 4
+    ):
+        quotes.insert(0, ("'", None))
+    best, chosen = 0.0, None
+    for one in [delimiter] if delimiter else [d for d in DELIMITERS if d in text]:
+        for quote, escape in quotes:
+            rows = [row for row in cells(lines, one, quote, escape) if row]
+            widths = Counter(map(len, rows))
+            width = max(widths, key=lambda w: (widths[w], w), default=1)
+            full = [row for row in rows if len(row) == width]
+            inside = [c for row in full[:1000] for c in row]
+            others = re.compile("|".join(re.escape(d) for d in DELIMITERS[:4] if d != one))
+            clean = sum(1 for c in inside if NUMBER.fullmatch(c) or not others.search(c)) / max(
+                len(inside), 1
+            )
+            score = (width > 1) * len(full) / max(len(rows), 1) * clean**2 * (1 - 0.2 / width)
+            if score > best + 1e-9:
+                best, chosen = score, {"delimiter": one, "quote": quote, "escape": escape}
+    return chosen if best > 0.3 or delimiter else None
+
+
+def head(lines: list[str], reading: Reading, guess: bool, header: bool | None) -> Head:
+    """Where the data begin and what the columns are called.
+
+    Args:
+        guess: find the lines before the header, and whether there is one if `header` is None.
+    """
+    rows = cells(lines, reading.delimiter or ",", reading.quote, reading.escape)
+    if reading.comment:
+        rows = [[] if row and row[0].lstrip().startswith(reading.comment) else row for row in rows]
+    full = [row for row in rows[reading.skip :] if any(c.strip() for c in row)]
+    widths = Counter(map(len, full))
+    width = max(widths, key=lambda w: (widths[w], w), default=1)
+    body = [row for row in full if len(row) == width][:2000]
+    if not guess and not reading.header:
+        return Head(None, width, reading.skip)
+    expected = sum(any(row[i].strip() for row in body[1:]) for i in range(width)) if len(body) > 1 else width
+    for at, row in enumerate(rows):
+        named = sum(bool(c.strip()) for c in row)
+        if not named or at < reading.skip:
+            continue
+        if guess and header is not True and len(row) == width and (header is False or is_data(row, body)):
+            return Head(None, width, at)
+        short = (
+            len(row) < width
+            and at + 1 < len(rows)
+            and len(rows[at + 1]) == width
+            and not is_data(rows[at + 1], body)
+        )
+        if not guess or (len(row) >= width - 1 and named >= min(expected, width) - 1 and not short):
+            return _named(row, body, width, at)
+    return Head(None, width, reading.skip)
+
+
+def comment(lines: list[str], reading: Reading) -> str | None:
+    """`#` if lines begin with it that are not the header."""
+    rows = [row for row in cells(lines, reading.delimiter or ",", reading.quote, reading.escape) if row]
+    marked = [row for row in rows if row[0].lstrip().startswith("#")]
+    others = [row for row in rows if not row[0].lstrip().startswith("#")]
+    if not marked or len(marked) > len(others):
+        return None
+    width = Counter(map(len, others)).most_common(1)[0][0]
+    above = (
+        is_data(others[0], [row for row in others if len(row) == width]) if len(others[0]) == width else False
+    )
+    return None if len(marked) == 1 and len(marked[0]) == width and above else "#"
+
+
+def _named(row: list[str], body: Rows, width: int, at: int) -> Head:
+    names = [" ".join(c.split()) for c in row]
+    while len(names) > width and not names[-1]:
+        names.pop()
+    notes = []
+    if len(names) == width - 1:
+        if any(r[-1].strip() for r in body if [c.strip() for c in r[:-1]] != names):
+            names.insert(0, "")
+            notes.append(
+                Note(
+                    None,
+                    "warning",
+                    "the header has one name less than the rows have cells: the first column has none",
+                )
+            )
+        else:
+            names.append("")
+    return Head(names, max(width, len(names)), at + 1, notes)
+
+
+def is_data(row: list[str], body: Rows) -> bool:
+    """Whether a first row holds values as the rows below it do, not names."""
+    below = [r for r in body if r != row]
+    alike = names = seen = 0
+    for i, cell in enumerate(c.strip() for c in row):
+        values = [v for r in below if (v := r[i].strip()) not in MISSING]
+        if not values or cell in MISSING:
+            continue
+        if sum(bool(NUMBER.fullmatch(v)) for v in values) > 0.8 * len(values):
+            fits = bool(NUMBER.fullmatch(cell))
+            alike, names = alike + fits, names + (not fits)
+        else:
+            seen += cell in values
+    years = [c.strip() for c in row if re.fullmatch(r"(19|20)\d\d", c.strip())]
+    wide = len(years) > 1 and len(years) == alike and years == sorted(set(years))
+    return alike > names and not wide if alike + names else seen > 0

@@ -1,0 +1,147 @@
+# ruff: noqa: RUF001 - signs that people write are meant as they are
+"""Text as UTF-8, whatever its encoding; what was guessed is shown with an example."""
+
+import codecs
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tabloop.cli import UserError
+from tabloop.reading.result import Note
+from tabloop.reading.source import temporary
+
+MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32"}
+MARKS |= {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+# What tables are written in today; chardet knows many more, and few words fit too many of them.
+GUESSED = ["cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "koi8-r"]
+GUESSED += ["cp932", "gb18030", "big5", "cp949", "euc-jp"]
+STRANGE = re.compile(
+    r"[^\W\d_][^\w\s\x00-\x7f’‘“”–—·]+[^\W\d_]|[^\w\s\x00-\x7f’‘“”–—·©®™°]\b[^\W\d_]"
+)  # a sign in a word
+CHUNK = 1 << 22
+
+
+@dataclass
+class Scan:
+    """What a text file's bytes are: all of it is read."""
+
+    unicode: bool = True
+    nul: int = 0
+    crlf: int = 0
+    cr: int = 0
+    lf: int = 0
+    odd: dict[bytes, None] = field(default_factory=dict)  # words with bytes outside ASCII
+
+
+def as_utf8(path: Path, encoding: str | None) -> tuple[Path, str, list[Note]]:
+    """The file in UTF-8 (itself, or a copy), its encoding, and what was guessed or removed.
+
+    Raises:
+        UserError: it isn't in the encoding given, or in none that is known.
+    """
+    notes: list[Note] = []
+    found = scan(path)
+    if encoding is None:
+        encoding = marked(path) or ("utf-8" if found.unicode else None)
+    if encoding is None:
+        encoding, note = guessed(found)
+        notes.append(note)
+    try:
+        codec = codecs.lookup(encoding).name
+    except LookupError:
+        raise UserError(f"encoding: {encoding!r} is none; try utf-8, utf-16, cp1252 or cp1251") from None
+    wide = codec.startswith(("utf-16", "utf-32"))
+    mixed = bool(found.crlf and (found.lf > found.crlf or found.cr > found.crlf)) or (
+        found.cr > 0 and not found.lf
+    )
+    if found.nul and not wide:
+        notes.append(Note(None, "warning", f"{found.nul:,} NUL bytes removed"))
+    if codec == "utf-8" and found.unicode and not mixed and not found.nul:
+        return path, codec, notes
+    copy = temporary() / path.name
+    try:
+        with (
+            path.open(encoding=codec, newline="") as source,
+            copy.open("w", encoding="utf-8", newline="") as target,
+        ):
+            while text := source.read(CHUNK):
+                text += source.read(1) if text.endswith("\r") else ""
+                text = text.replace("\0", "").replace("\r\n", "\n")
+                target.write(text if found.lf or wide else text.replace("\r", "\n"))
+    except UnicodeError as error:
+        raise UserError(f"{path.name} is not {encoding}: {str(error)[:150]}; give another encoding") from None
+    return copy, codec, notes
+
+
+def marked(path: Path) -> str | None:
+    """The encoding by the byte order mark, or by the NUL bytes between letters of ASCII."""
+    with path.open("rb") as file:
+        head = file.read(2048)
+    if found := next((name for mark, name in MARKS.items() if head.startswith(mark)), None):
+        return found
+    even, odd = head[::2].count(0), head[1::2].count(0)
+    if max(even, odd) > len(head) / 5 and min(even, odd) < max(even, odd) / 4:
+        return "utf-16-be" if even > odd else "utf-16-le"
+    return None
+
+
+def scan(path: Path) -> Scan:
+    """Read all of it."""
+    found, decoder = Scan(), codecs.getincrementaldecoder("utf-8")()
+    rest = b""
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            found.nul += chunk.count(0)
+            found.crlf += chunk.count(b"\r\n")
+            found.cr += chunk.count(b"\r")
+            found.lf += chunk.count(b"\n")
+            if found.unicode:
+                try:
+                    decoder.decode(chunk)
+                except UnicodeDecodeError:
+                    found.unicode = False
+            if not chunk.isascii() and len(found.odd) < 2000:
+                found.odd |= dict.fromkeys(
+                    re.findall(rb"[^\x00-\x2c\x3b]*[\x80-\xff][^\x00-\x2c\x3b]*", rest + chunk)[:2000]
+                )
+    try:
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        found.unicode = False
+    return found
+
+
+def guessed(found: Scan) -> tuple[str, Note]:
+    """The likeliest encoding of the words outside ASCII; Windows-1252 where another is hardly likelier."""
+    import chardet
+
+    words = [w for w in found.odd if not _is_utf8(w)] or list(found.odd)
+    likely: dict[str, float] = {}
+    for one in chardet.detect_all(
+        b" ".join(words)[:100_000], ignore_threshold=True, include_encodings=GUESSED, compat_names=False
+    ):
+        if all(_decodes(word, str(one["encoding"])) for word in words):
+            name, strange = (
+                str(one["encoding"]),
+                any(STRANGE.search(w.decode(str(one["encoding"]))) for w in words),
+            )
+            likely[name] = (
+                float(one["confidence"]) * (1.3 if name == "cp1252" else 1) * (0.5 if strange else 1)
+            )
+    best, other, *_ = [*sorted(likely, key=lambda name: -likely[name]), "latin-1", None]
+    differing = [w for w in words if other and w.decode(best) != w.decode(other, "replace")]
+    example = min(differing or words, key=len)
+    text = f"not UTF-8: read as {best}, so that a value is {example.decode(best, 'replace').strip()!r}"
+    text += f" ({example.decode(other, 'replace').strip()!r} in {other})" if other else ""
+    return best, Note(None, "warning", f"{text}; if that is wrong, give the encoding")
+
+
+def _decodes(word: bytes, encoding: str) -> bool:
+    try:
+        return word.decode(encoding).isprintable()
+    except UnicodeError:
+        return False
+
+
+def _is_utf8(word: bytes) -> bool:
+    return _decodes(word, "utf-8")

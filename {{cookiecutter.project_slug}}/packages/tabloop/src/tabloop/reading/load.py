@@ -1,0 +1,97 @@
+"""Files to one table in DuckDB: `raw`, with columns c0, c1, ... of text, or of the file's own types."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from tabloop.cli import UserError
+from tabloop.columns import literal
+from tabloop.params import Reading
+from tabloop.reading import columnar, dialect, encodings, rows, sheets
+from tabloop.reading.database import run
+from tabloop.reading.result import Loaded, Note, Overrides
+from tabloop.reading.source import Source
+
+
+def load(db: duckdb.DuckDBPyConnection, source: Source, given: Reading | None, said: Overrides) -> Loaded:
+    """Make the table `raw`.
+
+    Raises:
+        UserError: the file is not what the reading says, or has rows that it does not allow.
+    """
+    kind = (given and given.format) or source.format
+    if kind in ("parquet", "arrow"):
+        return columnar.load(db, source, kind, given or Reading())
+    if kind == "json":
+        return columnar.load_json(db, source, given or Reading())
+    notes: list[Note] = []
+    fixed: dict[str, Any] = {}
+    files = source.files
+    if kind == "excel":
+        wanted = (given and given.sheet) or said.sheet
+        files = [sheets.as_csv(path, wanted, fixed, notes) for path in files]
+    texts: list[Path] = []
+    codec = given.encoding or "utf-8" if given else said.encoding
+    for path in files:
+        text, codec, found = encodings.as_utf8(path, "utf-8" if kind == "excel" else codec)
+        texts, notes = [*texts, text], [*notes, *found]
+    if codec not in ("utf-8", None):
+        fixed["encoding"] = codec
+    return _load_text(db, source.name, texts, given, said, fixed, notes)
+
+
+def _load_text(
+    db: duckdb.DuckDBPyConnection, name: str, files: list[Path], given: Reading | None, said: Overrides,
+    fixed: dict[str, Any], notes: list[Note],
+) -> Loaded:  # fmt: skip
+    lines = dialect.sample(files[0])
+    reading = given or _guessed(lines, said, fixed)
+    if reading.format == "aligned":
+        files = [sheets.aligned_as_csv(path) for path in files]
+        lines = dialect.sample(files[0])
+    head = dialect.head(lines, reading, not given, said.header)
+    for file in files[1:]:
+        if (other := dialect.head(dialect.sample(file), reading, not given, said.header)).names != head.names:
+            raise UserError(
+                f"{name}: {file.name} has columns {other.names}, {files[0].name} has {head.names}"
+            )
+    names = head.names or reading.names or [f"column_{i + 1}" for i in range(head.width)]
+    if not head.names and len(names) != head.width:
+        raise UserError(f"{name} has {head.width} columns, and data.reading.names has {len(names)}")
+    if not given:
+        skip = head.skip - 1 if head.names else head.skip
+        kept = {} if head.names else {"header": False, "names": names}
+        reading = reading.model_copy(update={"skip": skip, **kept})
+        if skip:
+            shown = " | ".join(line.strip() for line in lines[:skip] if line.strip())[:80]
+            notes.append(Note(None, "note", f"{skip} lines before the header left out: {shown}"))
+        if not head.names and said.header is None:
+            notes.append(
+                Note(None, "warning", f"no header found: the columns are called {names[0]} to {names[-1]}")
+            )
+    notes += head.notes
+    columns = ", ".join(f"'c{i}': 'VARCHAR'" for i in range(len(names)))
+    run(
+        db,
+        f"CREATE TABLE raw AS FROM read_csv([{', '.join(literal(f) for f in files)}], auto_detect = false, "
+        f"header = false, delim = {literal(reading.delimiter or ',')}, quote = {literal(reading.quote)}, "
+        f"escape = {literal(reading.escape or reading.quote)}, skip = {head.skip}, columns = {{{columns}}}, "
+        "store_rejects = true, max_line_size = 20000000)",
+        f"reading {name}",
+    )
+    loaded = Loaded(names, reading, notes)
+    rows.check(db, loaded, name, given is None, said.bad_rows, head.skip)
+    return loaded
+
+
+def _guessed(lines: list[str], said: Overrides, fixed: dict[str, Any]) -> Reading:
+    found = dialect.find(lines, said.delimiter)
+    aligned = not found and sum(len(re.split(r"\s+", line.strip())) > 1 for line in lines) > 0.9 * len(lines)
+    if aligned:
+        return Reading(format="aligned", **fixed)
+    plain = {"delimiter": ",", "quote": '"', "escape": None}
+    differing: dict[str, Any] = {k: v for k, v in (found or {}).items() if v != plain[k]}
+    reading = Reading(**fixed, **differing)
+    return reading.model_copy(update={"comment": dialect.comment(lines, reading)})

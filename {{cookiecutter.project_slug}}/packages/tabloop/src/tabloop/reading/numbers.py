@@ -1,0 +1,59 @@
+# ruff: noqa: RUF001 - signs that people write are meant as they are
+"""Numbers as people write them: separators, currency, percent, parentheses, a minus that is none of ASCII's."""
+
+import re
+from collections.abc import Iterator
+from itertools import product
+
+from tabloop.columns import literal
+from tabloop.params import ReadColumn
+
+CODES = (
+    "EUR|USD|GBP|CHF|JPY|CNY|INR|SEK|NOK|DKK|PLN|CZK|HUF|TRY|RUB|BRL|CAD|AUD|Kč|zł|Fr\\.|kr\\.?|R\\$|US\\$"
+)
+MEASURES = "kg|km|cm|mm|mi|lbs?|kWh|kW|MB|GB|ms|min|°C|°F|m²|sqft|pcs|Stk\\."
+UNIT = re.compile(rf"^[-+−–(]*\s*({CODES}|[$€£¥₹₽₺₩₪฿¢%‰])|({CODES}|{MEASURES}|[$€£¥₹₽₺₩₪฿¢%‰])[-)]*$")
+PLAIN = ReadColumn(type="number")
+
+
+def spellings() -> Iterator[ReadColumn]:
+    """Ways to write a number, the plainest first."""
+    for decimal, thousands in product((".", ","), (None, ",", ".", " ", "'", "’")):
+        if decimal != thousands:
+            yield ReadColumn(type="number", decimal=decimal, thousands=thousands)  # type: ignore[arg-type]
+
+
+def pattern(column: ReadColumn, shape: bool = False) -> str:
+    """The regular expression of a column's numbers, or of their shapes: 9 for a digit, 0 for a zero that leads."""
+    decimal, group = re.escape(column.decimal), re.escape(column.thousands or "")
+    nine, whole = ("9", "(9+|0)") if shape else ("[0-9]", "[0-9]+")
+    if column.thousands:
+        whole = rf"({nine}{{1,3}}({group}{nine}{{2,3}})*{group}{nine}{{3}}|{whole})"
+    if column.type == "integer":
+        core = rf"{whole}({decimal}0*)?"
+    else:
+        core = rf"(({whole}({decimal}{nine}*)?|{decimal}{nine}+)([eE][-+]{nine}+)?|{nine}{decimal}{nine}+[eE]{nine}+)"
+    unit = rf"({re.escape(column.unit)})?" if column.unit else ""
+    return rf"[-+−–]?\s*{unit}\s*[-+−–]?{core}\s*{unit}-?|\(\s*{unit}\s*{core}\s*{unit}\)"
+
+
+def unit_of(shape: str) -> str | None:
+    """The currency, percent sign or measure that a shape begins or ends with."""
+    found = UNIT.search(shape.strip())
+    return found and (found[1] or found[2])
+
+
+def parsed(text: str, column: ReadColumn) -> str:
+    """SQL: the number that a text means; NULL where it means none."""
+    value = text
+    if column.unit:
+        value = f"replace({value}, {literal(column.unit)}, '')"
+    if column.thousands:
+        value = f"replace({value}, {literal(column.thousands)}, '')"
+    if column.decimal != ".":
+        value = f"replace({value}, '{column.decimal}', '.')"
+    if column != PLAIN.model_copy(update={"type": column.type, "missing": column.missing}):
+        value = f"regexp_replace(translate({value}, '−–', '--'), '[\\s ()]|-$', '', 'g')"
+        value = f"CASE WHEN regexp_matches({text}, '^\\(|-$') THEN '-' ELSE '' END || {value}"
+    kind = "BIGINT" if column.type == "integer" else "DOUBLE"
+    return f"CASE WHEN regexp_full_match({text}, {literal(pattern(column))}) THEN TRY_CAST({value} AS {kind}) END"

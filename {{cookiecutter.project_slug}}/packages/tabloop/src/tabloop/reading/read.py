@@ -1,0 +1,97 @@
+"""The table at a path or URL: load the cells, decide what each column's text means, build typed columns."""
+
+from collections import Counter
+from pathlib import Path
+
+import duckdb
+
+from tabloop.cli import UserError, one_line
+from tabloop.params import ReadColumn, Reading
+from tabloop.reading import typed
+from tabloop.reading.database import connect
+from tabloop.reading.guess import guess
+from tabloop.reading.load import load
+from tabloop.reading.result import Loaded, Note, Overrides, Table
+from tabloop.reading.shapes import TEXT, Column, is_code, plain
+from tabloop.reading.source import locate
+from tabloop.reading.words import Known
+
+
+def read(
+    source: str, root: Path, reading: Reading | None = None, overrides: Overrides | None = None
+) -> Table:
+    """The table at `source`: a path, relative ones from `root`, or a URL that fsspec knows.
+
+    Args:
+        reading: how it is read; nothing is guessed. Without it, all is found from all of the file.
+        overrides: what is not to be guessed.
+
+    Raises:
+        UserError: there is no such file, it holds no table, or values that the reading does not allow.
+    """
+    said, place, db = overrides or Overrides(), locate(source, root), connect()
+    try:
+        loaded = load(db, place, reading, said)
+        names, duplicates = unique(loaded)
+        columns = [Column(db, loaded, i, name) for i, name in enumerate(names)]
+        columns = [c for c in columns if loaded.names[c.i].strip() or not c.is_empty()]
+        kinds = dict(db.execute("SELECT column_name, column_type FROM (DESCRIBE raw)").fetchall())
+        texts = [c for c in columns if kinds[f"c{c.i}"] == "VARCHAR"]
+        if unknown := [n for n in (*said.types, *said.dates) if n is not None and n not in names]:
+            raise UserError(f"{source} has no column {unknown[0]!r}; it has: {', '.join(names)}")
+        chosen = given(texts, reading) if reading else guessed(texts, loaded, said)
+        typed.build(columns, chosen)
+        if not db.execute("SELECT 1 FROM typed LIMIT 1").fetchall():
+            raise UserError(f"{source} has no rows")
+    except duckdb.Error as error:
+        raise UserError(f"{source} can't be read as a table: {one_line(error)[:300]}") from None
+    notes = loaded.notes + [note for column in columns for note in column.notes]
+    db.execute("DROP TABLE raw")
+    return Table(db.table("typed"), loaded.reading, notes, duplicates)
+
+
+def given(columns: list[Column], reading: Reading) -> dict[str, ReadColumn]:
+    """What the reading says of each column; what it does not say is plain."""
+    return {c.name: reading.columns.get(c.name) or plain(c.look()) for c in columns}
+
+
+def guessed(columns: list[Column], loaded: Loaded, said: Overrides) -> dict[str, ReadColumn]:
+    """What each column means, found; the reading is completed by what is not plain."""
+    known = Known(said, loaded.reading.delimiter, loaded.typed)
+    for column in columns:
+        column.look()
+    for _ in range(2):  # the second time it is known what the columns without doubt show of the others
+        for column in columns:
+            column.notes.clear()
+        chosen = {column.name: guess(column, known) for column in columns}
+    told = {
+        c.name: way for c in columns
+        if (way := chosen[c.name]) != plain(c) or (way == TEXT and any(map(is_code, c.shapes)))
+    }  # fmt: skip
+    loaded.reading = loaded.reading.model_copy(update={"columns": told})
+    return chosen
+
+
+def unique(loaded: Loaded) -> tuple[list[str], dict[str, list[str]]]:
+    """The columns' names, each another one also without regard to case, as SQL has it; and which stood there twice."""
+    counts = Counter(name.strip().lower() for name in loaded.names)
+    taken, names = set(counts), []
+    duplicates: dict[str, list[str]] = {}
+    seen: Counter[str] = Counter()
+    for i, raw in enumerate(loaded.names):
+        name = raw.strip() or f"column_{i + 1}"
+        low = raw.strip().lower()
+        seen[low] += 1
+        if not low:
+            loaded.notes.append(Note(name, "note", "has no name in the file"))
+        elif counts[low] > 1:
+            n = seen[low]
+            while n > 1 and f"{low}_{n}" in taken:
+                n += 1
+            first = duplicates.setdefault(low, [])
+            name = name if not first else f"{name}_{n}"
+            first.append(name)
+            loaded.notes.append(Note(name, "warning", f"{counts[low]} columns are called {raw.strip()!r}"))
+        taken.add(name.lower())
+        names.append(name)
+    return names, {found[0]: found for found in duplicates.values()}

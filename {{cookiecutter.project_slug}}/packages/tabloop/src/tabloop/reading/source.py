@@ -1,0 +1,157 @@
+"""Where a table is and what it is: paths, URLs, globs, folders, archives, and the format by its first bytes."""
+
+import atexit
+import bz2
+import gzip
+import lzma
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from tabloop.cli import UserError, one_line
+
+UNPACK: dict[bytes, Callable[[Path], Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ": lzma.open,
+}
+FORMATS = {b"PAR1": "parquet", b"ARROW1": "arrow", b"\xff\xff\xff\xff": "arrow", b"\xd0\xcf\x11\xe0": "excel"}
+BINARY = dict.fromkeys((".parquet", ".parq", ".pq"), "Parquet") | dict.fromkeys(
+    (".feather", ".arrow"), "Arrow"
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is to be read: files of one format. `folder` is where hive partitions (`country=DE/`) begin, if any."""
+
+    name: str
+    files: list[Path]
+    format: str
+    folder: Path | None = None
+
+
+def locate(source: str, root: Path) -> Source:
+    """The files of a path, URL, glob or folder, unpacked.
+
+    Raises:
+        UserError: there are none, they are empty, or of several formats.
+    """
+    if "://" in source:
+        paths, folder = [fetched(source)], None
+    elif (path := root / source).is_dir():
+        paths, folder = sorted(p for p in path.rglob("*") if p.is_file()), path
+        paths = [p for p in paths if not any(part[0] in "._" for part in p.relative_to(path).parts)]
+    elif any(c in source for c in "*?[") and not path.exists():
+        whole = Path(source) if Path(source).is_absolute() else path
+        paths, folder = (
+            sorted(p for p in Path(whole.anchor).glob(str(whole.relative_to(whole.anchor))) if p.is_file()),
+            None,
+        )
+        folder = next((p for p in whole.parents if not any(c in str(p) for c in "*?[")), None)
+    else:
+        paths, folder = [path] if path.is_file() else [], None
+    if not paths:
+        raise UserError(f"{source}: no such file")
+    if not any(p.stat().st_size for p in paths):
+        raise UserError(f"{source} is empty")
+    files = [unpacked(p) for p in paths if p.stat().st_size]
+    formats = {format_of(p) for p in files}
+    if len(formats) > 1:
+        raise UserError(
+            f"{source} has files of several formats ({', '.join(sorted(formats))}): name one, or a pattern like {source}/*.csv"
+        )
+    partitioned = folder and any("=" in part for part in paths[0].relative_to(folder).parts[:-1])
+    return Source(source, files, formats.pop(), folder if partitioned else None)
+
+
+def format_of(path: Path) -> str:
+    """The format by the first bytes; text is `csv` unless it is JSON.
+
+    Raises:
+        UserError: the name says another one.
+    """
+    with path.open("rb") as file:
+        head = file.read(4096)
+    if head.startswith(b"PK"):
+        return "excel"
+    if found := next((name for magic, name in FORMATS.items() if head.startswith(magic)), None):
+        return found
+    if (suffix := path.suffix.lower()) in BINARY:
+        raise UserError(f"{path.name} can't be read as a table: it is no {BINARY[suffix]} file")
+    start = head.lstrip(b"\xef\xbb\xbf \r\n\t")
+    named = path.suffix.lower() in (".json", ".jsonl", ".ndjson")
+    return (
+        "json"
+        if start[:1] == b"{" or (start[:1] == b"[" and (named or start[1:].lstrip()[:1] == b"{"))
+        else "csv"
+    )
+
+
+def unpacked(path: Path) -> Path:
+    """The file itself, or the one in the archive.
+
+    Raises:
+        UserError: the archive is broken or holds several files.
+    """
+    with path.open("rb") as file:
+        head = file.read(6)
+    target = temporary() / path.stem
+    try:
+        if head.startswith(b"PK"):
+            with zipfile.ZipFile(path) as archive:
+                names = [
+                    n for n in archive.namelist() if not n.endswith("/") and not n.startswith("__MACOSX")
+                ]
+                if "[Content_Types].xml" in names or "content.xml" in names:  # a workbook
+                    return path
+                if len(names) != 1:
+                    raise UserError(
+                        f"{path.name} holds {len(names)} files ({', '.join(names[:5])}): unpack it and name one"
+                    )
+                target = target.with_name(Path(names[0]).name)
+                with archive.open(names[0]) as packed:
+                    copy(packed, target)
+        elif opener := next((o for magic, o in UNPACK.items() if head.startswith(magic)), None):
+            with opener(path) as packed:
+                copy(packed, target)
+        else:
+            return path
+    except (OSError, EOFError, zipfile.BadZipFile, lzma.LZMAError, RuntimeError) as error:
+        raise UserError(f"{path.name} can't be unpacked: {one_line(error)}") from None
+    return target
+
+
+def copy(source: IO[bytes], target: Path) -> None:
+    """Write what `source` gives."""
+    with target.open("wb") as file:
+        shutil.copyfileobj(source, file, 1 << 20)
+
+
+def fetched(url: str) -> Path:
+    """A copy of what a URL gives.
+
+    Raises:
+        UserError: it can't be fetched.
+    """
+    import fsspec
+
+    path = temporary() / (Path(url.split("?")[0]).name or "table")
+    print(f"fetching {url} ...", flush=True)
+    try:
+        with fsspec.open(url) as remote:
+            copy(remote, path)
+    except Exception as error:  # each protocol has exceptions of its own
+        raise UserError(f"{url} can't be fetched: {one_line(error)}") from None
+    return path
+
+
+def temporary() -> Path:
+    """A folder that lasts as long as the process: DuckDB reads a table when it is asked for rows."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
