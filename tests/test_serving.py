@@ -276,9 +276,10 @@ def test_stopped_or_killed_under_load_it_has_logged_all_answers(
         async def scene() -> list[str]:
             asking = asyncio.create_task(load(server.url, 20))
             await asyncio.sleep(2)
-            server.client.post("/feedback", json={"prediction_id": "0" * 32, "label": 1}).raise_for_status()
+            given = server.client.post("/predict", json=KEY).json()["prediction_id"]
+            server.client.post("/feedback", json={"prediction_id": given, "label": 1}).raise_for_status()
             server.process.send_signal(end)
-            return await asking
+            return [*await asking, given]
 
         ids = asyncio.run(scene())
         assert len(ids) > 100

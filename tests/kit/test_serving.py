@@ -117,8 +117,9 @@ def test_a_feature_can_have_any_name(models: Models) -> None:
 
 
 def test_outcomes_are_reported_one_by_one_or_in_a_batch(models: Models) -> None:
-    folder, outcome = models("champion"), {"prediction_id": "0" * 32, "label": 1}
+    folder = models("champion")
     with TestClient(create_app("kit", settings(folder))) as client:
+        outcome = {"prediction_id": client.post("/predict", json=ROW).json()["prediction_id"], "label": 1}
         assert client.post("/feedback", json=outcome).json() == outcome
         answer = client.post("/feedback/batch", json=[outcome] * BATCH_ROWS)
         assert answer.status_code == 202 and answer.json() == {"accepted": BATCH_ROWS}
@@ -218,10 +219,10 @@ def test_the_latency_is_in_metrics_and_model(models: Models) -> None:
     with TestClient(create_app("kit", settings(models("champion")))) as client:
         before = count(client)
         for _ in range(5):
-            client.post("/predict", json=ROW)
+            given = client.post("/predict", json=ROW).json()["prediction_id"]
         client.post("/predict/batch", json=[ROW] * 3)
         client.post("/predict", json={})
-        client.post("/feedback", json={"prediction_id": "0" * 32, "label": 1})
+        client.post("/feedback", json={"prediction_id": given, "label": 1})
         assert (
             count(client) - before == 7
         )  # requests for predictions, not outcomes; {} is a row of missing values

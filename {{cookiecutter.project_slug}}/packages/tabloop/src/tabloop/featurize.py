@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 REPO = ROOT / "feature_repo"
 FEATURES, ONLINE = ROOT / "data/features", ROOT / "data/online"
+REPORTED = "in train only"  # the column that marks what clients reported; a schema's columns have no spaces
 
 
 def connect(raw: Path) -> duckdb.DuckDBPyConnection:
@@ -107,18 +108,24 @@ def exact_types(rows: "pd.DataFrame", schema: Schema) -> "pd.DataFrame":
 def split(rows: "pd.DataFrame", schema: Schema, share: float) -> "tuple[pd.DataFrame, pd.DataFrame]":
     """Train and holdout: the newest rows are held out; without timestamps, a hash of the entity (or row) decides.
 
+    Rows that are REPORTED are not held out and do not shift the holdout. Where entities are held out, theirs are left out.
+
     Raises:
         UserError: one of the two lacks a class of the target.
     """
     import pandas as pd
 
+    reported = rows[REPORTED] if REPORTED in rows else pd.Series(False, rows.index)
+    rows = rows.drop(columns=REPORTED, errors="ignore")
     if schema.timestamp:
-        held = rows.event_timestamp >= rows.event_timestamp.quantile(1 - share, interpolation="higher")
+        newest = rows.event_timestamp[~reported].quantile(1 - share, interpolation="higher")
+        held = rows.event_timestamp >= newest
     else:
         unit = rows[schema.entity] if schema.entity else rows.drop(columns=schema.target.name)
         hashes = pd.util.hash_pandas_object(unit, index=False)
         held = (hashes / 2**64) < share
-    parts = {"train": rows[~held], "holdout": rows[held]}
+    whole = schema.entity and not schema.timestamp
+    parts = {"train": rows[~held if whole else ~held | reported], "holdout": rows[held & ~reported]}
     for name, part in parts.items():
         if (classes := part[schema.target.name].nunique()) < 2:
             raise UserError(
@@ -145,10 +152,14 @@ def learnable(params: Params, db: duckdb.DuckDBPyConnection, base: Path) -> "pd.
     rows = exact_types(rows, schema)
     if "feedback" in tables(db):
         logged = exact_types(db.sql("FROM feedback").df(), schema)
-        print(f"featurize: {len(logged):,} labelled predictions join the data", flush=True)
-        rows = pd.concat([rows, logged], ignore_index=True)
+        apart = not params.split.feedback_in_holdout
+        where = ", in train only" if apart else ""
+        print(f"featurize: {len(logged):,} labelled predictions join the data{where}", flush=True)
+        parts = [rows.assign(**{REPORTED: False}), logged.assign(**{REPORTED: apart})]
+        rows = pd.concat(parts, ignore_index=True)
     names = [*schema.key, schema.entity, "event_timestamp", *schema.features, schema.target.name]
     columns = [name for name in dict.fromkeys(names) if name and name != schema.timestamp]
+    columns += rows.columns.intersection([REPORTED]).tolist()
     return rows[columns].sort_values(["event_timestamp", *columns], ignore_index=True)
 
 
@@ -189,4 +200,6 @@ def featurize(params: Params, raw: Path) -> str:
         0
     ][0]
     waiting = f", {unlabelled:,} without a label yet" if unlabelled else ""
+    left = len(rows) - len(train) - len(holdout)
+    waiting += f", {left:,} labelled predictions of held-out entities left out" if left else ""
     return f"{len(train):,} train and {len(holdout):,} holdout rows, split {how}{waiting}"

@@ -112,4 +112,7 @@ def labelled_predictions(schema: Schema, log: str) -> "duckdb.DuckDBPyRelation |
         "QUALIFY row_number() OVER (PARTITION BY p.prediction_id ORDER BY p.variant) = 1 "
         "ORDER BY p.predicted_at, p.prediction_id"
     )
+    unknown = "SELECT count(*) FROM outcomes ANTI JOIN predictions USING (prediction_id)"
+    if lost := db.sql(unknown).fetchall()[0][0]:
+        print(f"ingest: {lost:,} outcomes of predictions that are not in the log are left out", flush=True)
     return db.table("labelled")

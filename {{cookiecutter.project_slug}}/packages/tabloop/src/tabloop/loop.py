@@ -157,7 +157,8 @@ def retrain_and_promote() -> None:
         "\n4. Retrain with the labelled predictions: the candidate passes the gate and becomes the challenger"
     )
     params = ROOT / "params.yaml"
-    params.write_text(params.read_text().replace("  feedback: null", "  feedback: data/log", 1))
+    trusted = params.read_text().replace("feedback_in_holdout: false", "feedback_in_holdout: true", 1)
+    params.write_text(trusted.replace("  feedback: null", "  feedback: data/log", 1))
     run("dvc", "repro")
     print("  " + tabloop("summary", "--markdown").splitlines()[2])
     title = tabloop("rollout", "challenge")

@@ -109,7 +109,7 @@ def _add_predictions(app: ModelApp, predictor: Predictor) -> None:
     @app.direct("/feedback", response_model=Feedback, max_bytes=ROW_BYTES, status_code=202, **shared)
     async def feedback(outcome: Feedback) -> bytes:
         """The outcome of a prediction. The model's performance is measured on outcomes."""
-        store([outcome])
+        store([outcome], batch=False)
         return outcome.model_dump_json().encode()
 
     @app.direct(
@@ -117,12 +117,16 @@ def _add_predictions(app: ModelApp, predictor: Predictor) -> None:
     )
     async def feedback_batch(outcomes: Outcomes) -> bytes:
         """The outcomes of up to 10,000 predictions. `accepted` is their number."""
-        store(outcomes)
+        store(outcomes, batch=True)
         return b'{"accepted":%d}' % len(outcomes)
 
-    def store(outcomes: list[Feedback]) -> None:
+    def store(outcomes: list[Feedback], batch: bool) -> None:
         if not predictor.settings.prediction_log:
             raise Refused(503, "PREDICTION_LOG is empty: the service has no log to keep outcomes in")
+        if unknown := [at for at, o in enumerate(outcomes) if not predictor.ids.given(o.prediction_id)]:
+            about = {"msg": "this service did not give this id", "type": "unknown_prediction"}
+            places = [["body", *([at] if batch else []), "prediction_id"] for at in unknown[:20]]
+            raise Refused(422, [{"loc": place} | about for place in places])
         predictor.log.add_feedback([o.prediction_id for o in outcomes], [o.label for o in outcomes])
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from tabloop.cli import UserError, one_line
 from tabloop.serving.online_store import open_store
+from tabloop.serving.prediction_ids import PredictionIds
 from tabloop.serving.prediction_log import PredictionLog
 from tabloop.serving.request import missing_entity, request_columns, row_type
 from tabloop.serving.served_model import ServedModel
@@ -51,6 +52,7 @@ class Predictor:
         self.salted = hashlib.blake2b(salt, digest_size=8)
         self.bar = int(settings.challenger_share * 2**64)
         self.waiting: list[tuple[dict[str, Any], asyncio.Future[bytes]]] = []
+        self.ids = PredictionIds(settings.feedback_key or project)
         target, seconds = settings.prediction_log, settings.prediction_log_seconds
         self.log = PredictionLog(target, seconds, self.entity, columns)
 
@@ -71,7 +73,7 @@ class Predictor:
             "challenger_mode": mode,
             "challenger_share": settings.challenger_share if mode == "ab" else 0,
             "online_store": {"source": self.online.where, "error": self.online.error or None},
-            "log": {"target": settings.prediction_log or None, "error": self.log.error},
+            "log": self.log.describe(),
             "api_keys": bool(settings.keys),
         }
 
@@ -134,8 +136,7 @@ class Predictor:
 
     def predict(self, rows: list[dict[str, Any]]) -> list[bytes]:
         """The answers to completed rows, in their order."""
-        random = os.urandom(16 * len(rows)).hex()
-        ids = [random[at : at + 32] for at in range(0, len(random), 32)]
+        ids = self.ids.draw(len(rows))
         for name, levels, unseen in self.levels:
             if not levels.issuperset(values := [row[name] for row in rows]):
                 unseen.inc(sum(value not in levels for value in values))
