@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import re
 import resource
 import signal
 import socket
@@ -22,6 +23,8 @@ from tabloop.params import Column
 from tabloop.serving import prediction_log
 from tabloop.serving.log_writer import Table
 from tabloop.serving.prediction_log import PredictionLog
+
+from .conftest import TEMPLATE
 
 pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
 
@@ -287,3 +290,18 @@ def test_features_called_like_the_logs_columns_or_of_another_type_do_not_stop_it
         assert rows.project(columns).fetchall() == [("b", "x", "x", 3)]
 
     asyncio.run(scene())
+
+
+def test_orchestrators_wait_until_the_log_is_written() -> None:
+    """For open requests, then for the log; in Kubernetes the pause before SIGTERM counts, too."""
+
+    def seconds(file: str, pattern: str) -> float:
+        found = re.search(pattern, (TEMPLATE / file).read_text())
+        assert found, pattern
+        return float(found[1])
+
+    app = "packages/tabloop/src/tabloop/serving/app.py"
+    needed = seconds(app, r"timeout_graceful_shutdown=(\d+)") + prediction_log.STOP_SECONDS
+    pause = seconds("deploy/kubernetes/service.yaml", r'preStop: { exec: { command: \[sleep, "(\d+)"\]')
+    assert seconds("deploy/kubernetes/service.yaml", r"GracePeriodSeconds: (\d+)") > pause + needed
+    assert seconds("deploy/compose.yaml", r"stop_grace_period: (\d+)s") > needed
