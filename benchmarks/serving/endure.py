@@ -302,6 +302,21 @@ def errors_of(lines: list[str]) -> list[str]:
     return [f"{len(ends):,} tracebacks, the first: {ends[0]}"] if ends else []
 
 
+def settled() -> tuple[float, float]:
+    """Rows that the service answered and that its log dropped, once it has no requests of hostile clients any more."""
+    before = -1.0
+    while True:
+        time.sleep(2)
+        metrics = urllib.request.urlopen(f"{URL}/metrics").read().decode()
+        names = r"predictions_total{.*}", r'prediction_log_rows_total{outcome="dropped"}'
+        answered, dropped = (
+            sum(map(float, re.findall(rf"^{n} (\S+)", metrics, re.MULTILINE))) for n in names
+        )
+        if answered == before:
+            return answered, dropped
+        before = answered
+
+
 def main(project: Path, seconds: int) -> list[str]:
     """Run it; what is wrong."""
     card = json.loads((project / "models/champion/model.json").read_text())
@@ -333,19 +348,14 @@ def main(project: Path, seconds: int) -> list[str]:
             seen, errors, outcomes = answer.get(timeout=60)
             for process in clients:
                 process.join()
-            time.sleep(2)  # the log's flush interval, and answers to hostile clients
-            metrics = urllib.request.urlopen(f"{URL}/metrics").read().decode()
+            answered, dropped = settled()
             began = time.monotonic()
             service.send_signal(signal.SIGTERM)
             service.wait(timeout=45)
             print(f"SIGTERM to end: {time.monotonic() - began:.1f} s")
 
-        def metric(name: str) -> float:
-            return sum(float(n) for n in re.findall(rf"^{name} (\S+)", metrics, re.MULTILINE))
-
-        dropped = metric(r'prediction_log_rows_total{outcome="dropped"}')
         wrong = errors_of(Path(folder, "said").read_text().splitlines()) + report(seen, errors, used)
-        return wrong + exact(folder, outcomes, metric(r"predictions_total{.*}"), dropped)
+        return wrong + exact(folder, outcomes, answered, dropped)
 
 
 def answers() -> bool:
