@@ -1,13 +1,22 @@
 """The example is replaced by the owner's table, whole or not at all."""
 
+import json
+import os
+import shutil
+import signal
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
+import click.testing
 import pytest
+import tabloop.adopt as adopt
 import yaml
+from tabloop import files, own_params, place
+from tabloop.main import tabloop as command
 
-from .conftest import PARAMS, TEMPLATE, Project, Tabloop, begin_history, commit, orders
+from .conftest import PARAMS, TEMPLATE, Project, begin_history, clean, commit, orders
 
 EXAMPLE = ["src/kit/simulator.py", "tests/test_example.py", "feature_repo/customer_features.sql"]
 RESULTS = [
@@ -22,6 +31,30 @@ RESULTS += [
     "models/candidate/model.json",
     "models/champion/model.json",
 ]
+
+
+Run = Callable[..., click.testing.Result]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Run:
+    """`run(project, "table.csv", "--target", "y", code=1)`: the finished `tabloop adopt`, in this process."""
+
+    def run(folder: Path, *arguments: str | Path, code: int = 0) -> click.testing.Result:
+        enter(folder, monkeypatch)
+        done = click.testing.CliRunner().invoke(command, ["adopt", *map(str, arguments)])
+        assert done.exit_code == code, (arguments, done.output, done.exception)
+        return done
+
+    return run
+
+
+def enter(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    """Let this process work on the project in `folder`."""
+    patch.chdir(folder)
+    for module in (adopt, own_params, place):
+        patch.setattr(module, "ROOT", folder)
+    patch.setattr(adopt, "PLAN", folder / ".dvc/tmp/adopt.json")
 
 
 @pytest.fixture
@@ -45,7 +78,7 @@ def example(project: Project) -> Path:
     return folder
 
 
-def files(folder: Path) -> dict[str, bytes]:
+def contents(folder: Path) -> dict[str, bytes]:
     """All files of the project, DVC's cache and what git and DVC keep for themselves aside."""
     found = (path for path in folder.rglob("*") if path.is_file())
     relative = {path.relative_to(folder): path for path in found}
@@ -69,21 +102,15 @@ def params(folder: Path) -> Any:
     return yaml.safe_load((folder / "params.yaml").read_text())
 
 
-def adopt(table: str | Path) -> list[str]:
-    return [
-        "adopt",
-        str(table),
-        "--target",
-        "Returned?",
-        "--entity",
-        "customer_id",
-        "--timestamp",
-        "ordered_at",
-    ]
+def graph(folder: Path) -> Any:
+    return yaml.safe_load((folder / "dvc.yaml").read_text())["stages"]["ingest"]
 
 
-def test_the_example_leaves_and_the_table_takes_its_place(example: Path, tabloop: Tabloop) -> None:
-    done = tabloop(example, *adopt(mine(example))).stdout
+ROLES = ["--target", "Returned?", "--entity", "customer_id", "--timestamp", "ordered_at"]
+
+
+def test_the_example_leaves_and_the_table_takes_its_place(example: Path, run: Run) -> None:
+    done = run(example, mine(example), *ROLES).output
     for name in [*EXAMPLE, *RESULTS, "models/champion.dvc", "data/online"]:
         assert not (example / name).exists(), name
     for name in (
@@ -102,31 +129,92 @@ def test_the_example_leaves_and_the_table_takes_its_place(example: Path, tabloop
         "event_timestamp_": "event_timestamp",
     }
     assert found["schema"]["target"] == {"name": "returned", "positive": "1"}
-    assert "sources" not in found["schema"] and "source" not in str(found["schema"])
     assert "# How it is measured" in (example / "params.yaml").read_text()
-    ingest = yaml.safe_load((example / "dvc.yaml").read_text())["stages"]["ingest"]
-    assert ingest["deps"] == ["data/My orders.csv"] and ingest["outs"] == ["data/raw"]
+    assert graph(example)["deps"] == ["data/My orders.csv"] and graph(example)["outs"] == ["data/raw"]
     for decision in (
         "Amount (EUR)",
         "looked up by customer_id: age, country",
         "key: order_id; split by time",
     ):
         assert decision in done
-    tabloop(example, "ingest"), tabloop(example, "validate")
-    raw = pd.read_parquet(example / "data/raw/events.parquet")
-    assert {"amount_eur", "class_", "event_timestamp_", "returned"} <= set(raw)
 
 
-def test_a_second_table_replaces_the_first(example: Path, tabloop: Tabloop) -> None:
-    tabloop(example, *adopt(mine(example)))
+def test_what_was_decided_for_the_example_does_not_stay_in_silence(example: Path, run: Run) -> None:
+    """And whatever adopt leaves alone stays as it was."""
+    (example / "data/log/predictions").mkdir(parents=True)
+    (example / "data/log/predictions/a.parquet").write_text("rows")
+    text = (example / "params.yaml").read_text().replace("feedback: null", "feedback: data/log")
+    (example / "params.yaml").write_text(text)
+    commit(example)
+    done = run(example, mine(example), *ROLES).output
+    found = params(example)
+    assert found["gates"] == {"min_auc": 0.5} and found["evaluate"]["segments"] == ["country", "class_"]
+    assert found["evaluate"]["cost"] == {"false_positive": 1, "false_negative": 1}
+    assert found["split"] == PARAMS["split"] and found["data"]["feedback"] is None
+    assert (example / "data/log/before-1/predictions/a.parquet").exists()
+    assert not (example / "data/log/predictions").exists()
+    for line in (
+        "evaluate.cost 1:1",
+        "gates.min_auc 0.5",
+        "evaluate.segments: country, class_",
+        "data.feedback was data/log",
+        "data/log -> data/log/before-1",
+        "'kit' in MLflow",
+    ):
+        assert line in done, line
+
+
+def test_a_second_table_replaces_the_first(example: Path, run: Run) -> None:
+    run(example, mine(example), *ROLES)
     commit(example)
     orders().to_parquet(example / "plain.parquet")
-    tabloop(example, "adopt", "plain.parquet", "--target", "returned")
+    run(example, "plain.parquet", "--target", "returned")
     found = params(example)
     assert found["data"]["source"] == "plain.parquet" and "rename" not in found["schema"]
     assert found["schema"]["entity"] is None and "views" not in found["schema"]
-    ingest = yaml.safe_load((example / "dvc.yaml").read_text())["stages"]["ingest"]
-    assert ingest["deps"] == ["plain.parquet"]
+    assert graph(example)["deps"] == ["plain.parquet"]
+
+
+def test_adopt_again_gives_the_same_and_an_option_changes_it_without_a_commit(
+    example: Path, run: Run
+) -> None:
+    table = mine(example)
+    first = run(example, table, *ROLES).output
+    before = contents(example)
+    assert run(example, table, *ROLES).output == first and contents(example) == before
+    types = ["--type", "age=category", "--drop", "express", "--positive", "0"]
+    run(example, table, *ROLES, *types)
+    schema = params(example)["schema"]
+    assert schema["views"]["customer_id_features"]["age"] == {"type": "category"}
+    assert "express" not in schema["request"] and schema["target"]["positive"] == "0"
+    (example / "params.yaml").write_text((example / "params.yaml").read_text() + "# mine\n")
+    assert "params.yaml has changes that git does not hold" in run(example, table, *ROLES, code=1).stderr
+
+
+def test_a_dry_run_changes_nothing_and_json_is_for_machines(example: Path, run: Run) -> None:
+    (example / "params.yaml").write_text((example / "params.yaml").read_text() + "# mine\n")
+    before = contents(example)
+    assert "nothing was changed" in run(example, mine(example), *ROLES, "--dry-run").output
+    found = json.loads(run(example, mine(example), *ROLES, "--dry-run", "--json").stdout)
+    assert contents(example) == before and found["dry_run"] and found["rows"] == 400
+    (amount,) = (column for column in found["columns"] if column["column"] == "Amount (EUR)")
+    assert amount["decision"] == "number" and amount["type"] == "DOUBLE" and amount["missing"] == 0
+    assert amount["examples"] == ["11.18", "12.52", "36.1"] and amount["warnings"] == []
+    assert found["schema"]["key"] == ["order_id"] and len(found["changes"]) >= 3
+
+
+def test_how_the_table_is_read_stays_in_params(example: Path, run: Run) -> None:
+    table = orders().assign(ordered_at=lambda rows: rows.ordered_at.dt.strftime("%d/%m/%Y"), zip=10000)
+    table.loc[7:, "zip"] = range(20000, 20393)
+    table.to_csv(example.parent / "t.csv", sep=";", index=False)
+    options = ["--date-format", "ordered_at=%d/%m/%Y", "--type", "zip=category"]
+    run(example, example.parent / "t.csv", "--target", "returned", "--timestamp", "ordered_at", *options)
+    found = params(example)
+    reading = found["data"]["reading"]
+    assert reading["delimiter"] == ";" and reading["columns"]["ordered_at"]["format"] == "%d/%m/%Y"
+    assert reading["columns"]["zip"]["type"] == "text" and found["schema"]["request"]["zip"] == {
+        "type": "category"
+    }
 
 
 @pytest.mark.parametrize(
@@ -139,52 +227,196 @@ def test_a_second_table_replaces_the_first(example: Path, tabloop: Tabloop) -> N
             ["TABLE", "--target", "Returned?", "--entity", "Returned?"],
             "TARGET=Returned? and ENTITY=Returned?",
         ),
+        (["TABLE", "--target", "Returned?", "--type", "age"], "--type age: give COLUMN=VALUE"),
+        (["TABLE", "--target", "Returned?", "--type", "age=text"], "--type age=text: give one of number"),
+        (
+            ["TABLE", "--target", "Returned?", "--drop", "aeg"],
+            "--drop=aeg: no such column; did you mean 'age'",
+        ),
         (["", "--target", "y"], "say which table"),
     ],
 )
-def test_what_is_refused_changes_nothing(
-    example: Path, tabloop: Tabloop, arguments: list[str], problem: str
-) -> None:
+def test_what_is_refused_changes_nothing(example: Path, run: Run, arguments: list[str], problem: str) -> None:
     given = [str(mine(example)) if argument == "TABLE" else argument for argument in arguments]
-    before = files(example)
-    failed = tabloop(example, "adopt", *given, code=1)
-    assert failed.stderr.startswith(f"adopt: {problem}") and len(failed.stderr.splitlines()) == 1
-    assert files(example) == before
-
-
-def test_a_failure_after_the_table_was_read_changes_nothing(example: Path, tabloop: Tabloop) -> None:
-    table = mine(example)
-    (example / "data/My orders.csv").write_text("another\n")
-    commit(example)
-    before = files(example)
-    assert "data/My orders.csv exists already" in tabloop(example, *adopt(table), code=1).stderr
-    assert files(example) == before
-    # git holds this file, so DVC refuses it.
-    refused = tabloop(example, "adopt", "events.csv", "--target", "returned", code=1).stderr
-    assert refused.startswith("adopt: events.csv: no such file")
-    orders().to_csv(example / "events.csv", index=False)
-    commit(example)
-    before = files(example)
-    refused = tabloop(example, "adopt", "events.csv", "--target", "returned", code=1).stderr
-    assert refused.startswith("adopt: events.csv: DVC refuses it: ") and len(refused.splitlines()) == 1
-    assert files(example) == before
+    before = contents(example)
+    failed = run(example, *given, code=1).stderr
+    assert failed.startswith(f"adopt: {problem}") and len(failed.splitlines()) == 1
+    assert contents(example) == before
 
 
 @pytest.mark.parametrize("name", ["params.yaml", "feature_repo/mine.sql", "tests/test_example.py"])
-def test_changes_that_git_does_not_hold_are_not_overwritten(
-    example: Path, tabloop: Tabloop, name: str
-) -> None:
+def test_changes_that_git_does_not_hold_are_not_overwritten(example: Path, run: Run, name: str) -> None:
     with (example / name).open("a") as file:
         file.write("# mine\n")
-    before = files(example)
-    failed = tabloop(example, *adopt(mine(example)), code=1).stderr
+    before = contents(example)
+    failed = run(example, mine(example), *ROLES, code=1).stderr
     assert failed.startswith(f"adopt: {name} has changes that git does not hold")
-    assert files(example) == before
+    assert contents(example) == before
 
 
-def test_parameters_of_the_kit_are_those_that_adopt_writes(example: Path, tabloop: Tabloop) -> None:
-    """Whatever adopt leaves alone stays as it was."""
-    tabloop(example, *adopt(mine(example)))
-    found = params(example)
-    assert found["gates"] == {"min_auc": 0.5} and found["evaluate"]["segments"] == ["country", "class_"]
-    assert found["evaluate"]["cost"] == PARAMS["evaluate"]["cost"] and found["split"] == PARAMS["split"]
+# Where the table lies
+
+
+def test_a_table_that_git_holds_stays_with_git(example: Path, run: Run) -> None:
+    orders().to_csv(example / "events.csv", index=False)
+    commit(example)
+    run(example, "events.csv", "--target", "returned")
+    assert graph(example)["deps"] == ["events.csv"] and not (example / "events.csv.dvc").exists()
+
+
+@pytest.mark.parametrize("pattern", ["*.csv", "events.*"])
+def test_a_table_that_git_ignores_is_adopted_or_refused_in_one_line(
+    example: Path, run: Run, pattern: str
+) -> None:
+    orders().to_csv(example / "events.csv", index=False)
+    with (example / ".gitignore").open("a") as file:
+        file.write(f"{pattern}\n")
+    commit(example)
+    before = contents(example)
+    if pattern == "*.csv":
+        run(example, "events.csv", "--target", "returned")
+        assert (example / "events.csv.dvc").exists()
+        return
+    refused = run(example, "events.csv", "--target", "returned", code=1).stderr
+    assert "events.csv" in refused and "git-ignored" in refused and len(refused.splitlines()) == 1
+    assert contents(example) == before
+
+
+def test_a_table_that_dvc_ignores_is_refused_in_one_line(example: Path, run: Run) -> None:
+    orders().to_csv(example / "events.csv", index=False)
+    (example / ".dvcignore").write_text("events.csv\n")
+    commit(example)
+    (example / "other.csv").write_bytes((example / "events.csv").read_bytes())
+    (example / ".dvcignore").write_text("other.csv\n")
+    before = contents(example)
+    refused = run(example, "other.csv", "--target", "returned", code=1).stderr
+    assert refused.startswith("adopt: other.csv: DVC refuses it") and len(refused.splitlines()) == 1
+    assert contents(example) == before
+
+
+@pytest.mark.parametrize("name", ["data/raw/events.parquet", "reports/t.parquet", "data/log/t.parquet"])
+def test_a_table_that_adopt_would_remove_is_refused(example: Path, run: Run, name: str) -> None:
+    (example / name).parent.mkdir(parents=True, exist_ok=True)
+    orders().to_parquet(example / name)
+    (example / "new").touch()
+    commit(example)
+    before = contents(example)
+    refused = run(example, name, "--target", "returned", code=1).stderr
+    assert "is the pipeline's own" in refused and contents(example) == before
+
+
+def test_a_table_called_like_our_folders_or_like_another_is_refused(example: Path, run: Run) -> None:
+    for name in ("raw", "features", "log"):
+        orders().to_csv(example.parent / name, index=False)
+        refused = run(example, example.parent / name, "--target", "returned", code=1).stderr
+        assert f"give the table another name than {name}" in refused
+    (example / "data/My orders.csv").write_text("another\n")
+    before = contents(example)
+    assert "data/My orders.csv exists already" in run(example, mine(example), *ROLES, code=1).stderr
+    assert contents(example) == before
+
+
+def test_a_folder_is_adopted_whole(example: Path, run: Run) -> None:
+    folder = example.parent / "parts"
+    folder.mkdir()
+    orders()[:200].to_parquet(folder / "a.parquet")
+    orders()[200:].to_parquet(folder / "b.parquet")
+    run(example, folder, "--target", "returned")
+    run(example, folder, "--target", "returned")
+    assert graph(example)["deps"] == ["data/parts"] and (example / "data/parts/b.parquet").exists()
+    assert (example / "data/parts.dvc").exists()
+
+
+def test_a_copy_that_fails_leaves_nothing(example: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(source: Path, part: Path) -> None:
+        part.write_text("half")
+        raise OSError(28, "No space left on device")
+
+    before = contents(example)
+    monkeypatch.setattr(shutil, "copyfile", full)
+    refused = run(example, mine(example), *ROLES, code=1).stderr
+    assert "No space left on device" in refused and contents(example) == before
+
+
+# Interruptions
+
+
+def forked(folder: Path, arguments: list[str], sabotage: Callable[[pytest.MonkeyPatch], None]) -> int:
+    """Run adopt in a process of its own; its exit status, negative for a signal."""
+    if not (pid := os.fork()):
+        status = 99
+        try:
+            os.environ.update(clean())
+            patch = pytest.MonkeyPatch()
+            enter(folder, patch)
+            sabotage(patch)
+            result = click.testing.CliRunner().invoke(command, ["adopt", *arguments])
+            (folder.parent / "output").write_text(f"{result.output}{result.exception}")
+            status = result.exit_code
+        except BaseException:
+            (folder.parent / "output").write_text(traceback.format_exc())
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def dying(at: int, kind: int) -> Callable[[pytest.MonkeyPatch], None]:
+    """Send this process a signal when it is about to change the project for the `at`-th time."""
+    left = [at]
+
+    def before(function: Callable[..., Any]) -> Callable[..., Any]:
+        def dies(*arguments: Any, **named: Any) -> Any:
+            left[0] -= 1
+            if left[0] < 0 and left[0] > -2:
+                os.kill(os.getpid(), kind)
+            return function(*arguments, **named)
+
+        return dies
+
+    def sabotage(patch: pytest.MonkeyPatch) -> None:
+        patch.setattr(place, "add", before(place.add))
+        patch.setattr(files, "write", before(files.write))
+        for name in ("rmtree", "copyfile"):
+            patch.setattr(shutil, name, before(getattr(shutil, name)))
+        for name in ("unlink", "rename"):
+            patch.setattr(Path, name, before(getattr(Path, name)))
+
+    return sabotage
+
+
+@pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGINT], ids=lambda kind: kind.name)
+def test_an_interrupted_adopt_left_all_as_it_was_or_is_finished_by_the_next(example: Path, kind: int) -> None:
+    table = example.parent / "small.csv"
+    orders(100)[["order_id", "country", "amount", "returned"]].to_csv(table, index=False)
+    if kind == signal.SIGKILL:  # at each of the steps; DVC's own are in the other case
+        shutil.copy(table, example / "mine.csv")
+        commit(example)
+        table = Path("mine.csv")
+    arguments = [str(table), "--target", "returned"]
+    whole = shutil.copytree(example, example.parent / "whole", symlinks=True)
+    assert forked(whole, arguments, lambda patch: None) == 0, (example.parent / "output").read_text()
+    expected, before = contents(whole), contents(example)
+    ways = set()
+    for at in range(0, 100, 3):
+        folder = shutil.copytree(example, example.parent / f"at{at}", symlinks=True)
+        status = forked(folder, arguments, dying(at, kind))
+        if status == 0:
+            break
+        output = (example.parent / "output").read_text()
+        assert status == -kind or (kind == signal.SIGINT and status == 1), output
+        as_it_was = contents(folder) == before
+        ways.add(as_it_was)
+        if not as_it_was:
+            assert (folder / ".dvc/tmp/adopt.json").exists(), at
+            assert forked(folder, arguments, lambda patch: None) == 0, (example.parent / "output").read_text()
+            assert contents(folder) == expected, at
+    assert at > 8 and ways == {True, False}
+
+
+def test_another_adopt_after_an_interrupted_one_is_not_held_up(example: Path, run: Run) -> None:
+    orders().to_csv(example / "plain.csv", index=False)
+    commit(example)
+    assert forked(example, [str(mine(example)), *ROLES], dying(12, signal.SIGKILL)) == -signal.SIGKILL
+    assert (example / ".dvc/tmp/adopt.json").exists()
+    run(example, "plain.csv", "--target", "returned")
+    assert params(example)["data"]["source"] == "plain.csv" and not (example / "dvc.lock").exists()

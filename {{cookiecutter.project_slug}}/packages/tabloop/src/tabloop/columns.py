@@ -42,6 +42,7 @@ TYPES: dict[TypeName, ColumnType] = {
     "category": ColumnType(str, "VARCHAR", "object", "utf8", "String", False, ("VARCHAR", "ENUM")),
 }
 assert set(TYPES) == set(get_args(TypeName))
+SPACES = r"'^[\s\p{Z}]+|[\s\p{Z}]+$'"  # around a text, as a pattern in SQL
 INFERRED: dict[str, TypeName] = {sql: name for name, kind in TYPES.items() for sql in kind.inferred_from}
 
 
@@ -53,6 +54,13 @@ def quote(name: str) -> str:
 def literal(value: object) -> str:
     """A text as an SQL literal."""
     return "'" + str(value).replace("'", "''") + "'"
+
+
+def text_of(column: str, kind: str) -> str:
+    """SQL for a value as the text by which it is known: the 1.0 of a float is "1", as in a request."""
+    if INFERRED.get(kind.partition("(")[0]) != "number":
+        return f"{column}::VARCHAR"
+    return f"regexp_replace({column}::DOUBLE::VARCHAR, '\\.0$', '')"
 
 
 def class_text(value: Any) -> str:

@@ -44,6 +44,7 @@ def convert(estimator: Any, schema: Schema, **options: Any) -> "onnx.ModelProto"
         (name, (FloatTensorType if column.numeric else StringTensorType)([None, 1]))
         for name, column in schema.features.items()
     ]
+    round_thresholds(estimator)
     converted = to_onnx(estimator, initial_types=inputs, target_opset=OPSET, **options)
     # skl2onnx renames an input called like one of its own results ("label"). A prefix that no column can have
     # separates the names, and the inputs then get theirs back.
@@ -54,6 +55,22 @@ def convert(estimator: Any, schema: Schema, **options: Any) -> "onnx.ModelProto"
     for node in model.graph.node:
         node.input[:] = [names.get(name, name) for name in node.input]
     return model
+
+
+def round_thresholds(estimator: Any) -> None:
+    """Round the thresholds of scikit-learn's boosted trees down to float32, which is all that the graph has.
+
+    A float32 is at most the one if it is at most the other, so the estimator stays what it was. skl2onnx rounds to the
+    nearest: a value as good as at a threshold then goes the other way.
+    """
+    for _, step in getattr(estimator, "steps", [("", estimator)]):
+        for tree in (tree for trees in getattr(step, "_predictors", ()) for tree in trees):
+            exact = tree.nodes["num_threshold"]
+            with np.errstate(over="ignore"):
+                near = exact.astype(np.float32)
+            tree.nodes["num_threshold"] = np.where(
+                near > exact, np.nextafter(near, np.float32(-np.inf)), near
+            )
 
 
 def serialize(model: "onnx.ModelProto") -> bytes:

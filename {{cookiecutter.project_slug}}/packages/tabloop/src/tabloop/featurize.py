@@ -9,7 +9,8 @@ import duckdb
 
 from tabloop import files
 from tabloop.cli import UserError, one_line
-from tabloop.columns import class_text, literal, quote
+from tabloop.columns import quote
+from tabloop.labels import label_sql
 from tabloop.params import ROOT, Column, Params, Schema
 
 if TYPE_CHECKING:
@@ -67,19 +68,12 @@ def refused(name: str) -> Iterator[None]:
 
 def labelled_events(db: duckdb.DuckDBPyConnection, schema: Schema) -> "pd.DataFrame":
     """The events whose label is known: key, entity, event_timestamp, request columns, target as 0 or 1."""
-    from tabloop.table import classes
-
-    target, positive = quote(schema.target.name), class_text(schema.target.positive)
-    values = [
-        literal(v)
-        for v, (text, _) in classes(db.view("events"), schema.target.name).items()
-        if text == positive
-    ]
+    target = quote(schema.target.name)
+    label = label_sql(db.view("events"), schema.target.name, schema.target)
     key = [quote(name) for name in schema.own_key if name not in schema.features]
     columns = ", ".join([*key, typed(schema, schema.request)])
     return db.sql(
-        f"SELECT {columns}, ({target}::VARCHAR IN ({', '.join(values) or 'NULL'}))::TINYINT AS {target} "
-        f"FROM events WHERE {target} IS NOT NULL ORDER BY ALL"
+        f"SELECT {columns}, {label} AS {target} FROM events WHERE {label} IS NOT NULL ORDER BY ALL"
     ).df()
 
 
@@ -196,9 +190,8 @@ def featurize(params: Params, raw: Path) -> str:
         files.replace(FEATURES, made)
         files.replace(ONLINE, base / "data/online")
     how = "by time" if schema.timestamp else "by hash"
-    unlabelled = db.sql(f"SELECT count(*) FROM events WHERE {quote(schema.target.name)} IS NULL").fetchall()[
-        0
-    ][0]
+    label = label_sql(db.view("events"), schema.target.name, schema.target)
+    unlabelled = db.view("events").filter(f"{label} IS NULL").aggregate("count(*)").fetchall()[0][0]
     waiting = f", {unlabelled:,} without a label yet" if unlabelled else ""
     left = len(rows) - len(train) - len(holdout)
     waiting += f", {left:,} labelled predictions of held-out entities left out" if left else ""

@@ -1,192 +1,240 @@
 """A schema from a table: which columns are features, of what type, and why the others are left out."""
 
 import difflib
-import re
-from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import duckdb
 
+from tabloop import identity, labels, leaks
 from tabloop.cli import UserError
-from tabloop.columns import INFERRED, TYPES, quote
-from tabloop.table import classes, safe_names, snake
+from tabloop.columns import INFERRED, TYPES, quote, text_of
+from tabloop.facts import Decision, Facts, describe
+from tabloop.params import Target
+from tabloop.reading.result import Table
+from tabloop.table import safe_names
 
 LEVELS = 255  # a text column with more distinct values is no category: trees bin no finer
-YES = {"1", "true", "t", "yes", "y", "positive", "pos"}
-NO = {"0", "false", "f", "no", "n", "negative", "neg"}
-ID = re.compile(r"(^|[^a-z])(id|uuid|guid|key|no|nr|number|index|idx|row|unnamed)([^a-z]|$)")
+LONGEST = 1000  # characters of a category that a request may have
+DAYS = "days"  # the type of a date whose age is a feature
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What the owner says; the rest is decided. `types` are feature types or `days`, by column."""
+
+    target: str
+    entity: str | None = None
+    timestamp: str | None = None
+    key: tuple[str, ...] = ()
+    types: dict[str, str] = field(default_factory=dict)
+    drop: tuple[str, ...] = ()
+    positive: str | None = None
+    negative: tuple[str, ...] = ()
+    at_least: float | None = None
 
 
 @dataclass
 class Inferred:
-    """The schema as params.yaml has it, and for each column of the table what was decided and why."""
+    """The schema as params.yaml has it; every column's facts and decision; what concerns the whole table."""
 
     schema: dict[str, Any]
-    decisions: list[tuple[str, str, str]]
+    rows: int
+    facts: dict[str, Facts]
+    decisions: dict[str, Decision]
+    warnings: list[str]
     segments: list[str]
 
 
-@dataclass
-class Facts:
-    """What one column holds."""
-
-    kind: str  # DuckDB's type
-    present: int
-    distinct: int
-    consecutive: bool
-
-
-def infer(table: duckdb.DuckDBPyRelation, target: str, entity: str | None, timestamp: str | None) -> Inferred:
+def infer(table: Table, said: Choices) -> Inferred:
     """Decide on every column.
 
     Raises:
         UserError: a named column is missing or can't play its part, or no feature is left.
     """
-    roles = {"TARGET": target, "ENTITY": entity, "TIMESTAMP": timestamp}
-    given = check_names(table, {role: name for role, name in roles.items() if name is not None})
-    rows, facts = describe(table)
-    names = safe_names(table.columns)
-    positive, why = positive_class(table, target)
-    decisions = [(target, "target", why)]
-    for role, name in given.items():
-        if role != "TARGET" and (lacking := rows - facts[name].present):
-            raise UserError(f"{role}={name}: {lacking:,} rows lack it; fill or remove them")
-    if entity:
-        decisions.append((entity, "entity", f"{facts[entity].distinct:,} of them"))
-    if timestamp:
-        check_timestamp(table, timestamp, facts[timestamp].kind)
-        decisions.append((timestamp, "timestamp", "splits by time"))
-
-    features: dict[str, dict[str, Any]] = {}
-    key: list[str] = []
-    for name in (column for column in table.columns if column not in given.values()):
-        kind, why = decide(name, facts[name], rows)
-        if kind == "id" and not key:
-            key, kind = [name], "key"
-        decisions.append((name, kind, why))
-        if kind in TYPES:
-            features[name] = {"type": kind}
+    relation = table.relation
+    roles = check_names(table, said)
+    rows, facts = describe(relation)
+    target, why, warnings = labels.decide(
+        relation,
+        said.target,
+        {"positive": said.positive, "negative": said.negative, "at_least": said.at_least},
+        INFERRED.get(facts[said.target].kind) in ("number", "integer"),
+    )
+    label = labels.label_sql(relation, said.target, Target(name=said.target, **target))
+    decisions = {said.target: Decision(said.target, "target", why, warnings)}
+    if said.entity:
+        decisions[said.entity] = identity.entity(relation, said.entity, facts[said.entity])
+    if said.timestamp:
+        decisions[said.timestamp] = identity.timestamp(relation, said.timestamp, facts[said.timestamp], label)
+    for name in relation.columns:
+        if name not in decisions:
+            decisions[name] = decide(name, facts[name], said, relation)
+    key = identity.key(relation, said.key, [n for n in (said.entity, said.timestamp) if n], decisions, facts)
+    features = {
+        d.column: d.decision
+        for d in decisions.values()
+        if d.decision in (*TYPES, DAYS) and d.column not in key
+    }
+    watch(relation, label, facts, features, decisions, said)
     if not features:
-        raise UserError("no column is left to learn from: each is constant, an id, a date or free text")
-    key = key or key_of_roles(table, [name for name in (entity, timestamp) if name], rows)
-    steady = constant_within(table, entity, list(features)) if entity else []
-    view = {names[n]: features[n] for n in steady}
-    used = [*key, *given.values(), *features]
-    schema = {
+        raise UserError(
+            "no column is left to learn from: each is constant, an id, a date, free text or a copy of the target"
+        )
+    unique = said.entity is not None and facts[said.entity].unique
+    plain = [name for name, kind in features.items() if kind != DAYS]
+    steady = constant_within(relation, said.entity, plain) if said.entity and not unique and plain else []
+    schema = schema_of(relation, roles, key, features, steady, target)
+    twice = identity.duplicates(relation, key, facts)
+    few = [n for n, kind in features.items() if kind == "category" and facts[n].distinct <= 10]
+    names = safe_names(relation.columns)
+    ordered = {name: decisions[name] for name in (*roles.values(), *relation.columns)}
+    return Inferred(schema, rows, facts, ordered, twice, [names[n] for n in few[:2]])
+
+
+def check_names(table: Table, said: Choices) -> dict[str, str]:
+    """The column of each role.
+
+    Raises:
+        UserError: the table has no such column, or has it twice, or one has two roles.
+    """
+    given = {"TARGET": said.target, "ENTITY": said.entity, "TIMESTAMP": said.timestamp}
+    roles = {role: name for role, name in given.items() if name is not None}
+    columns = table.relation.columns
+    named = [*roles.items(), *(("--key", n) for n in said.key), *(("--drop", n) for n in said.drop)]
+    for role, name in (*named, *(("--type", n) for n in said.types)):
+        if name not in columns:
+            near = difflib.get_close_matches(name, columns, 1, 0.4)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise UserError(f"{role}={name}: no such column; {hint}it has: {', '.join(columns)}")
+        others = [n for n in table.duplicates.get(name, ()) if n != name and n not in said.drop]
+        if others and role in roles:
+            raise UserError(
+                f"{role}={name}: {len(others) + 1} columns have this name; the others are {', '.join(others)} here: "
+                f"give one of those, or leave them out by `--drop {others[0]}`"
+            )
+    for role, name in roles.items():
+        if other := [r for r, n in roles.items() if n == name and r != role]:
+            raise UserError(f"{role}={name} and {other[0]}={name}: name another column for one of them")
+        if name in said.drop or name in said.types:
+            raise UserError(
+                f"{role}={name} and --{'drop' if name in said.drop else 'type'} {name}: give one of them"
+            )
+    return roles
+
+
+def decide(name: str, facts: Facts, said: Choices, table: duckdb.DuckDBPyRelation) -> Decision:
+    """A column's feature type, or `id` or `left out`; and why."""
+    if name in said.drop:
+        return Decision(name, "left out", "as you said")
+    if name in said.types:
+        return as_told(name, facts, said, table)
+    kind = INFERRED.get(facts.kind)
+    levels = f"{facts.distinct:,} levels" if kind == "category" else f"{facts.distinct:,} distinct values"
+    if facts.distinct <= 1:
+        return Decision(name, "left out", "always the same" if facts.distinct else "always missing")
+    if kind is None:
+        dated = "DATE" in facts.kind or "TIMESTAMP" in facts.kind
+        days = (
+            f"; `--type {name}=days` takes the days from it to TIMESTAMP" if dated and said.timestamp else ""
+        )
+        why = f"a date: not a feature as it is{days}" if dated else f"of type {facts.kind}"
+        return Decision(name, "left out", why, [] if dated else [f"{facts.kind} is no type of a feature"])
+    if found := identity.of(name, facts, kind):
+        return Decision(name, *found)
+    if kind == "category" and facts.longest > LONGEST:
+        return Decision(name, "left out", f"text of up to {facts.longest:,} characters")
+    if kind == "category" and facts.distinct > LEVELS:
+        why = f"text with {facts.distinct:,} distinct values; more than {LEVELS} are no category"
+        return Decision(name, "left out", why, [f"left out: {why}"])
+    if facts.huge:
+        return Decision(
+            name, "number", levels, ["whole numbers beyond 64 bits: the model takes them roughly"]
+        )
+    coded = (
+        [f"a code? `--type {name}=category` if its order says nothing"] if identity.coded(name, facts) else []
+    )
+    return Decision(name, kind, levels, coded)
+
+
+def as_told(name: str, facts: Facts, said: Choices, table: duckdb.DuckDBPyRelation) -> Decision:
+    """The type that the owner gave.
+
+    Raises:
+        UserError: the column's values are not of that type.
+    """
+    kind, column = said.types[name], quote(name)
+    dated = "DATE" in facts.kind or "TIMESTAMP" in facts.kind
+    if kind == DAYS and not (dated and said.timestamp):
+        lacking = "it is no date" if not dated else "give TIMESTAMP, the row's time"
+        raise UserError(f"--type {name}=days: {lacking}")
+    text = text_of(column, facts.kind)
+    tests = {
+        "number": f"TRY_CAST({text} AS DOUBLE)",
+        "integer": f"CASE WHEN TRY_CAST({text} AS DOUBLE) % 1 = 0 THEN TRY_CAST({text} AS BIGINT) END",
+        "boolean": f"TRY_CAST({text} AS BOOLEAN)",
+    }
+    if kind in tests and facts.kind != "BOOLEAN":
+        bad = table.filter(f"{column} IS NOT NULL AND ({tests[kind]}) IS NULL")
+        count, one = bad.aggregate(f"count(*), any_value({text})").fetchall()[0]
+        if count:
+            raise UserError(f"--type {name}={kind}: {count:,} rows have another, like {one!r}")
+    after = f"{column}::TIMESTAMP > {quote(said.timestamp or '')}::TIMESTAMP"
+    later = table.filter(after).aggregate("count(*)").fetchall()[0][0] if kind == DAYS else 0
+    warnings = [f"{later:,} rows have a date after TIMESTAMP: was it known then?"] if later else []
+    if kind == "category" and facts.distinct > LEVELS:
+        warnings.append(f"{facts.distinct:,} levels: trees bin no finer than {LEVELS}")
+    return Decision(name, kind, f"as you said; {facts.distinct:,} distinct values", warnings)
+
+
+def watch(
+    table: duckdb.DuckDBPyRelation,
+    label: str,
+    facts: dict[str, Facts],
+    features: dict[str, str],
+    decisions: dict[str, Decision],
+    said: Choices,
+) -> None:
+    """Leave out copies of the target; warn of columns that alone tell it."""
+    names = [name for name, kind in features.items() if kind != DAYS]
+    for name, (score, copy) in (leaks.find(table, label, facts, names) if names else {}).items():
+        if copy and name not in said.types:
+            keep = f"`--type {name}={features.pop(name)}` keeps it"
+            text = f"a copy of the target: each value goes with one class; {keep}"
+            decisions[name] = Decision(name, "left out", text, [f"left out: {text}"])
+        else:
+            known = f"is it known before the outcome? `--drop {name}` leaves it out"
+            decisions[name].warnings.append(f"alone it tells the target (AUC {score:.4f}): {known}")
+
+
+def schema_of(
+    table: duckdb.DuckDBPyRelation,
+    roles: dict[str, str],
+    key: list[str],
+    features: dict[str, str],
+    steady: list[str],
+    target: dict[str, Any],
+) -> dict[str, Any]:
+    """The `schema` of params.yaml."""
+    names = safe_names(table.columns)
+    entity, timestamp = (names.get(roles.get(role, "")) for role in ("ENTITY", "TIMESTAMP"))
+    view = {names[n]: {"type": features[n]} for n in features if n in steady}
+    request: dict[str, Any] = {}
+    for name, kind in features.items():
+        if kind == DAYS:
+            request[f"{names[name]}_days"] = {"type": "number", "days_since": name}
+        elif name not in steady:
+            request[names[name]] = {"type": kind}
+    used = [*key, *roles.values(), *(name for name, kind in features.items() if kind != DAYS)]
+    return {
         "key": [names[name] for name in key],
-        "entity": names[entity] if entity else None,
-        "timestamp": names[timestamp] if timestamp else None,
-        "target": {"name": names[target], "positive": positive},
-        "views": {f"{names[entity]}_features": view} if entity and view else {},
-        "request": {names[n]: f for n, f in features.items() if n not in steady},
+        "entity": entity,
+        "timestamp": timestamp,
+        "target": {"name": names[roles["TARGET"]], **target},
+        "views": {f"{entity}_features": view} if view else {},
+        "request": request,
         "rename": {names[n]: n for n in dict.fromkeys(used) if names[n] != n},
     }
-    few = [names[n] for n, f in features.items() if f["type"] == "category" and facts[n].distinct <= 10]
-    return Inferred(schema, decisions, few[:2])
-
-
-def check_names(table: duckdb.DuckDBPyRelation, given: dict[str, str]) -> dict[str, str]:
-    """The columns named for each role, as given.
-
-    Raises:
-        UserError: the table has no such column, or one has two roles.
-    """
-    for role, name in given.items():
-        if name not in table.columns:
-            near = difflib.get_close_matches(name, table.columns, 1, 0.4)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise UserError(f"{role}={name}: no such column; {hint}it has: {', '.join(table.columns)}")
-        if other := [r for r, n in given.items() if n == name and r != role]:
-            raise UserError(f"{role}={name} and {other[0]}={name}: name another column for one of them")
-    return given
-
-
-def key_of_roles(table: duckdb.DuckDBPyRelation, names: list[str], rows: int) -> list[str]:
-    """The entity, with the timestamp if there is one, if no two rows share them; else no key."""
-    if not names:
-        return []
-    different = table.aggregate(f"count(DISTINCT ({', '.join(map(quote, names))}))").fetchall()[0][0]
-    return names if different == rows else []
-
-
-def describe(table: duckdb.DuckDBPyRelation) -> tuple[int, dict[str, Facts]]:
-    """Number of rows, and each column's facts, in one pass."""
-    parts = ["count(*)"]
-    for name, kind in zip(table.columns, table.types, strict=True):
-        column = quote(name)
-        whole = INFERRED.get(base(kind)) == "integer"
-        parts += [
-            f"count({column})",
-            f"count(DISTINCT {column})",
-            f"max({column})::HUGEINT - min({column})::HUGEINT" if whole else "NULL",
-        ]
-    named = ", ".join(f"{part} AS c{i}" for i, part in enumerate(parts))
-    rows, *values = table.aggregate(named).fetchall()[0]
-    facts = {}
-    for i, (name, kind) in enumerate(zip(table.columns, table.types, strict=True)):
-        present, distinct, span = values[3 * i : 3 * i + 3]
-        facts[name] = Facts(base(kind), present, distinct, span is not None and span == distinct - 1)
-    return rows, facts
-
-
-def base(kind: object) -> str:
-    """DuckDB's type without its arguments: DECIMAL(9,2) is DECIMAL."""
-    return re.sub(r"[(\[].*", "", str(kind))
-
-
-def decide(name: str, facts: Facts, rows: int) -> tuple[str, str]:
-    """A column's feature type, or `id` or `left out`; and why."""
-    kind = INFERRED.get(facts.kind)
-    missing = f"; {rows - facts.present:,} missing" if facts.present < rows else ""
-    if facts.distinct <= 1:
-        return "left out", "always the same" if facts.distinct else "always missing"
-    if kind is None:
-        dated = "DATE" in facts.kind or "TIME" in facts.kind
-        return "left out", "a date: not a feature as it is" if dated else f"of type {facts.kind}"
-    counted = kind == "integer" and (facts.consecutive or ID.search(snake(name)))
-    if facts.distinct == rows > 20 and (kind == "category" or counted):
-        return "id", "another one in every row"
-    if kind == "category" and facts.distinct > LEVELS:
-        return "left out", f"text with {facts.distinct:,} distinct values; more than {LEVELS} are no category"
-    if kind == "category":
-        return kind, f"{facts.distinct} levels{missing}"
-    return kind, f"{facts.distinct:,} distinct values{missing}"
-
-
-def positive_class(table: duckdb.DuckDBPyRelation, target: str) -> tuple[str, str]:
-    """Which of the target's two classes is 1, as `class_text` has it; and why.
-
-    Raises:
-        UserError: it has another number of classes.
-    """
-    counts: Counter[str] = Counter()
-    for text, rows in classes(table, target).values():
-        counts[text] += rows
-    if len(counts) != 2:
-        shown = ", ".join(sorted(counts)[:5]) + (", ..." if len(counts) > 5 else "")
-        raise UserError(f"TARGET={target} has {len(counts)} values ({shown}): it must have two")
-    rarest_first = sorted(counts, key=lambda text: (counts[text], text))
-    affirmative = [text for text in rarest_first if text in YES]
-    not_negative = [text for text in rarest_first if text not in NO]
-    positive = (affirmative or not_negative or rarest_first)[0]
-    (negative,) = counts.keys() - {positive}
-    reason = (
-        f"{positive!r} is positive ({counts[positive]:,} rows), {negative!r} is not ({counts[negative]:,})"
-    )
-    unlabelled = table.filter(f"{quote(target)} IS NULL").aggregate("count(*)").fetchall()[0][0]
-    return positive, reason + (f"; {unlabelled:,} rows have no label yet" if unlabelled else "")
-
-
-def check_timestamp(table: duckdb.DuckDBPyRelation, name: str, kind: str) -> None:
-    """Raises: UserError: the column holds something that is no date or time."""
-    if "DATE" in kind or "TIMESTAMP" in kind:
-        return
-    column = table.project(quote(name))
-    bad = column.filter(f"TRY_CAST({quote(name)} AS TIMESTAMP) IS NULL") if kind == "VARCHAR" else column
-    if found := bad.limit(1).fetchall():
-        advice = "write them like 2026-01-31 or 2026-01-31 12:00:00"
-        raise UserError(f"TIMESTAMP={name}: {found[0][0]!r} is no date or time; {advice}")
 
 
 def constant_within(table: duckdb.DuckDBPyRelation, entity: str, names: list[str]) -> list[str]:

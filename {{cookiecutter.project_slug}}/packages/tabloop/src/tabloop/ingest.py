@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from tabloop import files, predictions
 from tabloop.cli import UserError
-from tabloop.columns import quote
+from tabloop.columns import SPACES, quote, text_of
 from tabloop.params import ROOT, Params, Schema
 
 if TYPE_CHECKING:
@@ -54,14 +54,17 @@ def from_source(params: Params, folder: Path) -> str:
     from tabloop.table import read
 
     table = read(params.data.source, ROOT, params.data.reading).relation
-    renamed = table.project(projection(table.columns, params))
+    renamed = table.project(projection(dict(zip(table.columns, map(str, table.types), strict=True)), params))
     rows = renamed.aggregate("count(*)").fetchall()[0][0]
     renamed.write_parquet(str(folder / "events.parquet"))
     return f"{rows:,} events from {params.data.source}"
 
 
-def projection(columns: list[str], params: Params) -> str:
+def projection(columns: dict[str, str], params: Params) -> str:
     """The SELECT list that gives the raw columns the schema's names; columns that it does not name stay.
+
+    Args:
+        columns: the raw columns and their types.
 
     Raises:
         UserError: a column of the schema that no view computes is missing.
@@ -75,12 +78,32 @@ def projection(columns: list[str], params: Params) -> str:
     }
     declared = [*schema.key, schema.entity, schema.timestamp, *schema.features, schema.target.name]
     raw = {name: schema.rename.get(name, name) for name in dict.fromkeys(declared) if name}
-    if missing := [source for name, source in raw.items() if source not in columns and name not in computed]:
+    days = {name: c.days_since for name, c in schema.features.items() if c.days_since}
+    needed = {name: days.get(name, source) for name, source in raw.items()}
+    if missing := [
+        source for name, source in needed.items() if source not in columns and name not in computed
+    ]:
         raise UserError(f"{params.data.source} lacks column {missing[0]!r}; it has: {', '.join(columns)}")
-    found = {name: source for name, source in raw.items() if source in columns}
-    taken = {text.lower() for pair in found.items() for text in pair}  # SQL's names have no case
-    selected = [f"{quote(source)} AS {quote(name)}" for name, source in found.items()]
+    found = {name: source for name, source in raw.items() if source in columns and name not in days}
+    taken = {text.lower() for pair in found.items() for text in pair} | set(days)  # SQL's names have no case
+    selected = [
+        f"{_value(name, columns[source], source, schema)} AS {quote(name)}" for name, source in found.items()
+    ]
+    if days and schema.timestamp:
+        time = f"{quote(raw[schema.timestamp])}::TIMESTAMP"
+        selected += [
+            f"date_diff('second', {quote(source)}::TIMESTAMP, {time}) / 86400 AS {quote(name)}"
+            for name, source in days.items()
+        ]
     return ", ".join([*selected, *(quote(column) for column in columns if column.lower() not in taken)])
+
+
+def _value(name: str, kind: str, source: str, schema: Schema) -> str:
+    """A raw column as SQL; keys and categories as the text that a request has, the entity without spaces around it."""
+    if name == schema.entity:
+        return f"regexp_replace({text_of(quote(source), kind)}, {SPACES}, '', 'g')"
+    feature = schema.features.get(name)
+    return text_of(quote(source), kind) if feature and not feature.numeric else quote(source)
 
 
 def labelled_predictions(schema: Schema, log: str) -> "duckdb.DuckDBPyRelation | None":

@@ -8,6 +8,7 @@ from typing import Literal
 
 import click
 
+from tabloop.adopt_command import adopt
 from tabloop.automation import github, remote, retrain, watch
 from tabloop.cli import FOUND, Commands, UserError, write_github_output
 
@@ -96,27 +97,18 @@ def card(role: str, field: str | None) -> None:
 
 
 @tabloop.command()
-@click.argument("data")
-@click.option("--target", required=True, help="The column to predict; it has two values.")
-@click.option("--entity", help="The column that says whom a row is about, for example customer_id.")
-@click.option("--timestamp", help="The column that says when a row happened.")
-def adopt(data: str, target: str, entity: str | None, timestamp: str | None) -> None:
-    """Replace the example by your own table DATA, a CSV or Parquet file or URL."""
-    from tabloop.adopt import adopt
-
-    if not data or not target:
-        raise UserError("say which table and what to predict: make adopt DATA=my.csv TARGET=churned")
-    click.echo(adopt(data, target, entity, timestamp))
-
-
-@tabloop.command()
-def drift() -> None:
+@click.option("--evidently", is_flag=True, help="Write Evidently's pages, too: reports/evidently_*.html.")
+def drift(evidently: bool) -> None:
     """Compare the prediction log with the champion's reference data. Exit code 3: drift."""
     from tabloop.drift import check, text
     from tabloop.params import load
 
-    found = check(load())
+    found = check(params := load())
     click.echo(text(found))
+    if evidently:
+        from tabloop.evidently_pages import write
+
+        write(params, found)
     write_github_output(drift=found["drift"])
     sys.exit(FOUND if found["drift"] else 0)
 
@@ -283,5 +275,5 @@ def loop() -> None:
     main()
 
 
-for command in (github, remote, retrain, watch):
+for command in (adopt, github, remote, retrain, watch):
     tabloop.add_command(command)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FILE = "model.onnx"
+MAX = float(np.finfo(np.float32).max)  # greater numbers count as this one, wherever a model is asked
 BATCH = 100_000  # rows scored at once: bounds the memory of a graph's intermediate values
 
 
@@ -25,7 +26,11 @@ def model_inputs(rows: "pd.DataFrame", schema: Schema) -> "pd.DataFrame":
 
     return pd.DataFrame(
         {
-            name: pd.to_numeric(rows[name]).astype("Float64").to_numpy("float32", na_value=np.nan)
+            name: pd.to_numeric(rows[name])
+            .astype("Float64")
+            .to_numpy("float64", na_value=np.nan)
+            .clip(-MAX, MAX)
+            .astype("float32")
             if column.numeric
             else rows[name].astype(object).where(rows[name].notna(), "").astype(str)
             for name, column in schema.features.items()

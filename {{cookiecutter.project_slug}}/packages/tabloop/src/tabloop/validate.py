@@ -66,11 +66,15 @@ def breaches(table: "pd.DataFrame", schema: Schema, now: datetime) -> list[dict[
         if len(twice):
             found.append(breach(" + ".join(schema.key), "unique", twice.index, twice[schema.key[0]]))
     if (target := schema.target.name) in table:
-        first = table[target].dropna().drop_duplicates()
-        classes, positive = set(first.map(class_text)), class_text(schema.target.positive)
-        if len(classes) != 2 or positive not in classes:
-            rule = f"two classes, {positive!r} among them, not {len(classes)}"
-            found.append(breach(target, rule, first.index, first) | {"count": int(table[target].count())})
+        first, rule = table[target].dropna().drop_duplicates(), schema.target
+        labels, classes = set(first.map(rule.label)), set(first.map(class_text))
+        if not {0, 1} <= labels or (rule.negative is None and rule.at_least is None and len(classes) != 2):
+            wanted = "numbers on both sides of the bar" if rule.at_least is not None else "two classes"
+            positive = "" if rule.at_least is not None else f", {class_text(rule.positive)!r} among them,"
+            found.append(
+                breach(target, f"{wanted}{positive} not {len(classes)}", first.index, first)
+                | {"count": int(table[target].count())}
+            )
     return found
 
 
@@ -108,7 +112,9 @@ def validate(params: Params, raw: Path, report: Path) -> str:
         {"table": "events", "column": c, "rule": "present", "count": len(events), "first": []} for c in absent
     ]
     rows = {name: len(table) for name, table in tables.items()}
-    unlabelled = 0 if schema.target.name in absent else int(events[schema.target.name].isna().sum())
+    target = events.get(schema.target.name, pd.Series(dtype=object))
+    label = {value: schema.target.label(value) for value in target.dropna().unique()}
+    unlabelled = int(target.map(label).isna().sum())
     result = {"passed": not found, "rows": rows, "unlabelled": unlabelled, "breaches": found}
     files.write(report, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
     if found:

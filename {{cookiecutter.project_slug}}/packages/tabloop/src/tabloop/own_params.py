@@ -1,0 +1,99 @@
+"""params.yaml and dvc.yaml for a new table: comments kept, the example's own settings gone."""
+
+import io
+from typing import TYPE_CHECKING, Any
+
+from tabloop.cli import UserError
+from tabloop.params import ROOT, Params, Reading
+
+if TYPE_CHECKING:
+    from ruamel.yaml import YAML
+
+    from tabloop.infer import Inferred
+
+
+def rewritten(source: str, found: "Inferred", reading: Reading) -> tuple[dict[str, str], list[str]]:
+    """The text of each file; and what it says that was not inferred from the table.
+
+    Raises:
+        UserError: params.yaml would not be valid.
+    """
+    from pydantic import ValidationError
+
+    yaml = round_trip()
+    params, graph = yaml.load(ROOT / "params.yaml"), yaml.load(ROOT / "dvc.yaml")
+    before, changes = params["data"]["source"], []
+    if params["data"].pop("simulator", None):
+        params.yaml_set_comment_before_after_key("schema", before="\n")
+    params["data"]["source"] = node(yaml, source, "source")
+    params["data"].pop("reading", None)
+    if said := reading.model_dump(mode="json", exclude_defaults=True):
+        params["data"].insert(1, "reading", node(yaml, said, "reading"))
+    if params["data"].get("feedback"):
+        changes.append(f"data.feedback was {params['data']['feedback']}, the log of another table: null")
+        params["data"]["feedback"] = None
+    for name, value in found.schema.items():
+        if value or value is None:
+            params["schema"][name] = node(yaml, value, name)
+        else:
+            params["schema"].pop(name, None)
+    params["evaluate"]["segments"] = node(yaml, found.segments, "segments")
+    params["evaluate"]["cost"]["false_positive"] = params["evaluate"]["cost"]["false_negative"] = 1
+    params["gates"]["min_auc"] = 0.5
+    params["gates"].yaml_add_eol_comment("raise it to what the task needs", "min_auc")
+    project = params["project"]
+    changes += [
+        f"{project!r} in MLflow keeps the runs and versions of the table before: another `project` parts them",
+        "evaluate.cost 1:1: say what a false positive and a false negative cost you",
+        "gates.min_auc 0.5: raise it to what the task needs",
+        f"evaluate.segments: {', '.join(found.segments) or 'none'}",
+    ]
+    try:
+        Params.model_validate(params)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"params.yaml: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+    ingest = graph["stages"]["ingest"]
+    stay = [path for path in ingest.get("deps", []) if path != before and not path.endswith("/simulator.py")]
+    ingest["deps"] = stay if "://" in source or "*" in source else [*stay, source]
+    if not ingest["deps"]:
+        del ingest["deps"]
+    texts = {}
+    for name, content in (("params.yaml", params), ("dvc.yaml", graph)):
+        text = io.StringIO()
+        yaml.dump(content, text)
+        texts[name] = text.getvalue()
+    return texts, changes
+
+
+def round_trip() -> "YAML":
+    """YAML that keeps comments and order."""
+    from ruamel.yaml import YAML
+
+    yaml = YAML()
+    yaml.width, yaml.preserve_quotes = 110, True
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    null = "tag:yaml.org,2002:null"
+    yaml.representer.add_representer(
+        type(None), lambda representer, _: representer.represent_scalar(null, "null")
+    )
+    return yaml
+
+
+def node(yaml: "YAML", value: Any, key: str) -> Any:
+    """A value as YAML: a column on one line, the table's own words in quotes."""
+    from ruamel.yaml.comments import CommentedMap
+    from ruamel.yaml.scalarstring import DoubleQuotedScalarString
+
+    if isinstance(value, dict):
+        made = CommentedMap({name: node(yaml, item, name) for name, item in value.items()})
+        if key != "rename" and not any(isinstance(item, dict) for item in value.values()):
+            made.fa.set_flow_style()
+        return made
+    if isinstance(value, list):
+        made = yaml.load("[]")
+        made.extend(node(yaml, item, "key" if key in ("key", "segments") else "") for item in value)
+        return made
+    plain = not isinstance(value, str) or key in ("type", "name", "entity", "timestamp", "key")
+    return value if plain else DoubleQuotedScalarString(value)
