@@ -4,14 +4,18 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import pickle
 import re
 import resource
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import duckdb
@@ -172,6 +176,17 @@ def test_a_target_that_never_answers_is_said_and_does_not_stop_the_end(
     assert "3 rows are lost at the end" in capsys.readouterr().err
 
 
+def test_a_writer_whose_service_was_killed_does_not_wait_for_its_target_for_ever() -> None:
+    rows = {"prediction_id": ["a"], "label": [1]}
+    with hanging_server() as port:
+        options = (f"webhdfs://127.0.0.1:{port}/log", 0.1, {"feedback": predictions.FEEDBACK})
+        script = f"import log_writer\nlog_writer.LAST_SECONDS = 1\nlog_writer.main{options}"
+        command = [sys.executable, "-c", script]
+        batch = pickle.dumps(("feedback", 1, {"received_at": 0}, rows))
+        done = subprocess.run(command, cwd=prediction_log.WRITER.parent, input=batch, timeout=30)
+    assert done.returncode == -signal.SIGALRM
+
+
 def test_rows_of_a_writer_that_is_killed_are_counted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -278,7 +293,8 @@ def test_features_called_like_the_logs_columns_or_of_another_type_do_not_stop_it
 
     async def scene() -> None:
         async with started(tmp_path, entity="label", label="category", visits="integer") as log:
-            model: Any = type("Model", (), {"role": "champion", "version": "v"})
+            card = SimpleNamespace(source_table=None)
+            model: Any = SimpleNamespace(role="champion", version="v", threshold=0.5, card=card)
             log.add_predictions(model, ["a"], {"label": ["x"], "visits": [3.5]}, [0.5])
             await until(lambda: log.waiting == 0)
             assert log.dropped == 1 and log.error
