@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from tabloop import experiment, performance, predictions, release, roles
+from tabloop import drift, evidently_pages, experiment, performance, predictions, release, roles
 from tabloop.card import ModelCard
 from tabloop.params import Params
 from tabloop.serving.log_writer import Table
@@ -32,6 +32,8 @@ def enter(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the monitoring modules work on the project in `folder`."""
     monkeypatch.setattr(roles, "MODELS", folder / "models")
     monkeypatch.setattr(release, "ROOT", folder)
+    for module in (drift, evidently_pages):
+        monkeypatch.setattr(module, "REPORT", folder / "reports/drift.html")
     monkeypatch.setattr(performance, "REPORT", folder / "reports/performance.json")
     monkeypatch.setattr(experiment, "REPORT", folder / "reports/experiment.json")
     monkeypatch.setattr(experiment, "PLOT", folder / "reports/experiment.png")
@@ -88,6 +90,7 @@ def log(
     at: datetime | None = None,
     ids: list[str] | None = None,
     labels: float = 1.0,
+    **columns: Any,
 ) -> list[str]:
     """Write rows to the folder's prediction log as the service's writer does; the predictions' ids.
 
@@ -96,16 +99,22 @@ def log(
         at: when they were predicted, by default now.
         ids: those of rows that were answered by the other variant, too; their labels are in the log already.
         labels: the share of rows whose label is reported.
+        columns: the same value for all rows, for example of `threshold`; else null.
     """
     time = int((at or datetime.now(UTC)).timestamp() * 1e6)
     tables = predictions.tables(chosen.schema_.features)
     names = ids or [f"p{next(IDS):08d}" for _ in range(len(rows))]
     values = {name: [None if pd.isna(v) else v for v in rows[name].tolist()] for name in rows}
     n = len(rows)
-    columns = {predictions.feature(name): values[name] for name in chosen.schema_.features}
-    columns |= {"prediction_id": list(names), "predicted_at": [time] * n, "variant": [variant] * n}
-    columns |= {"model_version": [version or variant] * n, "entity": values["entity"]}
-    write(folder, "predictions", tables, columns | {"probability": values["probability"]})
+    constant = {"predicted_at": time, "variant": variant, "model_version": version or variant} | columns
+    rows_of = {name: [constant.get(name)] * n for name in tables["predictions"]}
+    rows_of |= {predictions.feature(name): values[name] for name in chosen.schema_.features}
+    rows_of |= {
+        "prediction_id": list(names),
+        "entity": values["entity"],
+        "probability": values["probability"],
+    }
+    write(folder, "predictions", tables, rows_of)
     if ids is None and (known := int(n * labels)):
         outcomes = {"prediction_id": names[:known], "label": values["outcome"][:known]}
         write(folder, "feedback", tables, outcomes | {"received_at": [time] * known})

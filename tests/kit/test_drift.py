@@ -1,13 +1,15 @@
-"""Drift: found where there is some, and each reason why nothing can be said."""
+"""Drift: what is found and what is not, each reason why nothing can be said, and the pages that say the same."""
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
-from tabloop import drift
+from tabloop import drift, evidently_pages
 from tabloop.cli import UserError
 from tabloop.params import Params
 
@@ -16,44 +18,59 @@ from .conftest import PARAMS
 from .monitored import install, log, params, served
 
 LOG_COLUMNS = ["label", "variant", "prediction_id", "model_version", "predicted_at", "date", "received_at"]
+LEVELS = {"country": ["DE", "FR", "US"]}
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monitored.enter(tmp_path, monkeypatch)
-    install(tmp_path, "champion", params(), served(1500, seed=9))
+    install(tmp_path, "champion", params(), served(3000, seed=9), categories=LEVELS)
     return tmp_path
 
 
 def check(folder: Path, chosen: Params | None = None) -> dict[str, Any]:
-    result = drift.check(chosen or params(), report=folder / "reports/drift.html")
+    result = drift.check(chosen or params())
     assert json.loads((folder / "reports/drift.json").read_text()) == result
     assert not list((folder / "reports").glob(".*"))
+    page = (folder / "reports/drift.html").read_text()
+    assert len(page) < 100_000 and "<script" not in page and "http" not in page
+    assert ("<strong>Drift.</strong>" in page) == result["drift"]
+    assert ("<strong>No drift.</strong>" in page) == (bool(result["columns"]) and not result["drift"])
+    assert (
+        re.findall(r"<tr><td>(\w+)</td>", page)
+        == re.findall("<h2>(.+)</h2>", page)
+        == list(result["columns"])
+    )
     return result
+
+
+def drifted(result: dict[str, Any]) -> set[str]:
+    return {name for name, column in result["columns"].items() if column["drift"]}
 
 
 def test_the_same_distribution_is_no_drift_another_is(folder: Path) -> None:
     assert "there is no prediction log" in drift.text(check(folder))
     log(folder, params(), served(900))
-    assert "1,000 predictions of champion are needed for a statement" in drift.text(check(folder))
-    assert not (folder / "reports/drift.html").exists()
+    few = drift.text(check(folder))
+    assert few.startswith("Too few for a statement on drift: 900 predictions of model champion since 2")
+    assert "1,000 are needed" in few and "No drift" not in few
     log(folder, params(), served(600, seed=1))
     result = check(folder)
-    assert not result["drift"] and result["rows"] == 1500 and 900 < result["sampled"] < 1100
+    assert not result["drift"] and result["rows"] == 1500 and not drifted(result)
     assert set(result["columns"]) == {*params().schema_.features, "probability"}
-    page = (folder / "reports/drift.html").read_text()
-    assert "<script src=" not in page and "Wasserstein" in page
+    assert drift.text(result).startswith("No drift in 1,500 predictions")
     moved = served(1500, seed=2).assign(amount=lambda rows: rows.amount * 4, country="US")
     log(folder, params(), moved)
     result = check(folder)
-    assert result["drift"] and "⚠️ **Drift** in 3,000 predictions" in drift.text(result)
-    assert {name for name, column in result["columns"].items() if column["drift"]} == {"amount", "country"}
+    assert drift.text(result).startswith("⚠️ **Drift** in 3,000 predictions")
+    assert drifted(result) == {"amount", "country"} == set(list(result["columns"])[:2])
+    assert "- 2 of 4 features have drifted, bar 30%" in drift.text(result)
 
 
-def test_the_score_alone_is_enough_and_so_are_missing_values(folder: Path) -> None:
+def test_the_score_alone_is_enough_and_missing_values_are_drift_of_a_column(folder: Path) -> None:
     log(folder, params(), served(1200).assign(probability=lambda rows: rows.probability / 2))
     result = check(folder)
-    assert result["drift"] and result["share"] == 0 and result["columns"]["probability"]["drift"]
+    assert result["drift"] and result["share"] == 0 and drifted(result) == {"probability"}
     gaps = served(4000, seed=3)
     gaps["country"] = gaps.country.mask(gaps.index % 3 == 0)
     log(folder, params(), gaps, version="champion")
@@ -61,31 +78,112 @@ def test_the_score_alone_is_enough_and_so_are_missing_values(folder: Path) -> No
     assert column["drift"] and column["missing"] > 0.2 and column["distance"] < 0.1
 
 
+@pytest.mark.parametrize(
+    ("change", "column", "why"),
+    [
+        ({"age": None}, "age", "100% of its values are gone"),
+        ({"country": None}, "country", "100% of its values are gone"),
+        ({"country": ""}, "country", "100% of its values are gone"),
+        ({"country": "Österreich"}, "country", "100.0% more values that training never saw the like of"),
+        ({"amount": float("nan")}, "amount", "100% of its values are gone"),
+    ],
+)
+def test_a_column_that_is_lost_is_drift_by_itself(
+    folder: Path, change: dict[str, Any], column: str, why: str
+) -> None:
+    log(folder, params(), served(1200, seed=4).assign(**change))
+    result = check(folder, params(monitoring={"drift": {"share": 0.9}}))
+    assert result["drift"] and drifted(result) == {column} and result["share"] == 0.25
+    assert f"- {column}: {why}" in drift.text(result)
+
+
+def test_a_new_level_is_drift_from_one_percent_a_known_one_is_not(folder: Path) -> None:
+    rows = served(2000, seed=4)
+    rows.loc[:9, "country"] = "PL"
+    log(folder, params(), rows)
+    assert not drifted(check(folder))
+    rows.loc[:39, "country"] = "PL"
+    log(folder, params(), rows)
+    result = check(folder)
+    assert result["drift"] and drifted(result) == {"country"}
+    # A level that training saw, though the reference has none of it; and levels of which there are always new ones.
+    install(
+        folder, "champion", params(), served(3000, seed=9), categories={"country": [*LEVELS["country"], "PL"]}
+    )
+    assert not drifted(check(folder))
+    many = np.array([f"shop {i}" for i in range(5000)])
+    reference, rows = (
+        served(3000, seed).assign(country=many[np.random.default_rng(seed).zipf(1.3, 3000) % 5000])
+        for seed in (5, 6)
+    )
+    install(folder, "champion", params(), reference, version="wide", categories={"country": [*many[:500]]})
+    log(folder, params(), rows, version="wide")
+    result = check(folder)
+    assert not result["drift"] and not drifted(result) and len(result["columns"]["country"]["bins"]) == 22
+
+
+def test_a_type_that_changed_is_drift(folder: Path) -> None:
+    """The column is text now: numbers that are written out are the same, words are not."""
+    text = params(schema={"request": PARAMS["schema"]["request"] | {"amount": {"type": "category"}}})
+    rows = served(1200, seed=4)
+    log(folder, text, rows.assign(amount=rows.amount.map(repr)))
+    assert not drifted(check(folder))
+    log(folder, text, rows.assign(amount="12,50"))
+    result = check(folder)
+    assert result["drift"] and drifted(result) == {"amount"} and result["columns"]["amount"]["unseen"] == 0.5
+
+
+def test_one_wild_row_is_no_drift(folder: Path) -> None:
+    rows = served(5000, seed=4)
+    rows.loc[7, ["age", "amount"]] = 1e9
+    rows.loc[8, "amount"] = -np.inf
+    rows.loc[9, "country"] = "?"
+    log(folder, params(), rows.astype({"age": int}))
+    result = check(folder)
+    assert not result["drift"] and not drifted(result)
+
+
+def test_two_columns_whose_correlation_changed_have_drifted(folder: Path) -> None:
+    rows = served(3000, seed=4)
+    rows["amount"], rows["age"] = np.sort(rows.amount), np.sort(rows.age)
+    log(folder, params(), rows)
+    result = check(folder)
+    assert drifted(result) == {"age", "amount"} and result["drift"]
+    assert all(c["distance"] < 0.1 for c in result["columns"].values())
+    assert "correlation with amount" in drift.text(result)
+
+
+def test_few_reference_rows_or_many_levels_are_no_drift(folder: Path) -> None:
+    for seed in range(5):
+        install(folder, "champion", params(), served(60, seed=seed), version=f"v{seed}", categories=LEVELS)
+        log(folder, params(), served(1200, seed=seed + 50), version=f"v{seed}")
+        result = check(folder)
+        assert not drifted(result) and result["columns"]["amount"]["distance"] > 0.1
+
+
 def test_only_the_champions_predictions_of_the_window_count(folder: Path) -> None:
     strange = served(1500).assign(amount=1e6, country="US")
     log(folder, params(), strange, variant="challenger", version="champion")
     log(folder, params(), strange, version="an older champion")
     log(folder, params(), strange, at=datetime.now(UTC) - timedelta(days=8))
+    assert "3,000 predictions are of other versions" in drift.text(check(folder))
     log(folder, params(), served(1200, seed=4))
     result = check(folder)
     assert result["rows"] == 1200 and not result["drift"]
 
 
-def test_columns_that_can_not_be_compared_are_named(folder: Path) -> None:
-    reference = served(1500).drop(columns="age").assign(country=None, amount=1.0, express=True)
-    install(folder, "champion", params(), reference)
-    log(folder, params(), served(1200).assign(express=True))
+def test_columns_that_the_reference_or_the_log_does_not_have(folder: Path) -> None:
+    reference = served(3000).drop(columns="age").assign(country=None, amount=1.0, express=True)
+    install(folder, "champion", params(), reference, categories={"country": []})
+    log(folder, params(), served(1200).assign(express=True, country=None))
     result = check(folder)
-    assert result["notes"] == [
-        "age: not in the reference",
-        "country: always missing on one side",
-        "amount: has one value in the reference and others in the log",
-        "express: has the same single value on both sides",
-    ]
-    assert set(result["columns"]) == {"amount", "probability"}
+    assert result["notes"] == ["age: not in the reference"]
+    assert drifted(result) == {"amount"} and result["columns"]["amount"]["distance"] == 1
     wider = params(schema={"request": PARAMS["schema"]["request"] | {"new": {"type": "number"}}})
-    install(folder, "champion", wider, served(1500).assign(new=1.5))
-    assert "- new: not in the log" in drift.text(check(folder, wider))
+    install(folder, "champion", wider, served(3000).assign(new=1.5), categories=LEVELS)
+    log(folder, params(), served(1200))
+    result = check(folder, wider)
+    assert "- new: 100% of its values are gone" in drift.text(result) and result["drift"]
 
 
 def test_features_called_like_columns_of_the_log_are_compared(folder: Path) -> None:
@@ -97,7 +195,31 @@ def test_features_called_like_columns_of_the_log_are_compared(folder: Path) -> N
     log(folder, chosen, named.assign(date=values.amount * 9))
     result = check(folder, chosen)
     assert set(result["columns"]) == {*LOG_COLUMNS, "probability"} and not result["notes"]
-    assert [name for name, column in result["columns"].items() if column["drift"]] == ["date"]
+    assert drifted(result) == {"date"}
+
+
+def test_evidentlys_pages_say_what_the_check_says(folder: Path) -> None:
+    target = params().schema_.target.name
+    reference = served(3000, seed=9).rename(columns={"outcome": target})
+    install(folder, "champion", params(), reference, categories=LEVELS)
+    rows = served(1500, seed=2).assign(amount=lambda rows: rows.amount * 4, age=None)
+    log(folder, params(), rows, labels=0.4)
+    written = evidently_pages.write(params(), result := check(folder))
+    assert [path.name for path in written] == ["evidently_drift.html", "evidently_classification.html"]
+    page = written[0].read_text()
+    said = re.findall(
+        r"Drift in column '(\w+)'.{,40}Data drift (not )?detected.{,80}Drift score: ([\d.]+)", page
+    )
+    expected = [
+        (n, "" if c["drift"] else "not ", c["distance"]) for n, c in result["columns"].items() if n != "age"
+    ]
+    assert [(name, no, float(score)) for name, no, score in said] == [
+        (*e[:2], round(e[2], 3)) for e in expected
+    ]
+    assert {"amount"} == drifted(result) - {"age"}
+    assert "Jensen-Shannon distance of all rows" in page and "<script src=" not in page
+    assert "Classification" in written[1].read_text()
+    assert not list((folder / "reports").glob(".*"))
 
 
 def test_no_champion_no_reference_an_old_report_stays(folder: Path) -> None:
@@ -113,9 +235,10 @@ def test_no_champion_no_reference_an_old_report_stays(folder: Path) -> None:
     path.write_text("no Parquet")
     with pytest.raises(UserError, match=r"models/champion\.dvc pins a model"):
         check(folder)
-    path.unlink()
-    install(folder, "champion", params())
-    with pytest.raises(UserError, match=r"reference\.parquet can't be read") as caught:
-        check(folder)
-    assert "\n" not in str(caught.value) and len(kept)
+    for broken in (None, kept.drop(columns="probability")):
+        path.unlink(missing_ok=True)
+        install(folder, "champion", params(), broken)
+        with pytest.raises(UserError, match=r"reference\.parquet can't be read") as caught:
+            check(folder)
+        assert "\n" not in str(caught.value) and len(kept)
     assert (folder / "reports/drift.json").read_text() == before

@@ -74,6 +74,8 @@ def write_log(folder: Path, rows: int = 4) -> None:
             "model_version": "m",
             "entity": [f"c{i}" for i in range(rows)],
             "probability": 0.5,
+            "threshold": 0.5,
+            "source_table": None,
         }
         | {predictions.feature(name): float(i) for i, name in enumerate(schema.features)}
     )

@@ -4,7 +4,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from tabloop import drift
 from tabloop.cli import UserError
 from tabloop.watch import watch
 
@@ -16,7 +15,6 @@ from .monitored import install, log, params, released, served
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project whose staging runs the champion."""
     monitored.enter(tmp_path, monkeypatch)
-    monkeypatch.setattr(drift.check, "__defaults__", (None, tmp_path / "reports/drift.html"))
     install(tmp_path, "champion", params(), served(1500))
     released(tmp_path, "off")
     return tmp_path

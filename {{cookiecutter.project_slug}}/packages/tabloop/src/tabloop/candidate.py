@@ -68,6 +68,7 @@ def describe(
         categories=levels,
         ranges={n: _range(features[n].to_numpy()) for n, c in schema.features.items() if c.numeric},
         example=example(train, schema),
+        source_table=f"{params.project}/{schema.target.name}",
         parity=parity,
     )
 

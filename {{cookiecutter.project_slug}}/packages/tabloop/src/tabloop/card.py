@@ -38,6 +38,7 @@ class ModelCard(BaseModel):
         data_hash: the first 12 hex digits of the SHA-256 of `train.parquet`.
         rows: the number of training rows.
         categories: for each category column the levels seen in training.
+        source_table: project and target; monitoring leaves out what the log has of any other.
         ranges: for each numeric column the smallest and largest value seen in training; null if it has none.
         example: one row to try the model with.
         run_id: the run in MLflow that trained it.
@@ -54,6 +55,7 @@ class ModelCard(BaseModel):
     rows: int
     schema_: Schema = Field(alias="schema")
     categories: dict[str, list[str]]
+    source_table: str | None = None
     ranges: dict[str, tuple[float | None, float | None]]
     example: dict[str, Any]
     parity: Parity

@@ -2,183 +2,206 @@
 
 import json
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tabloop import files, predictions, roles
 from tabloop.card import ModelCard
 from tabloop.cli import UserError, one_line
-from tabloop.params import ROOT, Params, Schema
+from tabloop.columns import literal, quote
+from tabloop.histogram import (
+    Counts,
+    bins_of,
+    chance_of_correlation,
+    chance_of_distance,
+    chance_of_share,
+    count,
+    distance,
+)
+from tabloop.params import ROOT, Column, DriftBars, Params
 
 if TYPE_CHECKING:
-    import pandas as pd
+    import duckdb
 
 REPORT = ROOT / "reports/drift.html"
 SCORE = "probability"
+FALSE_ALARMS = (
+    0.001  # of all checks of data that did not change: those in which chance alone makes a column drift
+)
 
 
-def check(params: Params, log: str | None = None, report: Path = REPORT) -> dict[str, Any]:
-    """Compare the window's rows, sampled, with `reference.parquet`; write the page `report` and JSON beside it.
+def check(params: Params, log: str | None = None, since: datetime | None = None) -> dict[str, Any]:
+    """Compare all rows of the window with `reference.parquet`; write reports/drift.html and JSON beside it.
 
-    A column has drifted if Evidently's distance (Wasserstein, in the reference's standard deviations, for numbers;
-    Jensen-Shannon for categories) reaches `monitoring.drift.column`, or if its share of missing values moved by
-    `missing`. The data has drifted if the share of such columns reaches `share`, or if the score has drifted.
+    Only the champion's predictions count, by the version that is pinned. `judge` says when a column has drifted. The
+    data has drifted if the share of such columns reaches `share`, or if the score has drifted, or if a column is lost:
+    half of its values are gone, or `unseen` of them are of a level or type that training never saw.
 
     Args:
         log: the prediction log; by default the one that PREDICTION_LOG names.
+        since: when the window begins; by default `monitoring.window_days` ago.
 
     Raises:
         UserError: there is no champion here, it has no reference data, or the log can't be read.
     """
+    from tabloop.drift_page import write
+
     champion = roles.required("champion")
-    reference = read_reference(params)
-    since = predictions.window(params)
+    since = since or predictions.window(params)
     result: dict[str, Any] = {
-        "rows": 0,
+        "version": champion.version,
         "since": since.isoformat(timespec="seconds"),
+        "rows": 0,
+        "needed": params.monitoring.min_rows,
         "drift": False,
+        "reasons": [],
+        "columns": {},
         "notes": [],
     }
     try:
-        result["rows"], current = read_current(params, champion, since, log)
+        db = predictions.connect(since, log)
     except predictions.NothingLogged as error:
         result["notes"].append(str(error))
-        return save(result, report)
-    if result["rows"] < params.monitoring.min_rows:
-        result["notes"].append(
-            f"{params.monitoring.min_rows:,} predictions of {champion.version} are needed for a statement"
-        )
-        return save(result, report)
-    columns = comparable(champion.schema_, reference, current, result["notes"])
-    return save(result | compare(params, reference, current, columns, report), report)
+    else:
+        served = predictions.served(champion.version, "champion")
+        query = f"SELECT count(*) FILTER ({served}) AS n, count(*) AS others FROM predictions"
+        result["rows"], all_rows = map(int, predictions.table(db, query).iloc[0])
+        if result["rows"] >= params.monitoring.min_rows:
+            result |= compare(params, db, champion, result["notes"])
+        elif others := all_rows - result["rows"]:
+            result["notes"].append(f"{others:,} predictions are of other versions, or the challenger's")
+    files.write(REPORT.with_suffix(".json"), json.dumps(result, indent=1) + "\n")
+    write(params, result, REPORT)
+    return result
 
 
-def read_reference(params: Params) -> "pd.DataFrame":
-    """The champion's reference data: features, and the score as `probability`.
+def reference(db: "duckdb.DuckDBPyConnection") -> "duckdb.DuckDBPyRelation":
+    """The champion's reference data: features, target, and the score as `probability`.
 
     Raises:
         UserError: it can't be read.
     """
-    import pandas as pd
+    import duckdb
 
     path = roles.MODELS / "champion/reference.parquet"
     try:
-        rows = pd.read_parquet(path)
-    except (OSError, ValueError) as error:
+        rows = db.sql(f"FROM read_parquet({literal(path)})")
+        rows.aggregate(f"max({SCORE})").fetchall()
+    except duckdb.Error as error:
         raise UserError(f"{path} can't be read: {one_line(error)}; promote a model that has it") from None
-    return rows.sample(min(len(rows), params.monitoring.sample), random_state=0)
-
-
-def read_current(
-    params: Params, champion: ModelCard, since: datetime, log: str | None
-) -> tuple[int, "pd.DataFrame"]:
-    """The number of the champion's predictions in the window, and a sample of them under the features' own names.
-
-    Raises:
-        NothingLogged: the log has no prediction in the window.
-    """
-    db = predictions.connect(since, log)
-    where = f"FROM predictions WHERE {predictions.served(champion.version, 'champion')}"
-    count = int(predictions.table(db, f"SELECT count(*) AS n {where}").n[0])
-    logged, features = db.view("predictions").columns, champion.schema_.features
-    known = {name: column for name, column in features.items() if predictions.feature(name) in logged}
-    # By a hash of the id, not at random: the same log gives the same report. It is one pass over any size.
-    share = min(1.0, params.monitoring.sample / max(count, 1))
-    sample = f"AND hash(predictions.prediction_id) / 2::DOUBLE ** 64 <= {share!r}"
-    selected = ", ".join([*predictions.select(known), f"predictions.{SCORE}"])
-    return count, predictions.table(db, f"SELECT {selected} {where} {sample}")
-
-
-def comparable(
-    schema: Schema, reference: "pd.DataFrame", current: "pd.DataFrame", notes: list[str]
-) -> dict[str, bool]:
-    """The columns that can be compared, and whether each is numeric; `notes` gets the reason for each other one."""
-    columns = {name: column.numeric for name, column in schema.features.items()} | {SCORE: True}
-    for name, numeric in list(columns.items()):
-        lacking = [side for side, rows in (("reference", reference), ("log", current)) if name not in rows]
-        if lacking:
-            notes.append(f"{name}: not in the {lacking[0]}")
-        elif not reference[name].notna().any() or not current[name].notna().any():
-            notes.append(f"{name}: always missing on one side")
-        elif numeric and reference[name].nunique() == 1:
-            if set(current[name].dropna()) != set(reference[name].dropna()):
-                notes.append(f"{name}: has one value in the reference and others in the log")
-                continue
-            notes.append(f"{name}: has the same single value on both sides")
-        else:
-            continue
-        del columns[name]
-    return columns
+    return rows
 
 
 def compare(
-    params: Params,
-    reference: "pd.DataFrame",
-    current: "pd.DataFrame",
-    columns: dict[str, bool],
-    report: Path,
+    params: Params, db: "duckdb.DuckDBPyConnection", champion: ModelCard, notes: list[str]
 ) -> dict[str, Any]:
-    """Each column's distance and change of missing values, and whether it drifted; writes Evidently's page."""
+    """Each column's verdict, the drifted ones first, and the verdict on the whole."""
+    rows, logged = reference(db), db.view("predictions").columns
+    columns = champion.schema_.features | {SCORE: Column(type="number")}
+    notes += [f"{name}: not in the reference" for name in columns if name not in rows.columns]
+    columns = {name: column for name, column in columns.items() if name in rows.columns}
+    own = ", ".join(f"{quote(name)} AS c{i}" for i, name in enumerate(columns))
+    names = {name: SCORE if name == SCORE else predictions.feature(name) for name in columns}
+    # A column that the log does not have is missing in each row.
+    theirs = ", ".join(
+        f"{f'predictions.{quote(name)}' if name in logged else 'NULL'} AS c{i}"
+        for i, name in enumerate(names.values())
+    )
+    served = f"SELECT {theirs} FROM predictions WHERE {predictions.served(champion.version, 'champion')}"
+    rows.create_view("reference")
+    with predictions.errors():
+        bins = bins_of(db, f"SELECT {own} FROM reference", columns, champion.categories, SCORE)
+        before, after = (count(db, table, bins) for table in (f"SELECT {own} FROM reference", served))
+    error = FALSE_ALARMS / (3 * len(columns) + len(before.correlations))
     bars = params.monitoring.drift
-    types = {name: "float64" if numeric else "object" for name, numeric in columns.items()}
-    reference, current = reference[list(columns)].astype(types), current[list(columns)].astype(types)
-    missing = {n: float(current[n].isna().mean() - reference[n].isna().mean()) for n in columns}
-    distances = evidently(reference, current, columns, bars.column, report)
-    drifted = {n for n in columns if distances[n] >= bars.column or abs(missing[n]) >= bars.missing}
-    share = len(drifted - {SCORE}) / max(len(columns.keys() - {SCORE}), 1)
+    verdicts = {name: judge(bars, before.columns[name], after.columns[name], error) for name in columns}
+    for pair, value in after.correlations.items():
+        if pair in before.correlations and not any(verdicts[name]["drift"] for name in pair):
+            n, m = (min(table.columns[name].present for name in pair) for table in (before, after))
+            bar = max(bars.correlation, chance_of_correlation(n, m, error))
+            if abs(value - before.correlations[pair]) >= bar:
+                change = f"{before.correlations[pair]:+.2f} to {value:+.2f}"
+                for name, other in (pair, pair[::-1]):
+                    verdicts[name]["why"].append(f"correlation with {other} {change}, bar {bar:.2f}")
+    for name, found in verdicts.items():
+        found["drift"] = bool(found["why"])
+        found |= {"bins": bins[name].labels, "reference": before.columns[name].shares}
+        found["current"] = after.columns[name].shares
+    order = sorted(verdicts, key=lambda n: (not verdicts[n]["drift"], -verdicts[n]["distance"]))
+    return whole(bars, {name: verdicts[name] for name in order})
+
+
+def judge(bars: DriftBars, reference: Counts, current: Counts, error: float) -> dict[str, Any]:
+    """Whether a column has drifted, and why.
+
+    Each bar is the one of params.yaml, or what chance alone reaches with the probability `error` if that is more: with
+    few rows, or many bins.
+    """
+    n, m = current.rows, reference.rows
+    both = (current.present + reference.present) / (n + m)
+    missing, missing_chance = current.missing - reference.missing, chance_of_share(both, n, m, error)
+    far = distance(reference.bins, current.bins)
+    far_bar = max(bars.column, chance_of_distance(reference.bins, current.bins, error))
+    unseen = current.unseen_share - reference.unseen_share
+    known = max(current.present + reference.present, 1)
+    chance = chance_of_share(
+        (current.unseen + reference.unseen) / known, current.present, reference.present, error
+    )
+    unseen_bar = max(bars.unseen, chance)
+    why = []
+    # Half of the values, so that a column that was nearly empty before can be lost, too.
+    if gone := missing > missing_chance and current.present * m < reference.present * n / 2:
+        why.append(f"{1 - current.present * m / (reference.present * n):.0%} of its values are gone")
+    if new := unseen >= unseen_bar:
+        why.append(f"{unseen:.1%} more values that training never saw the like of, bar {unseen_bar:.1%}")
+    if abs(missing) >= (missing_bar := max(bars.missing, missing_chance)) and not gone:
+        why.append(f"missing {reference.missing:.1%} to {current.missing:.1%}, bar {missing_bar:.1%}")
+    if far >= far_bar and current.present and reference.present:
+        why.append(f"distance {far:.3f}, bar {far_bar:.3f}")
     return {
-        "sampled": len(current),
-        "share": share,
-        "columns": {
-            n: {"distance": distances[n], "missing": missing[n], "drift": n in drifted} for n in columns
-        },
-        "drift": share >= bars.share or SCORE in drifted,
+        "distance": far,
+        "distance_bar": far_bar,
+        "missing": missing,
+        "missing_bar": missing_bar,
+        "unseen": unseen,
+        "unseen_bar": unseen_bar,
+        "lost": gone or new,
+        "why": why,
+        "drift": bool(why),
     }
 
 
-def evidently(
-    reference: "pd.DataFrame", current: "pd.DataFrame", columns: dict[str, bool], bar: float, report: Path
-) -> dict[str, float]:
-    """Each column's distance; writes Evidently's page."""
-    from evidently import DataDefinition, Dataset, Report
-    from evidently.presets import DataDriftPreset, DataSummaryPreset
-
-    numbers = [name for name, numeric in columns.items() if numeric]
-    others = [name for name in columns if name not in numbers]
-    definition = DataDefinition(numerical_columns=numbers, categorical_columns=others)
-    data = [Dataset.from_pandas(rows, data_definition=definition) for rows in (current, reference)]
-    methods = {"num_method": "wasserstein", "cat_method": "jensenshannon"}
-    bars = {"num_threshold": bar, "cat_threshold": bar}
-    presets = [
-        DataDriftPreset(columns=list(columns), **methods, **bars),
-        DataSummaryPreset(columns=list(columns)),
-    ]
-    page = Report(presets).run(*data)
-    report.parent.mkdir(parents=True, exist_ok=True)
-    part = report.with_name(f".{report.name}.part")
-    page.save_html(str(part))
-    part.replace(report)
-    return {
-        metric["config"]["column"]: float(metric["value"])
-        for metric in json.loads(page.json())["metrics"]
-        if metric["config"]["type"].endswith(":ValueDrift")
-    }
+def whole(bars: DriftBars, columns: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The verdict on all columns together, and its reasons."""
+    features = [found for name, found in columns.items() if name != SCORE]
+    drifted = sum(found["drift"] for found in features)
+    share = drifted / max(len(features), 1)
+    reasons = [f"{name}: {found['why'][0]}" for name, found in columns.items() if found["lost"]]
+    if columns[SCORE]["drift"] and not columns[SCORE]["lost"]:
+        reasons.append(f"the score has drifted: {'; '.join(columns[SCORE]['why'])}")
+    if share >= bars.share:
+        reasons.append(f"{drifted} of {len(features)} features have drifted, bar {bars.share:.0%}")
+    return {"share": share, "columns": columns, "reasons": reasons, "drift": bool(reasons)}
 
 
-def save(result: dict[str, Any], report: Path) -> dict[str, Any]:
-    """Write the result as JSON beside the page."""
-    files.write(report.with_suffix(".json"), json.dumps(result, indent=1) + "\n")
-    return result
+def head(result: dict[str, Any]) -> str:
+    """The verdict in one sentence of Markdown."""
+    about = f"{result['rows']:,} predictions of model {result['version']} since {result['since']}"
+    if result["columns"]:
+        return f"{'⚠️ **Drift**' if result['drift'] else 'No drift'} in {about}."
+    return f"Too few for a statement on drift: {about}; {result['needed']:,} are needed."
 
 
 def text(result: dict[str, Any]) -> str:
     """The result as Markdown."""
-    head = "⚠️ **Drift**" if result["drift"] else "No drift"
-    lines = [f"{head} in {result['rows']:,} predictions since {result['since']}.", ""]
-    if columns := result.get("columns"):
-        lines += ["| column | distance | missing | |", "|---|---|---|---|"]
-        lines += [
-            f"| {name} | {c['distance']:.3f} | {c['missing']:+.1%} | {'⚠️' if c['drift'] else ''} |"
-            for name, c in sorted(columns.items(), key=lambda item: -item[1]["distance"])
-        ]
-    return "\n".join([*lines, "", *(f"- {note}" for note in result["notes"])]).rstrip()
+    lines = [head(result), "", *(f"- {reason}" for reason in [*result["reasons"], *result["notes"]])]
+    if columns := result["columns"]:
+        lines += ["", "| column | distance | bar | missing | drift |", "|---|---|---|---|---|"]
+        for name, each in columns.items():
+            cells = [
+                name,
+                f"{each['distance']:.3f}",
+                f"{each['distance_bar']:.3f}",
+                f"{each['missing']:+.1%}",
+            ]
+            lines.append(f"| {' | '.join([*cells, '; '.join(each['why'])])} |")
+    return "\n".join(lines).rstrip()

@@ -149,14 +149,14 @@ class Curve:
         return float(np.nextafter(max(1.0, self.threshold[0]), np.inf))
 
 
-def errors_cost(target: np.ndarray, score: np.ndarray, threshold: float, cost: Cost) -> np.ndarray:
-    """The cost of each decision, (n,): 0 where it is right."""
+def errors_cost(target: np.ndarray, score: np.ndarray, threshold: float | np.ndarray, cost: Cost) -> np.ndarray:
+    """The cost of each decision, (n,): 0 where it is right. `threshold` is one, or (n,)."""
     acted, positive = np.asarray(score) >= threshold, np.asarray(target) == 1
     return cost.false_positive * (acted & ~positive) + cost.false_negative * (~acted & positive)
 
 
 def at_threshold(
-    target: np.ndarray, score: np.ndarray, threshold: float, cost: Cost
+    target: np.ndarray, score: np.ndarray, threshold: float | np.ndarray, cost: Cost
 ) -> dict[str, float | None]:
     """Precision, recall and cost per row of acting on `score >= threshold`; precision is None if none is."""
     acted, positive = np.asarray(score) >= threshold, np.asarray(target) == 1

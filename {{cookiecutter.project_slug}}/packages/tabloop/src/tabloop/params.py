@@ -208,10 +208,17 @@ class Gates(Strict):
 
 
 class DriftBars(Strict):
-    """The size from which a difference is drift: of a column, of its share of missing values, of the share of drifted columns."""
+    """The size from which a difference is drift.
+
+    `column` is the Jensen-Shannon distance of a column, `missing` and `unseen` are changes of its share of missing values
+    and of values that training never saw the like of, `correlation` is the change of two columns' correlation, `share`
+    is the share of drifted columns from which the whole has drifted.
+    """
 
     column: Annotated[float, Field(gt=0)] = 0.1
     missing: Annotated[float, Field(gt=0)] = 0.1
+    unseen: Annotated[float, Field(gt=0)] = 0.01
+    correlation: Annotated[float, Field(gt=0)] = 0.2
     share: Annotated[float, Field(gt=0, le=1)] = 0.3
 
 

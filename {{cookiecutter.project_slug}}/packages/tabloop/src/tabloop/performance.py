@@ -1,68 +1,124 @@
-"""Measure the served models on labelled outcomes."""
+"""Measure the served models on labelled outcomes, each version by its own threshold."""
 
 import json
-from typing import Any
+from contextlib import suppress
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tabloop import files, predictions, roles
-from tabloop.metrics import at_threshold, auc_interval, enough
+from tabloop.card import ModelCard
+from tabloop.cli import UserError
+from tabloop.columns import literal
+from tabloop.metrics import MIN_CLASS, at_threshold, auc_interval, enough
 from tabloop.params import ROOT, Params
 
+if TYPE_CHECKING:
+    import duckdb
+    import pandas as pd
+
 REPORT = ROOT / "reports/performance.json"
+GROUP = ["week", "version", "variant"]
 
 
-def check(params: Params, log: str | None = None) -> dict[str, Any]:
-    """Write reports/performance.json: AUC with its interval, calibration, cost and missing labels, by week and variant.
+def check(params: Params, log: str | None = None, since: datetime | None = None) -> dict[str, Any]:
+    """Write reports/performance.json: AUC, calibration, cost and missing labels by week, version and variant.
 
     The champion is worse if over the window, with the predictions of its version alone, the upper end of its
     interval is below `gates.min_auc`.
 
     Args:
         log: the prediction log; by default the one that PREDICTION_LOG names.
+        since: when the window begins; by default `monitoring.window_days` ago.
 
     Raises:
         UserError: there is no champion here, or the log can't be read.
     """
     champion = roles.required("champion")
-    result: dict[str, Any] = {"weeks": [], "window": {}, "worse": False, "min_auc": params.gates.min_auc}
+    since = since or predictions.window(params)
+    result: dict[str, Any] = {
+        "version": champion.version,
+        "since": since.isoformat(timespec="seconds"),
+        "weeks": [],
+        "window": {},
+        "worse": False,
+        "min_auc": params.gates.min_auc,
+        "others": 0,
+    }
     try:
         db = predictions.connect(None, log)
     except predictions.NothingLogged as error:
         return save(result | {"note": str(error)})
-    rows = predictions.table(
+    result["others"] = own_rows(db, champion, since)
+    with predictions.errors():
+        db.sql(
+            "CREATE TABLE weeks AS SELECT row_number() OVER (ORDER BY week, version, variant) AS id, * FROM "
+            "(SELECT week, version, variant, count(*) AS rows, count(*) FILTER (recent) AS recent FROM own GROUP BY ALL)"
+        )
+    weeks = predictions.table(db, "FROM weeks ORDER BY id")
+    labelled = predictions.table(
         db,
-        "SELECT date_trunc('week', predicted_at)::DATE::VARCHAR AS week, variant, model_version, predicted_at, "
-        "probability, label FROM predictions LEFT JOIN outcomes USING (prediction_id) "
-        "ORDER BY predicted_at, prediction_id",
+        "SELECT id, own.recent, probability, label, threshold "
+        "FROM own JOIN weeks USING (week, version, variant) WHERE label IS NOT NULL ORDER BY id",
     )
-    score, label = rows.probability.to_numpy(), rows.label.to_numpy(float)
-    for (week, variant), part in rows.groupby(["week", "variant"]):
-        measured = measure(score[part.index], label[part.index], params, champion.decision_threshold)
-        result["weeks"].append({"week": week, "variant": variant} | measured)
-    since = predictions.window(params)
-    recent = (rows.predicted_at >= since) & (rows.variant == "champion")
-    at = np.flatnonzero(recent & (rows.model_version == champion.version))
-    window = measure(score[at], label[at], params, champion.decision_threshold)
-    worse = "auc_high" in window and window["auc_high"] < params.gates.min_auc
-    return save(result | {"window": window, "worse": worse})
+    for week in weeks.to_dict("records"):
+        measured = measure(week["rows"], labelled[labelled.id == week["id"]], params)
+        result["weeks"].append({name: week[name] for name in GROUP} | measured)
+    served = weeks[(weeks.version == champion.version) & (weeks.variant == "champion")]
+    window = labelled[labelled.recent & labelled.id.isin(served.id)]
+    result["window"] = measured = measure(int(served.recent.sum()), window, params)
+    result["worse"] = "auc_high" in measured and measured["auc_high"] < params.gates.min_auc
+    return save(result)
 
 
-def measure(probability: np.ndarray, label: np.ndarray, params: Params, threshold: float) -> dict[str, Any]:
-    """The metrics of (n,) scores and labels, NaN where not known yet.
+def own_rows(db: "duckdb.DuckDBPyConnection", champion: ModelCard, since: datetime) -> int:
+    """Make the view `own`: predictions of this project's table with label and threshold. The number of all others.
+
+    The service logs of which table a row is, and the threshold by which it decided. An older service did not: of its
+    rows those of the models that are pinned and here are known.
+    """
+    pinned = {champion.version: champion.decision_threshold}
+    with suppress(UserError):  # the workflow fetches the champion alone
+        if challenger := roles.current("challenger"):
+            pinned[challenger.version] = challenger.decision_threshold
+    logged = db.view("predictions").columns
+    table, threshold = (f"predictions.{n}" if n in logged else "NULL" for n in ("source_table", "threshold"))
+    cases = " ".join(f"WHEN {literal(version)} THEN {value!r}" for version, value in pinned.items())
+    known = f"model_version IN ({', '.join(map(literal, pinned))})"
+    own = f"coalesce({table} = {literal(champion.source_table)}, {known})" if champion.source_table else known
+    with predictions.errors():
+        db.sql(
+            "CREATE VIEW own AS SELECT date_trunc('week', predicted_at)::DATE::VARCHAR AS week, model_version AS version, "
+            f"variant, predicted_at >= '{since:%Y-%m-%d %H:%M:%S}' AS recent, probability, label, "
+            f"coalesce({threshold}, CASE model_version {cases} END)::DOUBLE AS threshold "
+            f"FROM predictions LEFT JOIN outcomes USING (prediction_id) WHERE {own}"
+        )
+        count = f"SELECT count(*) FROM predictions WHERE NOT {own}"
+        return int(db.sql(count).fetchall()[0][0])
+
+
+def measure(rows: int, labelled: "pd.DataFrame", params: Params) -> dict[str, Any]:
+    """The metrics of so many predictions, by those that are labelled: probability, label, threshold.
 
     There is an AUC only where both classes have enough rows for an interval.
     """
-    known = ~np.isnan(label)
-    score, target = probability[known], label[known].astype(int)
+    score, target = labelled.probability.to_numpy(float), labelled.label.to_numpy(int)
+    threshold = labelled.threshold.to_numpy(float)
     measured: dict[str, Any] = {
-        "rows": len(label),
-        "unlabelled": float(1 - known.mean()) if len(label) else 1.0,
+        "rows": rows,
+        "unlabelled": float(1 - len(target) / rows) if rows else 1.0,
     }
     if not len(target):
         return measured
-    measured |= {"positives": int(target.sum()), "predicted_positives": float(score.sum())}
-    measured |= at_threshold(target, score, threshold, params.evaluate.cost)
+    measured |= {
+        "labelled": len(target),
+        "positives": int(target.sum()),
+        "predicted_positives": float(score.sum()),
+    }
+    if not np.isnan(threshold).any():
+        measured |= {"thresholds": [float(threshold.min()), float(threshold.max())]}
+        measured |= at_threshold(target, score, threshold, params.evaluate.cost)
     if enough(target):
         area = auc_interval(target, score, params.evaluate.confidence)
         measured |= {"auc": area.value, "auc_low": area.low, "auc_high": area.high}
@@ -75,29 +131,52 @@ def save(result: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def text(result: dict[str, Any]) -> str:
-    """The result as Markdown. The cost is that of decisions by the champion's threshold."""
+def head(result: dict[str, Any]) -> str:
+    """What is known of the champion in the window, in one sentence of Markdown."""
+    window, about = result["window"], f"model {result['version']} since {result['since']}"
     if "note" in result:
         return str(result["note"])
-    window = result["window"]
+    if not window["rows"]:
+        return f"No statement on performance: no prediction of {about}."
+    if "labelled" not in window:
+        return f"No statement on performance: no label yet of {window['rows']:,} predictions of {about}."
+    if "auc" not in window:
+        have = {"positive": window["positives"], "negative": window["labelled"] - window["positives"]}
+        lacking = " and ".join(f"{MIN_CLASS - n} {kind}" for kind, n in have.items() if n < MIN_CLASS)
+        return (
+            f"Too few labels for a statement on performance: {window['labelled']:,} of {window['rows']:,} predictions of "
+            f"{about}; {lacking} more are needed."
+        )
     warning = "⚠️ **Worse than the gate asks.** " if result["worse"] else ""
-    if "auc" in window:
-        head = f"AUC {_interval(window)}, bar {result['min_auc']:g}"
-    else:
-        head = "Too few labels for a statement"
-    lines = [
-        f"{warning}{head}.",
-        "",
-        "| week | variant | rows | unlabelled | AUC | observed / predicted | cost per row |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    return f"{warning}AUC {_interval(window)}, bar {result['min_auc']:g}, of {about}, {window['labelled']:,} labels."
+
+
+def text(result: dict[str, Any]) -> str:
+    """The result as Markdown. The cost is that of the decisions by each version's own threshold."""
+    lines = [head(result), ""]
+    if result["others"]:
+        lines += [
+            f"- {result['others']:,} predictions of another project, table or unknown model are left out",
+            "",
+        ]
+    if result["weeks"]:
+        lines += [
+            "| week | version | variant | rows | unlabelled | AUC | observed / predicted | threshold | cost per row |",
+            "|---|---|---|---|---|---|---|---|---|",
+        ]
     for week in result["weeks"]:
         expected = week.get("predicted_positives")
-        cells = [week["week"], week["variant"], f"{week['rows']:,}", f"{week['unlabelled']:.0%}"]
-        cells += [_interval(week), f"{week['positives'] / expected:.2f}" if expected else ""]
+        thresholds = dict.fromkeys(f"{value:.4f}" for value in week.get("thresholds", ()))
+        cells = [
+            *(week[name] for name in GROUP),
+            f"{week['rows']:,}",
+            f"{week['unlabelled']:.0%}",
+            _interval(week),
+        ]
+        cells += [f"{week['positives'] / expected:.2f}" if expected else "", " to ".join(thresholds)]
         cells += [f"{week['cost_per_row']:.4f}" if "cost_per_row" in week else ""]
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return "\n".join(lines).rstrip()
 
 
 def _interval(measured: dict[str, Any]) -> str:

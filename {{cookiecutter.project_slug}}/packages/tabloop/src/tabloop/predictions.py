@@ -6,7 +6,8 @@ another column of the log.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,8 @@ PREDICTIONS = {
     "model_version": "utf8",
     "entity": "utf8",
     "probability": "float64",
+    "threshold": "float64",  # by which the model decided
+    "source_table": "utf8",  # that the model was trained on: ModelCard.source_table
 }
 FEEDBACK = {"prediction_id": "utf8", "label": "int64", "received_at": "timestamp"}
 
@@ -91,7 +94,9 @@ def connect(since: datetime | None = None, log: str | None = None) -> "duckdb.Du
         )
     if not _view(db, log, "feedback", f"CREATE VIEW outcomes AS {last} FROM {{}} GROUP BY prediction_id"):
         db.sql("CREATE VIEW outcomes AS SELECT '' AS prediction_id, 0::BIGINT AS label WHERE false")
-    if not db.sql("SELECT 1 FROM predictions LIMIT 1").fetchall():
+    with errors():
+        empty = not db.sql("SELECT 1 FROM predictions LIMIT 1").fetchall()
+    if empty:
         ever = f" since {since:%Y-%m-%d %H:%M} UTC" if since else ""
         raise NothingLogged(f"no prediction was logged in {log}{ever}")
     return db
@@ -123,11 +128,18 @@ def table(db: "duckdb.DuckDBPyConnection", query: str) -> "pd.DataFrame":
     Raises:
         UserError: a file can't be read.
     """
+    with errors():
+        return db.sql(query).df()
+
+
+@contextmanager
+def errors() -> Iterator[None]:
+    """Raises: UserError: a file can't be read, or lacks a column."""
     import duckdb
 
     try:
-        return db.sql(query).df()
-    except (duckdb.IOException, duckdb.InvalidInputException) as error:
+        yield
+    except duckdb.Error as error:
         raise UserError(f"the prediction log can't be read: {one_line(error)}") from None
 
 

@@ -113,6 +113,7 @@ class PredictionLog:
     ) -> None:
         """Log one model's scores of n rows: n ids, n values of the entity and of each feature, n scores."""
         common = {"variant": model.role, "model_version": model.version, "predicted_at": _now()}
+        common |= {"threshold": model.threshold, "source_table": model.card.source_table}
         rows = {column: columns[name] for name, column in self.names.items()}
         rows |= {"prediction_id": ids, "probability": scores}
         rows["entity"] = columns[self.entity] if self.entity else [None] * len(ids)

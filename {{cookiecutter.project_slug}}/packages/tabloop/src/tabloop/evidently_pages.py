@@ -1,0 +1,90 @@
+"""Evidently's pages on a sample of the predictions: drift and a summary of each column, and with labels the errors."""
+
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tabloop import predictions, roles
+from tabloop.columns import quote
+from tabloop.drift import REPORT, SCORE, reference
+from tabloop.metrics import enough
+from tabloop.params import Params
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+METHOD = "tabloop"  # in Evidently's registry of drift methods
+
+
+def write(params: Params, result: dict[str, Any], log: str | None = None) -> list[Path]:
+    """Write Evidently's pages beside the result of `drift.check`; their paths.
+
+    They have its columns in its order, with its distances, bars and verdicts, which count all rows; only what they
+    draw is of the sample. A column without a value on one side is left out, as Evidently refuses it.
+    """
+    from evidently import BinaryClassification, DataDefinition, Dataset, Report
+    from evidently.metrics import ValueDrift
+    from evidently.presets import ClassificationPreset, DataSummaryPreset
+
+    if not result["columns"]:
+        return []
+    champion = roles.required("champion")
+    target, features = champion.schema_.target.name, champion.schema_.features
+    columns = result["columns"]
+    tables = {
+        side: rows.dropna(axis="columns", how="all") for side, rows in samples(params, result, log).items()
+    }
+    shown = [name for name in columns if all(name in rows for rows in tables.values())]
+    numbers = [name for name in shown if name == SCORE or features[name].numeric]
+    definition = DataDefinition(
+        numerical_columns=numbers, categorical_columns=[n for n in shown if n not in numbers]
+    )
+    types = {name: "float64" if name in numbers else "object" for name in shown}
+    data = [Dataset.from_pandas(rows[shown].astype(types), definition) for rows in tables.values()]
+    register(columns)
+    bars = [ValueDrift(column=n, method=METHOD, threshold=columns[n]["distance_bar"]) for n in shown]
+    pages = {"drift": (Report([*bars, DataSummaryPreset(columns=shown)]), data)}
+    if all(target in rows and enough(rows[target].dropna().to_numpy(int)) for rows in tables.values()):
+        by_label = BinaryClassification(target=target, prediction_probas=SCORE, pos_label=1)
+        definition = DataDefinition(classification=[by_label])
+        known = [rows[[target, SCORE]].dropna().astype({target: int}) for rows in tables.values()]
+        labelled = [Dataset.from_pandas(rows, definition) for rows in known]
+        preset = ClassificationPreset(probas_threshold=champion.decision_threshold)
+        pages["classification"] = (Report([preset]), labelled)
+    written = []
+    for name, (page, (current, before)) in pages.items():
+        path = REPORT.with_name(f"evidently_{name}.html")
+        part = path.with_name(f".{path.name}.part")
+        page.run(current, before).save_html(str(part))
+        written.append(part.replace(path))
+    return written
+
+
+def samples(params: Params, result: dict[str, Any], log: str | None) -> "dict[str, pd.DataFrame]":
+    """Rows of the log and of the reference: features, score, and the label by the target's name."""
+    since, version = datetime.fromisoformat(result["since"]), result["version"]
+    schema = roles.required("champion").schema_
+    db = predictions.connect(since, log)
+    logged = db.view("predictions").columns
+    known = {name: column for name, column in schema.features.items() if predictions.feature(name) in logged}
+    # By a hash of the id, not at random: the same log gives the same page.
+    share = min(1.0, params.monitoring.sample / result["rows"])
+    current = (
+        f"SELECT {', '.join(predictions.select(known))}, predictions.{SCORE}, label AS {quote(schema.target.name)} "
+        "FROM predictions LEFT JOIN outcomes USING (prediction_id) "
+        f"WHERE {predictions.served(version, 'champion')} AND hash(prediction_id) / 2::DOUBLE ** 64 <= {share!r}"
+    )
+    return {"current": predictions.table(db, current), "reference": reference(db).df()}
+
+
+def register(columns: dict[str, dict[str, Any]]) -> None:
+    """Give Evidently the drift method that says what was found of each column."""
+    from evidently.legacy.calculations.stattests import StatTest, register_stattest
+    from evidently.legacy.core import ColumnType
+
+    def found(_: Any, current: "pd.Series[Any]", *__: Any) -> tuple[float, bool]:
+        column = columns[str(current.name)]
+        return column["distance"], column["drift"]
+
+    kinds = [ColumnType.Numerical, ColumnType.Categorical]
+    register_stattest(StatTest(METHOD, "Jensen-Shannon distance of all rows", kinds), found)

@@ -1,0 +1,230 @@
+"""Columns counted by bins of the reference: exact over any number of rows, in one scan of DuckDB.
+
+Bins are robust: one wild value is one row in the last bin, however wild it is.
+"""
+
+from dataclasses import dataclass, field
+from itertools import combinations, pairwise
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tabloop.columns import literal
+from tabloop.params import Column
+
+if TYPE_CHECKING:
+    import duckdb
+
+QUANTILES = (0.01, *np.arange(1, 20) / 20, 0.99)  # of the reference: the ends of a number's bins
+WINSOR = (0.05, 0.95)  # correlations take a value beyond these quantiles as the quantile (Wilcox, 1993)
+LEVELS = 20  # the most frequent ones have a bin each
+PAIRED = 16  # columns, the first ones, whose correlations are compared: pairs are many
+
+
+@dataclass
+class Bins:
+    """How one column is counted.
+
+    Attributes:
+        typed: SQL for a value of the column's type; NULL where it is missing or of another type.
+        ends: of a number: the largest value of each bin but the last one, which is above all.
+        levels: of a category: those that training saw, the most frequent ones of the reference first.
+        weight: SQL for the number by which the column is correlated with others; empty if it is constant.
+    """
+
+    given: str
+    typed: str
+    ends: list[float] = field(default_factory=list)
+    levels: list[str] = field(default_factory=list)
+    weight: str = ""
+
+    @property
+    def aggregates(self) -> list[str]:
+        """SQL for the number of values, of those that are of the column's type, and the counts by bin."""
+        if self.levels:
+            levels = f"[{', '.join(map(literal, self.levels))}]"
+            return [*[f"count({self.typed})"] * 2, f"histogram_exact({self.typed}, {levels})"]
+        number = f"NULLIF({self.typed}, 'nan'::DOUBLE)"
+        return [
+            f"count({self.given}) FILTER (NOT coalesce(isnan({self.typed}), false))",
+            f"count({number})",
+            f"histogram({number}, {literal(self.ends)}::DOUBLE[])",
+        ]
+
+    @property
+    def labels(self) -> list[str]:
+        """The names of the bins."""
+        if self.levels:
+            more = len(self.levels) - LEVELS
+            return [*self.levels[:LEVELS], f"{more} other levels" if more > 0 else "", "new level"]
+        single = {end for last, end in pairwise(self.ends) if np.nextafter(end, -np.inf) == last}
+        ends = [f"{'' if end in single else 'up to '}{end:.5g}" for end in self.ends]
+        return [f"below {self.ends[0]:.5g}", *ends[1:], f"above {self.ends[-1]:.5g}", "of another type"]
+
+    def counts(self, rows: int, present: int, typed: int, held: dict[Any, int]) -> "Counts":
+        """What the aggregates found."""
+        if not self.levels:
+            other = present - typed
+            above = typed - sum(held.get(end, 0) for end in self.ends)
+            return Counts(
+                rows, present, other, np.array([*(held.get(e, 0) for e in self.ends), above, other])
+            )
+        known = [held.get(level, 0) for level in self.levels]
+        new = present - sum(known)
+        return Counts(rows, present, new, np.array([*known[:LEVELS], sum(known[LEVELS:]), new]))
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What one table has of a column.
+
+    Attributes:
+        present: rows that have a value.
+        unseen: of these, those of another type than the column's, or of a level that training never saw.
+        bins: (k,) rows by bin; rows without a value are in none.
+    """
+
+    rows: int
+    present: int
+    unseen: int
+    bins: np.ndarray
+
+    @property
+    def missing(self) -> float:
+        """The share of rows without a value."""
+        return 1 - self.present / self.rows if self.rows else 0.0
+
+    @property
+    def unseen_share(self) -> float:
+        """Of the rows with a value, the share of those that training has never seen the like of."""
+        return self.unseen / self.present if self.present else 0.0
+
+    @property
+    def shares(self) -> list[float]:
+        """The share of each bin, (k,)."""
+        return [round(float(share), 6) for share in self.bins / max(self.bins.sum(), 1)]
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What one table has of all columns, and the correlation of each pair of them."""
+
+    columns: dict[str, Counts]
+    correlations: dict[tuple[str, str], float]
+
+
+def bins_of(
+    db: "duckdb.DuckDBPyConnection",
+    table: str,
+    columns: dict[str, Column],
+    trained: dict[str, list[str]],
+    score: str,
+) -> dict[str, Bins]:
+    """The bins of each column by the reference.
+
+    Args:
+        table: SQL of the reference: columns c0, c1, ... in the order of `columns`.
+        trained: for each category the levels seen in training.
+        score: the column, a number, by whose mean the levels of a category are ordered for correlations.
+    """
+    found = {}
+    place = {name: f"c{i}" for i, name in enumerate(columns)}
+    for name, column in columns.items():
+        given = place[name]
+        if not column.numeric:
+            found[name] = _levels(db, table, given, place[score], trained.get(name, []))
+            continue
+        value = f"TRY_CAST({given} AS BOOLEAN)" if column.type == "boolean" else given
+        found[name] = _ends(db, table, Bins(given, f"TRY_CAST({value} AS DOUBLE)"))
+    return found
+
+
+def _ends(db: "duckdb.DuckDBPyConnection", table: str, bins: Bins) -> Bins:
+    values = db.sql(f"SELECT {bins.typed} AS v FROM ({table}) WHERE isfinite(v)").fetchnumpy()["v"]
+    if not len(values):
+        bins.ends = [0.0]
+        return bins
+    ends, times = np.unique(np.quantile(values, [*QUANTILES, 1], method="inverted_cdf"), return_counts=True)
+    # A bin for what is below all, and one for each value that many rows have.
+    before = np.nextafter([values.min(), *ends[times > 1]], -np.inf)
+    bins.ends = sorted({*ends.tolist(), *before.tolist()})
+    low, high = np.quantile(values, WINSOR).tolist()
+    if low < high:
+        bins.weight = f"least(greatest(NULLIF({bins.typed}, 'nan'::DOUBLE), {low!r}), {high!r})"
+    return bins
+
+
+def _levels(db: "duckdb.DuckDBPyConnection", table: str, given: str, score: str, trained: list[str]) -> Bins:
+    bins = Bins(given, f"NULLIF({given}::VARCHAR, '')")
+    query = f"SELECT {bins.typed} AS v, avg({score}) FROM ({table}) WHERE v IS NOT NULL GROUP BY v"
+    mean = dict(db.sql(f"{query} ORDER BY count(*) DESC, v").fetchall())
+    known = set(trained)
+    # No value is "", which is missing: it stands for levels where there are none.
+    bins.levels = [*(v for v in mean if v in known), *(v for v in trained if v not in mean)] or [""]
+    if len(mean) > 1:
+        cases = " ".join(f"WHEN {literal(level)} THEN {mean[level]!r}" for level in [*mean][:LEVELS])
+        bins.weight = f"CASE {bins.typed} {cases} END"
+    return bins
+
+
+def count(db: "duckdb.DuckDBPyConnection", table: str, bins: dict[str, Bins]) -> Counted:
+    """Each column's counts, and the correlation of each pair of columns, in one scan of a table.
+
+    Args:
+        table: SQL of the rows: columns c0, c1, ... in the order of `bins`.
+    """
+    weights = {name: f"w{i}" for i, (name, each) in enumerate([*bins.items()][:PAIRED]) if each.weight}
+    pairs = list(combinations(weights, 2))
+    parts = [part for each in bins.values() for part in each.aggregates]
+    parts += [f"corr({weights[one]}, {weights[other]})" for one, other in pairs]
+    inner = ", ".join(["*", *(f"{bins[name].weight} AS {weight}" for name, weight in weights.items())])
+    rows, *found = db.sql(
+        f"SELECT count(*), {', '.join(parts)} FROM (SELECT {inner} FROM ({table}))"
+    ).fetchall()[0]
+    counts = {}
+    for i, (name, each) in enumerate(bins.items()):
+        present, typed, held = found[3 * i : 3 * i + 3]
+        counts[name] = each.counts(rows, present, typed, held or {})
+    correlations = zip(pairs, found[3 * len(bins) :], strict=True)
+    return Counted(counts, {pair: r for pair, r in correlations if r is not None and np.isfinite(r)})
+
+
+def distance(reference: np.ndarray, current: np.ndarray) -> float:
+    """The Jensen-Shannon distance of two (k,) counts: 0 if their shares are the same, 1 if they have no bin in common.
+
+    The square root of the divergence in bits (Lin, IEEE Transactions on Information Theory 37, 1991), which is a metric
+    (Endres and Schindelin, same journal 49, 2003).
+    """
+    if not reference.sum() or not current.sum():
+        return float(reference.sum() != current.sum())
+    p, q = reference / reference.sum(), current / current.sum()
+    middle = (p + q) / 2
+    divergence = sum(float(np.sum(s[s > 0] * np.log2(s[s > 0] / middle[s > 0]))) / 2 for s in (p, q))
+    return float(np.sqrt(max(divergence, 0.0)))
+
+
+def chance_of_distance(reference: np.ndarray, current: np.ndarray, error: float) -> float:
+    """The distance that two samples of one distribution, as large as these, reach with the probability `error`.
+
+    Of k bins that are not empty, 8 ln 2 nm/(n + m) times the divergence is about chi-square with k - 1 degrees of
+    freedom (Grosse et al., Physical Review E 65, 041905, 2002); its quantile is Wilson's and Hilferty's.
+    """
+    n, m = float(reference.sum()), float(current.sum())
+    freedom = np.count_nonzero(reference + current) - 1
+    if freedom < 1 or not n or not m:
+        return 0.0
+    part = 2 / (9 * freedom)
+    quantile = freedom * (1 - part + NormalDist().inv_cdf(1 - error) * part**0.5) ** 3
+    return float(np.sqrt(quantile * (1 / n + 1 / m) / (8 * np.log(2))))
+
+
+def chance_of_share(share: float, n: int, m: int, error: float) -> float:
+    """The difference that the shares of two samples of n and m rows reach with the probability `error`."""
+    deviation = (share * (1 - share) * (1 / max(n, 1) + 1 / max(m, 1))) ** 0.5
+    return NormalDist().inv_cdf(1 - error / 2) * float(deviation)
+
+
+def chance_of_correlation(n: int, m: int, error: float) -> float:
+    """As `chance_of_share`, of a correlation, which varies most where there is none."""
+    return NormalDist().inv_cdf(1 - error / 2) * (1 / max(n, 1) + 1 / max(m, 1)) ** 0.5
