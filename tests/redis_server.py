@@ -2,6 +2,7 @@
 
 import contextlib
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -9,6 +10,8 @@ from pathlib import Path
 
 from conftest import clean, free_port, wait_for
 from redis import Redis, RedisError
+
+_running: dict[str, tuple["subprocess.Popen[bytes]", str]] = {}  # the process and container by address
 
 
 @contextlib.contextmanager
@@ -23,12 +26,31 @@ def redis_server(folder: Path, *options: str) -> Iterator[str]:
     try:
         wait_for(lambda: server.poll() is not None or listens(port), 120)  # an image may have to be pulled
         assert server.poll() is None, f"{command} ended with {server.returncode}"
+        _running[f"127.0.0.1:{port}"] = server, name if command[0] == "docker" else ""
         yield f"127.0.0.1:{port}"
     finally:
         if command[0] == "docker":
             subprocess.run(["docker", "rm", "--force", name], capture_output=True)
         server.kill()
         server.wait()
+
+
+@contextlib.contextmanager
+def stopped(address: str) -> Iterator[None]:
+    """Meanwhile the server does nothing, as after `kill -STOP`, and its connections stay open."""
+
+    def send(number: signal.Signals, command: str) -> None:
+        server, container = _running[address]
+        if container:
+            subprocess.run(["docker", command, container], check=True, capture_output=True)
+        else:
+            server.send_signal(number)
+
+    send(signal.SIGSTOP, "pause")
+    try:
+        yield
+    finally:
+        send(signal.SIGCONT, "unpause")
 
 
 def listens(port: int) -> bool:

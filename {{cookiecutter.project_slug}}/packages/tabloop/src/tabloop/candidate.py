@@ -1,7 +1,6 @@
 """The steps of `train` around the estimator: read the features, describe the model, write models/candidate."""
 
 import hashlib
-import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +12,7 @@ from tabloop import files
 from tabloop.card import ModelCard, Parity
 from tabloop.cli import UserError, git
 from tabloop.onnx_model import FILE, model_inputs
-from tabloop.params import ROOT, Params, Schema
+from tabloop.params import ROOT, Column, Params, Schema
 from tabloop.roles import CANDIDATE
 
 if TYPE_CHECKING:
@@ -74,7 +73,7 @@ def describe(
 
 
 def _range(values: np.ndarray) -> tuple[float | None, float | None]:
-    known = values[~np.isnan(values)]
+    known = values[np.isfinite(values)]
     return (float(known.min()), float(known.max())) if len(known) else (None, None)
 
 
@@ -87,10 +86,15 @@ def commit() -> str | None:
 
 
 def example(rows: "pd.DataFrame", schema: Schema) -> dict[str, Any]:
-    """A row to try the model with: of those with the fewest missing values the first."""
-    features = rows[list(schema.features)]
-    first = features.loc[[features.isna().sum(axis=1).idxmin()]]
-    return dict(json.loads(first.to_json(orient="records"))[0])
+    """A row to try the model with. It is nobody's: of each column the median, or the most frequent value."""
+    return {name: _typical(rows[name].dropna(), column) for name, column in schema.features.items()}
+
+
+def _typical(known: "pd.Series[Any]", column: Column) -> Any:
+    if known.empty:
+        return None
+    number = column.type in ("number", "integer")
+    return column.kind.python(known.quantile(interpolation="lower") if number else known.mode()[0])
 
 
 def reference(holdout: "pd.DataFrame", probability: np.ndarray, schema: Schema) -> "pd.DataFrame":

@@ -22,6 +22,8 @@ class Parity(BaseModel):
 class Metrics(BaseModel):
     """What `evaluate` measured on the holdout."""
 
+    model_config = ConfigDict(allow_inf_nan=False)
+
     auc: float
     auc_low: float
     auc_high: float
@@ -45,9 +47,11 @@ class ModelCard(BaseModel):
         threshold: a probability of at least this is a positive prediction.
     """
 
-    model_config = ConfigDict(protected_namespaces=(), frozen=True, populate_by_name=True)
+    model_config = ConfigDict(
+        protected_namespaces=(), frozen=True, populate_by_name=True, allow_inf_nan=False
+    )
 
-    version: str
+    version: str = Field(pattern=r"^[\w.-]{1,64}$")  # it stands in JSON, in file names, in labels
     created: str
     git_commit: str | None
     data_hash: str
@@ -60,7 +64,8 @@ class ModelCard(BaseModel):
     example: dict[str, Any]
     parity: Parity
     run_id: str | None = None
-    threshold: float | None = None
+    # Above 1: it is cheapest to predict no positive. A little below 0, or more above 1: rounding.
+    threshold: float | None = Field(default=None, gt=-1e-4, lt=1 + 1e-4)
     metrics: Metrics | None = None
 
     @property

@@ -101,7 +101,7 @@ def redis_hashes(project: str, views: list[str]) -> dict[bytes, dict[bytes, byte
     store = OnlineStore(str(STORE), project, None, {})
     hashes = collections.defaultdict[bytes, dict[bytes, bytes]](dict)
     for view in views:
-        if not (rows := store.rows(view)):
+        if not STORE.is_file() or not (rows := store.rows(view)):
             raise UserError(f"data/online/store.db has no row of {view}: run `dvc repro` or `dvc pull`")
         for key, column, value, known in rows:
             fields = hashes[key + project.encode()]

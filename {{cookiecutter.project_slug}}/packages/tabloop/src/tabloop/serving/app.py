@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, HTTPException, Response
+from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from fastapi.responses import FileResponse
 from fastapi.security import APIKeyHeader
 from fastapi_swagger import patch_fastapi
@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tabloop.cli import command, one_line
 from tabloop.serving import telemetry
-from tabloop.serving.model_app import MAX_BYTES, ModelApp, Refused
+from tabloop.serving.model_app import MAX_BYTES, Guard, ModelApp, Refused
 from tabloop.serving.predictor import Predictor
 from tabloop.serving.settings import Settings, load_settings
 
@@ -69,7 +69,7 @@ def create_app(project: str, settings: Settings | None = None) -> ModelApp:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await predictor.log.start()
         yield
-        await predictor.log.stop()
+        await predictor.stop()
 
     app = ModelApp(
         keys,
@@ -79,7 +79,7 @@ def create_app(project: str, settings: Settings | None = None) -> ModelApp:
         docs_url=None,
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,
-        responses={status: {"model": Detail} for status in (400, *([401] if keys else []), 408, 413, 422)},
+        responses={s: {"model": Detail} for s in (400, *([401] if keys else []), 408, 413, 422, 500)},
     )
     patch_fastapi(app, redirect_from_root_to_docs=False)  # /docs from files of this machine, not from a CDN
     _add_predictions(app, predictor)
@@ -101,9 +101,11 @@ def _add_predictions(app: ModelApp, predictor: Predictor) -> None:
         (completed,) = await predictor.complete([row], batch=False)
         return await predictor.answer(completed)
 
-    @app.direct("/predict/batch", response_model=list[Prediction], max_bytes=MAX_BYTES, timed=True, **shared)
+    answers = list[Prediction | Detail]
+
+    @app.direct("/predict/batch", response_model=answers, max_bytes=MAX_BYTES, timed=True, **shared)
     async def predict_batch(rows: Rows) -> bytes:
-        """Up to 10,000 rows. The answers have the order of the rows."""
+        """Up to 10,000 rows. The answers have the order of the rows. One that can't be scored has `detail` instead."""
         return await predictor.answer_batch(rows)
 
     @app.direct("/feedback", response_model=Feedback, max_bytes=ROW_BYTES, status_code=202, **shared)
@@ -134,9 +136,16 @@ def _add_status(app: ModelApp, predictor: Predictor) -> None:
     """The routes that tell how the service does, and the page."""
 
     @app.get("/model", tags=["watch"])
-    async def model() -> dict[str, Any]:
-        """The served models, their share of the requests, latency, and the state of the log."""
-        return predictor.describe() | {"latency_ms": telemetry.percentiles()}
+    async def model(request: Request) -> dict[str, Any]:
+        """The served models, their share of the requests, latency, and, to who has a key, the state of store and log."""
+        return predictor.describe(known=has_key(request)) | {"latency_ms": telemetry.percentiles()}
+
+    def has_key(request: Request) -> bool:
+        try:
+            Guard(app, {}, app.keys).check_key(request.scope)
+        except Refused:
+            return not app.keys
+        return True
 
     @app.get("/health/live", tags=["watch"])
     async def live() -> dict[str, str]:
@@ -145,9 +154,9 @@ def _add_status(app: ModelApp, predictor: Predictor) -> None:
 
     @app.get("/health/ready", tags=["watch"], responses={503: {"model": Detail}})
     async def ready() -> dict[str, str]:
-        """The champion scores its example row now, and the online store was seen to have rows of each of its views."""
+        """The champion answers its example row now, and the online store was seen to have rows of each of its views."""
         try:
-            predictor.champion.score_example()
+            Prediction.model_validate_json(predictor.champion.answer_example())
             await predictor.online.check(predictor.champion.schema.views)
         except Exception as error:
             print(f"serve: not ready: {type(error).__name__}: {one_line(error)}", file=sys.stderr, flush=True)

@@ -8,6 +8,8 @@ import sqlite3
 import struct
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import mmh3
@@ -16,17 +18,30 @@ from tabloop.card import ModelCard
 from tabloop.cli import UserError, command, one_line
 from tabloop.columns import quote
 from tabloop.params import ROOT, Column
+from tabloop.serving.breaker import Breaker
 from tabloop.serving.settings import STORE, Settings
-from tabloop.serving.telemetry import FEATURE_AGE, STORE_ERRORS
+from tabloop.serving.telemetry import FEATURE_AGE, MISSING, STALE, STORE_ERRORS
 
 STRING = 2  # feast.ValueType.STRING: an entity's key is always text here
-BUDGET = 0.2  # seconds that a request waits for Redis
+BUDGET = 0.2  # seconds that a request waits for a store that is locked or silent, however many rows it has
+KEY_SECONDS = 0.0002  # that each key of a batch adds, in Redis
+PAUSE = 0.01  # seconds until a locked file is tried again
+REST = 5.0  # seconds without a look-up after a failure
+OPEN = 1.0  # seconds for which the file stays open
 PART_KEYS = 50  # of a batch, looked up at once
 
 Views = Mapping[str, Mapping[str, Column]]
 Stored = dict[
     tuple[str, str], Any
 ]  # an entity's values by view and column; by view and "": when known, in Unix time
+
+
+class StoreError(UserError):
+    """The store can't be asked. `reason` is how it is counted: gone, locked, unreadable, unreachable or slow."""
+
+    def __init__(self, reason: str, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
 
 
 def open_store(settings: Settings, project: str, entity: str | None, views: Views) -> "OnlineStore":
@@ -67,8 +82,15 @@ def redis_index(project: str) -> str:
 def decode(value: bytes) -> Any:
     """A serialized `feast.types.Value`: text, integer, float, boolean, or None. Of a Timestamp: its seconds.
 
-    Source: feast/types/Value.proto, a protobuf message of one field. Its first byte is the field's number and wire type.
+    What is damaged is None, too.
     """
+    with suppress(IndexError, TypeError, ValueError, struct.error):
+        return _decoded(value)
+    return None
+
+
+def _decoded(value: bytes) -> Any:
+    """Source: feast/types/Value.proto, a message of one field. Its first byte is the field's number and wire type."""
     if not value:
         return None
     field, data = value[0] >> 3, value[1:]
@@ -88,26 +110,39 @@ def decode(value: bytes) -> Any:
 
 
 class OnlineStore:
-    """The newest features of each entity, in Feast's SQLite file. It need not exist.
+    """The newest features of each entity, in Feast's SQLite file.
 
-    What the store does not have, or has in another type, is None and no error.
+    A request always gets its answer in time. What the store does not have, or has in another type, is None.
     """
 
     def __init__(self, where: str, project: str, entity: str | None, views: Views) -> None:
         self.where, self.project, self.entity, self.views = where, project, entity or "", views
         self.ages = {view: FEATURE_AGE.labels(view) for view in views}
-        self.seen, self.error = where == "none", ""
+        self.breaker = Breaker(REST, 1)
+        self.seen = where == "none"
         self.connection: sqlite3.Connection | None = None
+        self.tables: set[str] = set()
+        self.inode, self.open_again = 0, 0.0
 
     async def read(self, keys: Sequence[str]) -> list[dict[str, Any]]:
-        """The value of each column of each view, for each key."""
-        stored = await self._stored([entity_key(self.entity, key) for key in keys])
-        return [self._values(own) for own in stored]
+        """The value of each column of each view, for each key. All are None for keys that could not be looked up."""
+        found: list[Stored] = []
+        if self.breaker.resting:
+            STORE_ERRORS.labels("resting").inc()
+        else:
+            try:
+                await self._look_up([entity_key(self.entity, key) for key in keys], found)
+            except StoreError as error:
+                STORE_ERRORS.labels(error.reason).inc()
+                self.breaker.failed(f"online store: {error}; no look-up for {self.breaker.rest:g} s")
+            MISSING.inc(sum(not own for own in found))
+        found += [Stored() for _ in range(len(keys) - len(found))]
+        return [self._values(own) for own in found]
 
     def _values(self, stored: Stored) -> dict[str, Any]:
         values = dict[str, Any]()
         for view, columns in self.views.items():
-            if (known := stored.get((view, ""))) is not None:
+            if isinstance(known := stored.get((view, "")), int | float):
                 self.ages[view].observe(time.time() - known)
             for name, column in columns.items():
                 value = stored.get((view, name))
@@ -120,7 +155,7 @@ class OnlineStore:
         A store that fails later is counted. It is no reason to stop a service that answers.
 
         Raises:
-            UserError: it has no row of one of them.
+            UserError: it has no row of one of them, or can't be read.
             RedisError, OSError: Redis does not answer or refuses.
         """
         if lacking := [] if self.seen else [view for view in views if not await self._has(view)]:
@@ -130,29 +165,72 @@ class OnlineStore:
         self.seen = True
 
     async def _has(self, view: str) -> bool:
-        return bool(self.rows(view, "TRUE LIMIT 1"))
+        return Path(self.where).is_file() and bool(self.rows(view, "TRUE LIMIT 1"))
 
-    async def _stored(self, keys: Sequence[bytes]) -> list[Stored]:
-        found = [Stored() for _ in keys]
-        for at, key in enumerate(keys):
-            if at % PART_KEYS == PART_KEYS - 1:
-                await asyncio.sleep(0)  # other requests may be answered in between
-            for view in self.views:
-                for _, name, value, known in self.rows(view, "entity_key = ?", key):
-                    found[at][view, name], found[at][view, ""] = decode(value), known
-        return found
+    async def _look_up(self, keys: Sequence[bytes], found: list[Stored]) -> None:
+        """Append to `found` what the store has of each key, in order. While the file is locked, others are served.
+
+        Raises:
+            StoreError: the file stays locked, or can't be read.
+        """
+        tries = round(BUDGET / PAUSE)
+        while len(found) < len(keys):
+            try:
+                found += self._part(keys[len(found) : len(found) + PART_KEYS])
+                if len(found) < len(keys):
+                    await asyncio.sleep(0)  # other requests may be answered in between
+            except StoreError as error:
+                tries -= 1
+                if error.reason != "locked" or not tries:
+                    raise
+                await asyncio.sleep(PAUSE)
+
+    def _part(self, keys: Sequence[bytes]) -> list[Stored]:
+        if self.where == "none":
+            return [Stored() for _ in keys]
+        found = {key: Stored() for key in keys}
+        among = f"entity_key IN ({', '.join('?' * len(keys))})"
+        for view in self.views:
+            for key, name, value, known in self.rows(view, among, *keys):
+                found[key][view, name], found[key][view, ""] = decode(value), known
+        return [found[key] for key in keys]
 
     def rows(self, view: str, condition: str = "TRUE", *values: bytes) -> list[tuple[bytes, str, bytes, int]]:
-        """Of a view: key of the entity, column, serialized value, and when it was known, in Unix time."""
-        table = quote(f"{self.project}_{view}")
-        query = f"SELECT entity_key, feature_name, value, event_ts FROM {table} WHERE {condition}"
+        """Of a view: key of the entity, column, serialized value, and when it was known, in Unix time.
+
+        Raises:
+            StoreError: the file is missing, locked, or no store.
+        """
+        table = f"{self.project}_{view}"
         try:
-            if self.connection is None:
-                self.connection = sqlite3.connect(f"file:{self.where}?mode=ro", uri=True, timeout=0.05)
-            return self.connection.execute(query, values).fetchall()
-        except sqlite3.Error:
+            connection = self._open()
+            if table not in self.tables:  # a view that only a new challenger has
+                return []
+            query = f"SELECT entity_key, feature_name, value, event_ts FROM {quote(table)} WHERE {condition}"
+            return connection.execute(query, values).fetchall()
+        except sqlite3.Error as error:
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            reason = "locked" if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) else "unreadable"
             self.connection = None  # it may be another file the next time
-            return []
+            raise StoreError(reason, f"{self.where}: {one_line(error)}") from None
+
+    def _open(self) -> sqlite3.Connection:
+        """The connection to the file that has its name now: it is opened again and again, as it may be replaced."""
+        if self.connection and time.monotonic() < self.open_again:
+            return self.connection
+        path, before = Path(self.where).absolute(), self.inode
+        self.inode = path.stat().st_ino if path.is_file() else 0
+        if before not in (0, self.inode):
+            STALE.inc()
+        self.connection = None
+        if not self.inode:
+            raise StoreError("gone", f"{path} is missing, or no file")
+        self.connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=0)
+        self.open_again = time.monotonic() + OPEN
+        self.tables = {name for (name,) in self.connection.execute("SELECT name FROM sqlite_master")}
+        if not self.tables:
+            raise sqlite3.DatabaseError("the file is empty")
+        return self.connection
 
 
 class RedisStore(OnlineStore):
@@ -178,22 +256,21 @@ class RedisStore(OnlineStore):
         async with asyncio.timeout(2):  # connecting may take longer than a request may
             return bool(await self.client.sismember(redis_index(self.project), view))
 
-    async def _stored(self, keys: Sequence[bytes]) -> list[Stored]:
-        found: list[list[bytes | None]] = []
+    async def _look_up(self, keys: Sequence[bytes], found: list[Stored]) -> None:
         try:
-            for at in range(0, len(keys), PART_KEYS):
-                async with asyncio.timeout(BUDGET), self.client.pipeline(transaction=False) as pipe:
-                    for key in keys[at : at + PART_KEYS]:
-                        pipe.hmget(key + self.project.encode(), self.fields)
-                    found += await pipe.execute()
+            async with asyncio.timeout(BUDGET + KEY_SECONDS * len(keys)):
+                for at in range(0, len(keys), PART_KEYS):
+                    async with self.client.pipeline(transaction=False) as pipe:
+                        for key in keys[at : at + PART_KEYS]:
+                            pipe.hmget(key + self.project.encode(), self.fields)
+                        found += map(self._stored, await pipe.execute())
         except self.failures as error:
-            STORE_ERRORS.inc()
-            self.error = f"{type(error).__name__} {one_line(error)}"
-        found += [[None] * len(self.names)] * (len(keys) - len(found))
-        return [
-            {name: decode(value) for name, value in zip(self.names, values, strict=True) if value is not None}
-            for values in found
-        ]
+            kind = type(error).__name__
+            reason = "slow" if kind == "TimeoutError" else "unreachable"
+            raise StoreError(reason, f"{self.where}: {kind} {one_line(error)}".strip()) from None
+
+    def _stored(self, values: Sequence[bytes | None]) -> Stored:
+        return {name: decode(v) for name, v in zip(self.names, values, strict=True) if v is not None}
 
 
 def check_image() -> None:

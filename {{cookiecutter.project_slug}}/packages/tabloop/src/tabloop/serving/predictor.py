@@ -2,22 +2,28 @@
 
 import asyncio
 import hashlib
-import os
 import sys
 from collections.abc import Set
 from typing import Any
 
-from tabloop.cli import UserError, one_line
+from pydantic_core import to_json
+
+from tabloop.cli import UserError
+from tabloop.serving.model_app import Refused
 from tabloop.serving.online_store import open_store
 from tabloop.serving.prediction_ids import PredictionIds
 from tabloop.serving.prediction_log import PredictionLog
 from tabloop.serving.request import missing_entity, request_columns, row_type
-from tabloop.serving.served_model import ServedModel
+from tabloop.serving.served_model import Row, Scored, ServedModel
 from tabloop.serving.settings import Settings
-from tabloop.serving.telemetry import CHALLENGER_ERRORS, MISSING, PREDICTIONS, SHADOWED, UNSEEN
+from tabloop.serving.shadow import Shadow
+from tabloop.serving.telemetry import CHALLENGER_ERRORS, PREDICTIONS, UNSEEN
 
 TURNS = 5  # of the event loop, microseconds in all: rows that arrive within them are scored together
 PART_ROWS = 500  # of a batch, scored at once: other requests wait for no more
+# What strangers do not see of the service and of a model, if there are API keys.
+PRIVATE = {"git_commit", "data_hash", "run_id", "example", "online_store", "log", "challenger_error"}
+UNSCORABLE = "the model can't score this row"
 
 
 class Predictor:
@@ -31,12 +37,16 @@ class Predictor:
         self.settings = settings
         self.champion = ServedModel("champion", settings.models / "champion")
         self.challenger: ServedModel | None = None
-        self.challenger_error: str | None = None
+        self.not_loaded: str | None = None  # why there is no challenger
         if settings.challenger_mode != "off":
             try:
                 self.challenger = ServedModel("challenger", settings.models / "challenger")
             except UserError as error:
-                self._challenger_failed(str(error))
+                print(f"serve: {error}; the champion answers alone", file=sys.stderr, flush=True)
+                CHALLENGER_ERRORS.inc()
+                self.not_loaded = str(error)
+        self.mode = settings.challenger_mode if self.challenger else "off"
+        self.shadow = Shadow(self.challenger, self._keep) if self.challenger else None
         self.entity = self.champion.schema.entity
         other = self.challenger.schema if self.challenger else None
         columns, views = request_columns(self.champion.schema, other)
@@ -51,31 +61,33 @@ class Predictor:
         salt = f"{self.challenger.version if self.challenger else ''}:".encode()
         self.salted = hashlib.blake2b(salt, digest_size=8)
         self.bar = int(settings.challenger_share * 2**64)
-        self.waiting: list[tuple[dict[str, Any], asyncio.Future[bytes]]] = []
+        self.waiting: list[tuple[Row, asyncio.Future[bytes]]] = []
         self.ids = PredictionIds(settings.feedback_key or project)
         target, seconds = settings.prediction_log, settings.prediction_log_seconds
         self.log = PredictionLog(target, seconds, self.entity, columns)
 
-    def _challenger_failed(self, reason: str) -> None:
-        """Report, count and keep the reason."""
-        print(f"serve: {reason}; the champion answers alone", file=sys.stderr, flush=True)
-        CHALLENGER_ERRORS.inc()
-        self.challenger_error = reason
-
-    def describe(self) -> dict[str, Any]:
-        """Models, routing and log as JSON's types."""
+    def describe(self, known: bool = True) -> dict[str, Any]:
+        """Models, routing, store and log as JSON's types. Without what is PRIVATE if the client is not `known`."""
         settings, challenger = self.settings, self.challenger
-        mode = settings.challenger_mode if challenger else "off"
-        return {
+        errors = (
+            self.not_loaded,
+            challenger and challenger.breaker.error,
+            self.shadow and self.shadow.lag.error,
+        )
+        facts: dict[str, Any] = {
             "champion": self.champion.card.as_dict(),
             "challenger": challenger.card.as_dict() if challenger else None,
-            "challenger_error": self.challenger_error,
-            "challenger_mode": mode,
-            "challenger_share": settings.challenger_share if mode == "ab" else 0,
-            "online_store": {"source": self.online.where, "error": self.online.error or None},
+            "challenger_error": next(filter(None, errors), None),
+            "challenger_mode": self.mode,
+            "challenger_share": settings.challenger_share if self.mode == "ab" else 0,
+            "online_store": {"source": self.online.where, "error": self.online.breaker.error},
             "log": self.log.describe(),
             "api_keys": bool(settings.keys),
         }
+        for part in () if known else (facts, facts["champion"], facts["challenger"] or {}):
+            for name in PRIVATE & part.keys():
+                del part[name]
+        return facts
 
     async def complete(self, rows: list[dict[str, Any]], *, batch: bool = True) -> list[dict[str, Any]]:
         """The rows with a value for each column: what they leave out is read from the online store, or is None.
@@ -95,8 +107,6 @@ class Predictor:
         completed = [row if len(row) == len(self.blank) else self.blank | row for row in rows]
         stored = await self.online.read([rows[at][entity] for at in absent]) if absent else []
         for (at, names), found in zip(absent.items(), stored, strict=True):
-            if not any(value is not None for value in found.values()):
-                MISSING.inc()
             completed[at] |= {name: found[name] for name in names}
         return completed
 
@@ -114,48 +124,53 @@ class Predictor:
             self.loop.call_soon(self._answer_waiting, turns - 1)
             return
         waiting, self.waiting = self.waiting, []
-        try:
-            answers = self.predict([values for values, _ in waiting])
-        except Exception as error:
-            for _, future in waiting:
-                if not future.done():
-                    future.set_exception(error)
-            return
+        answers = self.predict([values for values, _ in waiting])
         for (_, future), answer in zip(waiting, answers, strict=True):
-            if not future.done():  # done: its client has closed the connection
+            if future.done():  # its client has closed the connection
+                continue
+            if answer is None:
+                future.set_exception(Refused(500, UNSCORABLE))
+            else:
                 future.set_result(answer)
 
-    async def answer_batch(self, rows: list[dict[str, Any]]) -> bytes:
-        """The answers to rows that are not completed yet, in their order, as one JSON list."""
+    async def answer_batch(self, rows: list[Row]) -> bytes:
+        """The answers to rows that are not completed yet, in their order, as one JSON list.
+
+        Raises:
+            Refused: no row could be scored. If some could, the others have `detail` in place of an answer.
+        """
         completed = await self.complete(rows)
-        answers: list[bytes] = []
+        answers: list[bytes | None] = []
         for at in range(0, len(completed), PART_ROWS):
             answers += self.predict(completed[at : at + PART_ROWS])
             await asyncio.sleep(0)  # other requests may be answered in between
-        return b"[%s]" % b",".join(answers)
+        if not any(answers):
+            raise Refused(500, UNSCORABLE)
+        detail = to_json({"detail": UNSCORABLE})
+        return b"[%s]" % b",".join(answer or detail for answer in answers)
 
-    def predict(self, rows: list[dict[str, Any]]) -> list[bytes]:
-        """The answers to completed rows, in their order."""
+    def predict(self, rows: list[Row]) -> list[bytes | None]:
+        """The answers to completed rows, in their order; None where a row can't be scored."""
         ids = self.ids.draw(len(rows))
         for name, levels, unseen in self.levels:
             if not levels.issuperset(values := [row[name] for row in rows]):
                 unseen.inc(sum(value not in levels for value in values))
-        if not self.challenger or self.settings.challenger_mode == "off":
-            return self._score(self.champion, ids, rows)
-        if self.settings.challenger_mode == "shadow":
-            served = self._score(self.champion, ids, rows)
-            self._ask_challenger(ids, rows)
-            SHADOWED.inc(len(rows))
-            return served
-        places: dict[bool, list[int]] = {False: [], True: []}  # of the champion's rows, of the challenger's
-        for at, row in enumerate(rows):
-            places[self._challenged(row.get(self.entity or "") or ids[at])].append(at)
-        answers = [b""] * len(rows)
-        for challenged, own in places.items():
-            if own:
-                part = [ids[at] for at in own], [rows[at] for at in own]
-                found = (challenged and self._ask_challenger(*part)) or self._score(self.champion, *part)
-                for at, answer in zip(own, found, strict=True):
+        if self.challenger and self.mode == "ab" and not self.challenger.breaker.resting:
+            return self._predict_ab(self.challenger, ids, rows)
+        answers = self._keep(self.champion, self.champion.score_apart(ids, rows))
+        if self.shadow and self.mode == "shadow":
+            self.shadow.add(ids, rows)
+        return answers
+
+    def _predict_ab(self, challenger: ServedModel, ids: list[str], rows: list[Row]) -> list[bytes | None]:
+        """The challenger's answers for its share, and the champion's for the rest and where the challenger fails."""
+        answers: list[bytes | None] = [None] * len(rows)
+        share = [at for at, row in enumerate(rows) if self._challenged(row.get(self.entity or "") or ids[at])]
+        for model in (challenger, self.champion):
+            places = share if model is challenger else [at for at, a in enumerate(answers) if a is None]
+            if places:
+                scored = model.score_apart([ids[at] for at in places], [rows[at] for at in places])
+                for at, answer in zip(places, self._keep(model, scored), strict=True):
                     answers[at] = answer
         return answers
 
@@ -168,19 +183,22 @@ class Predictor:
         hashed.update(key.encode())
         return int.from_bytes(hashed.digest(), "big") < self.bar
 
-    def _ask_challenger(self, ids: list[str], rows: list[dict[str, Any]]) -> list[bytes] | None:
-        """The challenger's answers; None if it failed, since the champion must answer all the same."""
-        assert self.challenger
-        try:
-            return self._score(self.challenger, ids, rows)
-        except Exception as error:  # onnxruntime's exceptions have no common base
-            self._challenger_failed(f"challenger: {one_line(error)}")
-            return None
+    def _keep(self, model: ServedModel, scored: list[Scored]) -> list[bytes | None]:
+        """Count and log what a model scored. Its answers as JSON, None for a row that it can't score."""
+        answers: list[bytes | None] = []
+        for ids, columns, scores in scored:
+            if isinstance(scores, Exception):
+                model.failed(scores)
+                answers.append(None)
+            else:
+                model.breaker.failures = 0
+                self.answered[model.role].inc(len(ids))
+                self.log.add_predictions(model, ids, columns, scores)
+                answers += model.answers(ids, scores)
+        return answers
 
-    def _score(self, model: ServedModel, ids: list[str], rows: list[dict[str, Any]]) -> list[bytes]:
-        """One model's answers to rows, as JSON. They are counted and logged."""
-        columns = {name: [row[name] for row in rows] for name in self.blank}
-        scores = model.score(columns)
-        self.answered[model.role].inc(len(rows))
-        self.log.add_predictions(model, ids, columns, scores)
-        return model.answers(ids, scores)
+    async def stop(self) -> None:
+        """Let the challenger and the log finish, within some seconds."""
+        if self.shadow:
+            await self.shadow.stop()
+        await self.log.stop()

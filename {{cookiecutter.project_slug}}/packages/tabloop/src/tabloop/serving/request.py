@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Set
 from typing import Annotated, Any, NotRequired
 
-from pydantic import ConfigDict, Field, with_config
-from pydantic_core import PydanticCustomError, ValidationError
+from pydantic import ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, Strict, with_config
+from pydantic_core import CoreSchema, PydanticCustomError, ValidationError
+from pydantic_core import core_schema as core
 from typing_extensions import TypedDict  # pydantic takes typing's own from Python 3.12 on only
 
 from tabloop.card import ModelCard
@@ -12,7 +13,31 @@ from tabloop.params import Column, Schema
 
 MAX_FLOAT32 = 3.4028235e38
 MAX_INTEGER = 2**53  # JSON readers differ on larger ones
-_text = Annotated[str, Field(max_length=1000)]
+
+
+class First:
+    """JSON's values that a column takes: the first of `choices` that fits, else the error is of type `error`."""
+
+    def __init__(self, error: str, *choices: CoreSchema) -> None:
+        self.choice = core.union_schema([*choices], mode="left_to_right", custom_error_type=error)
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """`choices`, then the annotated type, which converts."""
+        return core.chain_schema([self.choice, handler(source)])
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """The annotated type's."""
+        return handler(schema["steps"][-1])
+
+
+# Strict: neither `true` nor "1_000" is a number. 12.0 is a whole one, and NaN, which JSON does not have, is none.
+_float, _int = core.float_schema(strict=True, allow_inf_nan=False), core.int_schema(strict=True)
+_whole = core.chain_schema([_float, core.int_schema()])
+_integer = First("int_type", _int, _whole)
+# A number is the text that it is in data/features and in the online store: 17 and 17.0 are "17".
+_text = Annotated[
+    str, Field(max_length=1000), First("string_type", core.str_schema(strict=True), _int, _whole, _float)
+]
 
 
 def request_columns(
@@ -74,10 +99,10 @@ def _values(column: Column) -> Any:
     """The type of one column's values, with its bounds."""
     python = column.kind.python
     if python is bool:
-        return bool
+        return Annotated[bool, Strict()]
     if python is str:
         return _text
     bound = MAX_INTEGER if python is int else MAX_FLOAT32
     low = -bound if column.min is None else column.min
     high = bound if column.max is None else column.max
-    return Annotated[python, Field(ge=low, le=high)]
+    return Annotated[python, Field(ge=low, le=high), _integer if python is int else Strict()]

@@ -10,6 +10,15 @@ import onnxruntime
 from tabloop.card import ModelCard
 from tabloop.cli import UserError, one_line
 from tabloop.onnx_model import FILE
+from tabloop.serving.breaker import Breaker
+from tabloop.serving.telemetry import CHALLENGER_ERRORS, UNSCORED
+
+ROUNDING = 1e-5  # of float32: a sum of a forest's votes may be a little more than 1
+FAILURES = 5  # of the challenger in a row, after which it rests
+REST = 30.0  # seconds until it is tried again
+
+Row = dict[str, Any]
+Scored = tuple[list[str], dict[str, list[Any]], list[float] | Exception]  # ids, columns, scores
 
 
 class ServedModel:
@@ -38,28 +47,55 @@ class ServedModel:
             self.session = onnxruntime.InferenceSession(
                 str(graph), options, providers=["CPUExecutionProvider"]
             )
-            self.score_example()
+            self.answer_example()
         except Exception as error:  # onnxruntime's exceptions have no common base
-            raise UserError(f"{role}: {graph} can't be loaded: {one_line(error)}") from None
+            raise UserError(f"{role}: {graph} can't be served: {one_line(error)}") from None
+        # What keeps failing is not asked for a while. There is nothing else to ask than the champion.
+        limit, self.failures = (0, UNSCORED) if role == "champion" else (FAILURES, CHALLENGER_ERRORS)
+        self.breaker = Breaker(REST, limit)
 
     def score(self, columns: Mapping[str, list[Any]]) -> list[float]:
         """P(positive) of each row, (n,).
 
         Args:
             columns: at least the schema's features, n values each; None is a missing value.
+
+        Raises:
+            ValueError: a score is no probability. Else what the graph raises.
         """
+        rows = len(next(iter(columns.values())))
         inputs = {
             name: np.array(columns[name], np.float32)[:, None]
             if column.numeric
             else np.array([value or "" for value in columns[name]], object)[:, None]
             for name, column in self.schema.features.items()
         }
-        scores: list[float] = self.session.run(["probability"], inputs)[0].tolist()
-        return scores
+        scores = self.session.run(["probability"], inputs)[0]
+        if scores.shape != (rows,) or not ((scores >= -ROUNDING) & (scores <= 1 + ROUNDING)).all():  # or NaN
+            raise ValueError(f"the graph's output is no probability: {scores}")
+        return scores.clip(0, 1).tolist()
 
-    def score_example(self) -> None:
-        """Score the card's example row. It raises what the graph raises."""
-        self.score({name: [self.card.example.get(name)] for name in self.schema.features})
+    def score_apart(self, ids: list[str], rows: list[Row]) -> list[Scored]:
+        """Rows with their scores: all at once, or where that fails in ever smaller parts, so that a bad row fails alone."""
+        columns = {name: [row[name] for row in rows] for name in rows[0]}
+        try:
+            return [(ids, columns, self.score(columns))]
+        except Exception as error:  # onnxruntime's exceptions have no common base
+            if len(rows) == 1:
+                return [(ids, columns, error)]
+        step = -(-len(rows) // 16)
+        parts = (slice(at, at + step) for at in range(0, len(rows), step))
+        return [scored for part in parts for scored in self.score_apart(ids[part], rows[part])]
+
+    def failed(self, error: Exception) -> None:
+        """Count a row that could not be scored. The first time a line says so."""
+        self.failures.inc()
+        self.breaker.failed(f"{self.role}: a row can't be scored: {one_line(error)[:300]}")
+
+    def answer_example(self) -> bytes:
+        """The answer to the card's example row. It raises what `score` raises."""
+        example = {name: [self.card.example.get(name)] for name in self.schema.features}
+        return self.answers(["0" * 32], self.score(example))[0]
 
     def answers(self, ids: list[str], scores: list[float]) -> list[bytes]:
         """The answers to rows with these prediction ids and scores, each as JSON."""

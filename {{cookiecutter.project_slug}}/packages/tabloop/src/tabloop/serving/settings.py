@@ -33,8 +33,17 @@ class Settings(BaseSettings):
 
     @property
     def keys(self) -> list[str]:
-        """The API keys."""
-        return [key.strip() for key in self.api_keys.split(",") if key.strip()]
+        """The API keys.
+
+        Raises:
+            UserError: there is none, and yet the variable is not empty: it does not say that the service is open.
+        """
+        keys = [key.strip() for key in self.api_keys.split(",") if key.strip()]
+        if self.api_keys and not keys:
+            raise UserError(
+                f"API_KEYS={self.api_keys!r} has no key; leave it empty if the service is open to all"
+            )
+        return keys
 
 
 def load_settings() -> Settings:

@@ -7,9 +7,12 @@ from prometheus_client import Counter, Histogram
 
 PREDICTIONS = Counter("predictions", "Rows answered", ["variant", "model_version"])
 SHADOWED = Counter("shadow_predictions", "Rows that the challenger scored for the log only")
+SHADOW_DROPPED = Counter("shadow_dropped", "Rows that the challenger did not score: it is too slow or rests")
+UNSCORED = Counter("unscored_rows", "Rows that the champion could not score")
 CHALLENGER_ERRORS = Counter("challenger_errors", "Failures of the challenger, when loaded or asked")
 UNSEEN = Counter("unseen_categories", "Values that the champion never saw in training", ["column"])
-STORE_ERRORS = Counter("online_store_errors", "Requests whose look-up in the online store failed")
+STORE_ERRORS = Counter("online_store_errors", "Requests whose look-up in the online store failed", ["reason"])
+STALE = Counter("online_store_stale", "Times that the open store was found replaced or gone")
 MISSING = Counter("missing_online_features", "Rows whose entity the online store does not know")
 REFUSED = Counter("refused", "Requests refused as invalid", ["status"])
 LOGGED = Counter("prediction_log_rows", "Rows of the prediction log", ["outcome"])

@@ -1,0 +1,354 @@
+"""Neighbours are independent: rows, clients, champion and challenger. Real graphs that fail, answer NaN or are slow."""
+
+import asyncio
+import inspect
+import json
+import math
+import sqlite3
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import httpx
+import numpy as np
+import onnxruntime
+import pytest
+from conftest import answers, free_port, wait_for
+from fastapi.testclient import TestClient
+from prometheus_client import REGISTRY
+from tabloop.cli import UserError
+from tabloop.params import Schema
+from tabloop.serving import create_app
+from tabloop.serving.breaker import Breaker
+from tabloop.serving.predictor import Predictor
+from tabloop.serving.served_model import FAILURES
+
+from .conftest import clean
+from .test_serving import FEATURES, LOOKED_UP, ROW, Models, graph, models, settings, store  # noqa: F401
+
+BAD = ROW | {"variant": "no number"}  # a graph with number_in="variant" raises
+PARTIAL = {"made": {"number_in": "variant"}}
+SCHEMA = Schema.model_validate({"entity": "customer", "target": {"name": "returned"}, "request": FEATURES})
+DETAIL = "the model can't score this row"
+
+
+def counted(name: str, **labels: str) -> float:
+    return REGISTRY.get_sample_value(name, labels) or 0
+
+
+def rows(number: int) -> list[dict[str, Any]]:
+    """Rows of different probability."""
+    return [ROW | {"customer": f"c{i}", "label": i / number - 0.5} for i in range(number)]
+
+
+def logged(folder: Path) -> "duckdb.DuckDBPyRelation":
+    return duckdb.read_parquet(f"{folder}/log/predictions/*/*.parquet")
+
+
+@contextmanager
+def service(folder: Path, **variables: str) -> Iterator[tuple[httpx.Client, "subprocess.Popen[str]"]]:
+    """The service as a process of its own, asked over sockets."""
+    code = "from tabloop.serving import create_app, serve; serve(lambda chosen: create_app('kit', chosen))"
+    port = free_port()
+    env = clean(MODELS=str(folder), PORT=str(port), PREDICTION_LOG_SECONDS="0.2", **variables)
+    env.setdefault("PREDICTION_LOG", str(folder / "log"))
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=folder, env=env, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+            wait_for(lambda: process.poll() is not None or answers(client, "/health/live"))
+            assert process.poll() is None, process.communicate()[1]
+            yield client, process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("mode", ["off", "shadow", "ab"])
+def test_a_row_that_the_graph_can_not_score_fails_alone(
+    models: Models,  # noqa: F811
+    capsys: pytest.CaptureFixture[str],
+    mode: str,
+) -> None:
+    folder = models("champion", "challenger", **PARTIAL)
+    batch = rows(1200)
+    bad = {0, 7, 8, 499, 500, 1199}
+    for at in bad:
+        batch[at] |= {"variant": "no number"}
+    unscored = counted("unscored_rows_total")
+    with TestClient(
+        create_app("kit", settings(folder, challenger_mode=mode, challenger_share=0.5))
+    ) as client:
+        good = client.post(
+            "/predict/batch", json=[row for at, row in enumerate(batch) if at not in bad]
+        ).json()
+        found = client.post("/predict/batch", json=batch)
+        assert found.status_code == 200
+        assert [a.get("detail") for a in found.json()] == [
+            DETAIL if at in bad else None for at in range(1200)
+        ]
+        rest = [answer for at, answer in enumerate(found.json()) if at not in bad]
+        for name in (
+            "probability",
+            "variant",
+            "model_version",
+            "prediction",
+        ):  # its neighbours are as without it
+            assert [a[name] for a in rest] == [a[name] for a in good]
+        assert {a["variant"] for a in rest} == ({"champion", "challenger"} if mode == "ab" else {"champion"})
+        for path, body in (("/predict", BAD), ("/predict/batch", [BAD, BAD])):
+            refused = client.post(path, json=body)
+            assert refused.status_code == 500 and refused.json() == {"detail": DETAIL}
+        assert client.get("/health/ready").status_code == 200  # what clients send makes no service unready
+    assert counted("unscored_rows_total") == unscored + len(bad) + 3
+    assert capsys.readouterr().err.count("serve: champion: a row can't be scored") == 1
+    ids = {answer["prediction_id"] for answer in (*good, *rest)}
+    served = logged(folder).filter("variant = 'champion'" if mode == "shadow" else "true").fetchall()
+    assert len(served) == len(ids) == len(good) + len(rest)  # each once, none of a row that failed
+
+
+def test_of_rows_that_were_scored_together_the_bad_one_fails_alone(models: Models) -> None:  # noqa: F811
+    """One row a request, all in one turn of the event loop, hence in one call of the graph."""
+    folder = models("champion", **PARTIAL)
+
+    async def scene() -> list[Any]:
+        predictor = Predictor(settings(folder, prediction_log=""), "kit")
+        asked = [row | (BAD if at in (3, 50) else {}) for at, row in enumerate(rows(64))]
+        completed = await predictor.complete(asked)
+        return await asyncio.gather(*(predictor.answer(row) for row in completed), return_exceptions=True)
+
+    found = asyncio.run(scene())
+    assert [at for at, answer in enumerate(found) if isinstance(answer, Exception)] == [3, 50]
+    assert {found[at].status for at in (3, 50)} == {500}
+    scores = [json.loads(answer)["probability"] for answer in found if isinstance(answer, bytes)]
+    assert scores == sorted(scores) and len(set(scores)) == 62  # each its own answer
+
+
+def test_nan_and_what_is_no_probability_never_reach_a_client(
+    models: Models,  # noqa: F811
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = models("champion", made={"score": "Sqrt"})  # NaN below 0, more than 1 above 1
+    wrong = [ROW | {"label": value} for value in (-1, 4, None)]
+    with TestClient(create_app("kit", settings(folder, prediction_log=""))) as client:
+        for row in wrong:
+            refused = client.post("/predict", json=row)
+            assert refused.status_code == 500 and refused.json() == {"detail": DETAIL}
+        found = client.post("/predict/batch", json=[ROW, *wrong, ROW | {"label": 0.25}]).json()
+        assert [a.get("probability") for a in found] == [pytest.approx(0.5**0.5), None, None, None, 0.5]
+        # A sum in float32 may be a little more than 1.
+        assert client.post("/predict", json=ROW | {"label": 1.000001}).json()["probability"] == 1
+    assert "the graph's output is no probability: [nan]" in capsys.readouterr().err
+
+
+def predictor_of(app: Any) -> Predictor:
+    ready = next(route.endpoint for route in app.routes if getattr(route, "path", "") == "/health/ready")
+    found = inspect.getclosurevars(ready).nonlocals["predictor"]
+    assert isinstance(found, Predictor)
+    return found
+
+
+def test_a_graph_whose_answer_is_no_probability_is_not_ready(models: Models) -> None:  # noqa: F811
+    app = create_app("kit", settings(models("champion"), prediction_log=""))
+    champion = predictor_of(app).champion
+    with TestClient(app) as client:
+        assert client.get("/health/ready").status_code == 200
+        champion.session = onnxruntime.InferenceSession(graph(SCHEMA, score="Sqrt"))
+        for label, status in ((-1.0, 503), (4.0, 503), (0.25, 200)):
+            champion.card.example["label"] = label
+            found = client.get("/health/ready")
+            assert found.status_code == status
+            assert status == 200 or "is no probability" in found.json()["detail"]
+        champion.threshold, champion.version = 0.5, 'a "quoted" one'  # an answer that is no JSON
+        found = client.get("/health/ready")
+        assert found.status_code == 503 and "Invalid JSON" in found.json()["detail"]
+
+
+@pytest.mark.parametrize("label", [-1.0, 4.0])
+def test_a_graph_whose_answer_is_no_probability_is_refused_at_start(models: Models, label: float) -> None:  # noqa: F811
+    folder = models("champion", made={"score": "Sqrt"}, example=ROW | {"label": label})
+    with pytest.raises(UserError, match=r"^champion: .* can't be served: .* no probability: .*") as caught:
+        create_app("kit", settings(folder))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("threshold", wrong) for wrong in (math.nan, math.inf, -0.5, 2, "high", "null")),
+        *(("version", wrong) for wrong in ("", 'a"b', "a\nb", "../x", "x" * 65, 7)),
+        (
+            "metrics",
+            dict.fromkeys(("auc", "auc_low", "auc_high", "average_precision", "brier"), math.nan),
+        ),
+        ("ranges", {"label": [0, math.inf]}),
+    ],
+)
+def test_a_card_that_can_not_be_served_is_refused_at_start(models: Models, field: str, value: Any) -> None:  # noqa: F811
+    folder = models("champion")
+    path = folder / "champion/model.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
+    with pytest.raises(UserError, match=rf"^champion: .*model\.json: {field}") as caught:
+        create_app("kit", settings(folder))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_challenger_that_keeps_failing_rests_and_is_tried_again(
+    models: Models,  # noqa: F811
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    models("champion")
+    folder = models("challenger", **PARTIAL)
+    app = create_app("kit", settings(folder, challenger_mode="ab", challenger_share=1, prediction_log=""))
+    breaker = predictor_of(app).challenger.breaker  # type: ignore[union-attr]
+    errors = counted("challenger_errors_total")
+
+    def variant(row: dict[str, Any]) -> str:
+        return str(client.post("/predict", json=row).raise_for_status().json()["variant"])
+
+    with TestClient(app) as client:
+        for _ in range(20):  # failures between answers: it goes on
+            assert (variant(BAD), variant(ROW)) == ("champion", "challenger")
+        assert counted("challenger_errors_total") == errors + 20
+        assert {variant(BAD) for _ in range(50)} == {"champion"}
+        assert counted("challenger_errors_total") == errors + 20 + FAILURES
+        assert variant(ROW) == "champion" and breaker.resting  # not asked, even for what it can score
+        assert (
+            client.get("/model").json()["challenger_error"].startswith("challenger: a row can't be scored: ")
+        )
+        breaker.asked_from = 0.0  # when the rest is over
+        assert variant(ROW) == "challenger"
+        found = client.post("/predict/batch", json=[ROW, BAD, ROW]).json()
+        assert [answer["variant"] for answer in found] == ["challenger", "champion", "challenger"]
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and said.startswith("serve: challenger: ")
+
+
+def test_in_the_shadow_a_challenger_that_fails_rests_and_is_tried_again(
+    models: Models,  # noqa: F811
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    models("champion")
+    folder = models("challenger", **PARTIAL)
+    app = create_app("kit", settings(folder, challenger_mode="shadow"))
+    breaker = predictor_of(app).challenger.breaker  # type: ignore[union-attr]
+    names = ("challenger_errors_total", "shadow_dropped_total", "shadow_predictions_total")
+    before = [counted(name) for name in names]
+
+    def since() -> list[float]:
+        return [counted(name) - number for name, number in zip(names, before, strict=True)]
+
+    with TestClient(app) as client:
+        batch = client.post("/predict/batch", json=[ROW, BAD, ROW])
+        assert len(batch.json()) == 3
+        wait_for(lambda: since() == [1, 0, 2])
+        client.post("/predict/batch", json=[BAD] * 5)
+        wait_for(lambda: breaker.resting)
+        assert client.post("/predict", json=ROW).json()["variant"] == "champion"
+        assert since() == [6, 1, 2]
+        breaker.asked_from = 0.0
+        last = client.post("/predict", json=ROW).json()
+    assert since() == [6, 1, 3]  # it had the time before the end
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and said.startswith("serve: challenger: ")
+    found = logged(folder).filter("variant = 'challenger'").project("prediction_id").fetchall()
+    assert {id for (id,) in found} == {
+        batch.json()[0]["prediction_id"],
+        batch.json()[2]["prediction_id"],
+        last["prediction_id"],
+    }
+
+
+def test_a_slow_challenger_in_the_shadow_delays_no_answer(models: Models) -> None:  # noqa: F811
+    """It takes more than 0.4 s for a call. If an answer waited for it, the median could not be below that."""
+    models("champion")
+    folder = models("challenger", made={"slow": rounds_of(0.5)})
+    with service(folder, CHALLENGER_MODE="shadow") as (client, process):
+        took = []
+        for row in rows(40):
+            began = time.perf_counter()
+            assert client.post("/predict", json=row).json()["variant"] == "champion"
+            took.append(time.perf_counter() - began)
+        assert statistics.median(took) < 0.2
+        many = rows(5_000)
+        for _ in range(3):  # more than may wait
+            assert len(client.post("/predict/batch", json=many).raise_for_status().json()) == 5_000
+        metrics = client.get("/metrics").text
+        dropped = float(metrics.split("\nshadow_dropped_total ")[1].split()[0])
+        assert 0 < dropped < 15_040
+        assert "too slow" in client.get("/model").json()["challenger_error"]
+        began = time.monotonic()
+        process.terminate()
+        said = process.communicate(timeout=30)[1]
+        assert time.monotonic() - began < 20  # it does not score all that waits
+    assert said.count("serve: challenger: too slow for the shadow") == 1
+
+
+def rounds_of(seconds: float) -> int:
+    """How many rounds of the graph's loop take so long on this machine, now; at least half of it later."""
+    session = onnxruntime.InferenceSession(graph(SCHEMA, slow=50_000))
+    inputs = {
+        name: np.array([[ROW[name]]], object if column.type == "category" else np.float32)
+        for name, column in SCHEMA.features.items()
+    }
+    began = time.perf_counter()
+    session.run(["probability"], inputs)
+    return round(50_000 * seconds / (time.perf_counter() - began))
+
+
+def test_while_the_store_is_locked_other_clients_are_answered(models: Models) -> None:  # noqa: F811
+    """A batch whose rows are looked up, beside a client that gives all features.
+
+    A look-up that waits for the lock would take 100 s for the batch and 0.1 s for each turn of the event loop.
+    """
+    folder = models("champion", schema_=LOOKED_UP)
+    given = {name: value for name, value in ROW.items() if name != "label"}
+    batch = [given | {"customer": f"c{i % 10}"} for i in range(2000)]
+    path = store(folder / "store.db")
+    with service(folder, ONLINE_STORE=str(path)) as (client, _), closing(sqlite3.connect(path)) as writer:
+        assert client.get("/health/ready").status_code == 200
+        by_key = client.post("/predict/batch", json=batch).raise_for_status().json()
+        assert by_key[9]["probability"] == pytest.approx(1 / (1 + math.exp(-9)))
+        writer.execute("BEGIN EXCLUSIVE")
+        with ThreadPoolExecutor(1) as pool:
+            slow = pool.submit(lambda: client.post("/predict/batch", json=batch))
+            took: list[float] = []
+            with httpx.Client(base_url=client.base_url) as other:
+                while not slow.done() or len(took) < 20:
+                    began = time.perf_counter()
+                    assert other.post("/predict", json=ROW).json()["prediction"] == 1
+                    took.append(time.perf_counter() - began)
+        assert statistics.median(took) < 0.05 and slow.result().elapsed.total_seconds() < 10
+        # This graph gives no probability to a missing label, and says so.
+        assert slow.result().status_code == 500 and slow.result().json() == {"detail": DETAIL}
+        writer.rollback()
+        text = client.get("/metrics").text
+        assert 'online_store_errors_total{reason="locked"} 1.0' in text
+        assert "missing_online_features_total 0.0" in text
+
+
+def test_a_breaker_says_one_line_however_often_it_opens(capsys: pytest.CaptureFixture[str]) -> None:
+    breaker = Breaker(0.05, 2)
+    for _ in range(3):
+        breaker.failed("it fails")
+        assert not breaker.resting
+        breaker.failed("it fails again")
+        assert breaker.resting and breaker.error == "it fails again"
+        time.sleep(0.06)
+        assert not breaker.resting
+    breaker.failed("one")
+    breaker.failures = 0  # it worked
+    breaker.failed("two")
+    assert not breaker.resting
+    breaker.quiet_until = 0.0  # long after
+    assert breaker.error is None
+    breaker.failed("it fails anew")
+    assert capsys.readouterr().err == "serve: it fails\nserve: it fails anew\n"
