@@ -79,6 +79,7 @@ class Results:
         self.errors: dict[str, list[str]] = defaultdict(list)
         self.ids, self.latest = ids.open("w"), deque[str](maxlen=5000)
         self.outcomes = 0  # that were accepted
+        self.late = 0.0  # seconds that these clients were late themselves, at most
 
     def answered(self, body: bytes) -> None:
         """Note the predictions of an answer."""
@@ -129,7 +130,13 @@ async def good(card: dict[str, Any], until: float, results: Results) -> None:
         while time.time() < until:
             await turn(client)
 
-    await asyncio.gather(*map(work, [*[single] * 16, *[batch] * 2, feedback, page]))
+    async def idle(client: Client) -> None:
+        """Ask nothing: by how much these clients are late themselves, as the machine is busy."""
+        began = time.perf_counter()
+        await asyncio.sleep(0.01)
+        results.late = max(results.late, time.perf_counter() - began - 0.01)
+
+    await asyncio.gather(*map(work, [*[single] * 16, *[batch] * 2, feedback, page, idle]))
 
 
 @contextlib.asynccontextmanager
@@ -145,6 +152,11 @@ async def connected(receive: int = 0) -> AsyncIterator[Callable[[bytes], Awaitab
         yield lambda data: asyncio.wait_for(loop.sock_sendall(line, data), 20)
 
 
+def many(row: bytes, n: int) -> bytes:
+    """The row n times, as a JSON list."""
+    return b"[%s%s]" % (row, (b"," + row) * (n - 1))
+
+
 async def reset(row: bytes) -> None:
     """Ask, and reset the connection before the answer."""
     async with connected() as send:
@@ -156,7 +168,7 @@ async def slow_reader(row: bytes) -> None:
     """Ask a hundred times on one connection and read nothing."""
     async with connected(receive=2048) as send:
         await send(request(random.choice(PAGES)) * 100)
-        await send(request("/predict/batch", b"[%s]" % b",".join([row] * 5000)) * 3)
+        await send(request("/predict/batch", many(row, 5000)))
         await asyncio.sleep(15)
 
 
@@ -188,11 +200,6 @@ async def garbage(row: bytes) -> None:
             )
         )
         await asyncio.sleep(0.05)
-
-
-def many(row: bytes, n: int) -> bytes:
-    """The row n times, as a JSON list."""
-    return b"[%s%s]" % (row, (b"," + row) * (n - 1))
 
 
 WRONG = [
@@ -251,6 +258,7 @@ def ask(card: dict[str, Any], until: float, folder: str, answer: "multiprocessin
     results = Results(Path(folder, "ids"))
     asyncio.run(good(card, until, results))
     results.ids.close()
+    print(f"the good clients' own process was late by {results.late * 1000:.0f} ms at most", flush=True)
     answer.put((dict(results.seconds), dict(results.errors), results.outcomes))
 
 
@@ -297,9 +305,11 @@ def report(
 
 def errors_of(lines: list[str]) -> list[str]:
     """Print how much the service said; the first of its tracebacks, which no client may cause."""
-    ends = [line for line in lines if re.match(r"[\w.]+(Error|Exception)\b", line)]
+    ends = [at for at, line in enumerate(lines) if re.match(r"[\w.]+(Error|Exception)\b", line)]
     print(f"the service said {len(lines):,} lines, {len(ends):,} tracebacks")
-    return [f"{len(ends):,} tracebacks, the first: {ends[0]}"] if ends else []
+    return (
+        [f"{len(ends):,} tracebacks, the first:", *lines[max(0, ends[0] - 12) : ends[0] + 1]] if ends else []
+    )
 
 
 def settled() -> tuple[float, float]:
