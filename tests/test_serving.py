@@ -122,7 +122,6 @@ BAD: dict[str, tuple[Any, str]] = {
     "below the bound": ({"age": 3}, "age"),
     "of another type": ({"amount": "much"}, "amount"),
     "null where there can be none": ({"channel": None}, "channel"),
-    "too large for float32": ({"amount": 1e300}, "amount"),
     "too large an integer": ({"max_1h_velocity": 10**30}, "max_1h_velocity"),
     "a list": ({"country": ["DE"]}, "country"),
     "a long text": ({"country": "D" * 2000}, "country"),
@@ -183,7 +182,8 @@ def test_a_request_that_never_ends_is_ended(serve: Serve, quick: Path) -> None:
         answers = [b"".join(iter(partial(line.recv, 1000), b"")) for line in lines]  # all are closed
         assert [answer[:12] for answer in answers] == [b"HTTP/1.1 408", b"HTTP/1.1 408", b""]
         assert json.loads(answers[0].partition(b"\r\n\r\n")[2])["detail"]
-        assert server.metric("refused_total") == 2  # who never asked was not refused
+        counted = server.client.get("/metrics").text
+        assert 'responses_total{status="408"} 2.0' in counted  # who never asked was not refused
         with socket.create_connection(address) as line:  # goes away half-way
             line.sendall(half_a_body)
         assert server.client.post("/predict", json=KEY).status_code == 200

@@ -4,24 +4,21 @@ import gc
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
-from fastapi.responses import FileResponse
 from fastapi.security import APIKeyHeader
-from fastapi_swagger import patch_fastapi
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, ConfigDict, Field
 
 from tabloop.cli import command, one_line
 from tabloop.serving import telemetry
-from tabloop.serving.model_app import MAX_BYTES, Guard, ModelApp, Refused
+from tabloop.serving.direct_route import Refused
+from tabloop.serving.model_app import Guard, ModelApp
+from tabloop.serving.pages import add_pages
 from tabloop.serving.predictor import Predictor
 from tabloop.serving.settings import Settings, load_settings
 
-PAGE = Path(__file__).with_name("page.html")
-ROW_BYTES = 64 << 10  # the longest body of a single row
 BATCH_ROWS = 10_000
 
 
@@ -78,12 +75,11 @@ def create_app(project: str, settings: Settings | None = None) -> ModelApp:
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
-        swagger_ui_oauth2_redirect_url=None,
         responses={s: {"model": Detail} for s in (400, *([401] if keys else []), 408, 413, 422, 500)},
     )
-    patch_fastapi(app, redirect_from_root_to_docs=False)  # /docs from files of this machine, not from a CDN
     _add_predictions(app, predictor)
     _add_status(app, predictor)
+    add_pages(app)
     return app
 
 
@@ -91,11 +87,14 @@ def _add_predictions(app: ModelApp, predictor: Predictor) -> None:
     """The routes for rows and outcomes."""
     header = APIKeyHeader(name="X-API-Key", auto_error=False)  # documented here, checked by Guard
     shared: dict[str, Any] = {"tags": ["predict"], "dependencies": [Depends(header)] if app.keys else []}
+    many = shared | {"rows": BATCH_ROWS}
+    fields, parts = predictor.blank.keys(), Feedback.model_fields.keys()
+    observe, observe_batch = telemetry.observe, telemetry.BATCH_LATENCY.observe
     Row = predictor.row
     Rows = Annotated[list[Row], Field(min_length=1, max_length=BATCH_ROWS)]  # type: ignore[valid-type]
     Outcomes = Annotated[list[Feedback], Field(min_length=1, max_length=BATCH_ROWS)]
 
-    @app.direct("/predict", response_model=Prediction, max_bytes=ROW_BYTES, timed=True, **shared)
+    @app.direct("/predict", response_model=Prediction, fields=fields, observe=observe, **shared)
     async def predict(row: Row) -> bytes:  # type: ignore[valid-type]
         """One row: all features, or the request's features and the entity's key."""
         (completed,) = await predictor.complete([row], batch=False)
@@ -103,20 +102,18 @@ def _add_predictions(app: ModelApp, predictor: Predictor) -> None:
 
     answers = list[Prediction | Detail]
 
-    @app.direct("/predict/batch", response_model=answers, max_bytes=MAX_BYTES, timed=True, **shared)
+    @app.direct("/predict/batch", response_model=answers, fields=fields, observe=observe_batch, **many)
     async def predict_batch(rows: Rows) -> bytes:
         """Up to 10,000 rows. The answers have the order of the rows. One that can't be scored has `detail` instead."""
         return await predictor.answer_batch(rows)
 
-    @app.direct("/feedback", response_model=Feedback, max_bytes=ROW_BYTES, status_code=202, **shared)
+    @app.direct("/feedback", response_model=Feedback, fields=parts, status_code=202, **shared)
     async def feedback(outcome: Feedback) -> bytes:
         """The outcome of a prediction. The model's performance is measured on outcomes."""
         store([outcome], batch=False)
         return outcome.model_dump_json().encode()
 
-    @app.direct(
-        "/feedback/batch", response_model=dict[str, int], max_bytes=MAX_BYTES, status_code=202, **shared
-    )
+    @app.direct("/feedback/batch", response_model=dict[str, int], fields=parts, status_code=202, **many)
     async def feedback_batch(outcomes: Outcomes) -> bytes:
         """The outcomes of up to 10,000 predictions. `accepted` is their number."""
         store(outcomes, batch=True)
@@ -168,10 +165,6 @@ def _add_status(app: ModelApp, predictor: Predictor) -> None:
         """Counters and latency, for Prometheus."""
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
-    @app.get("/", include_in_schema=False)
-    async def page() -> FileResponse:
-        return FileResponse(PAGE)
-
 
 def serve(make_app: Callable[[Settings], FastAPI]) -> None:
     """Run the application that `make_app` returns until SIGTERM. If it can't start: one line, and exit code 1."""
@@ -191,5 +184,6 @@ def serve(make_app: Callable[[Settings], FastAPI]) -> None:
             access_log=False,
             server_header=False,
             proxy_headers=False,
+            ws="none",
             timeout_graceful_shutdown=20,
         )

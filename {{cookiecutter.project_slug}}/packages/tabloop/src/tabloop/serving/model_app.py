@@ -6,44 +6,38 @@
 FastAPI's routing, injection and response objects take several times what the model takes. A direct route is declared
 once, as any route of FastAPI; Guard, the innermost middleware, validates its body, calls its endpoint and sends the
 bytes that it returns.
+
+Single rows go first. Of batches, one is worked on at a time; of other requests, one begins in each turn of the event
+loop.
 """
 
+import asyncio
 import hmac
 import inspect
-import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from fastapi import FastAPI
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tabloop.serving.telemetry import REFUSED, observe
+from tabloop.serving.direct_route import (
+    MAX_BYTES,
+    ROW_BYTES,
+    DirectRoute,
+    Endpoint,
+    Refused,
+    invalid,
+    read_body,
+)
 
-MAX_BYTES = 32 << 20  # the largest body of any request
+ROOM_BYTES = 64 << 20  # of all batches that arrive or wait, and of their answers
+PART_BYTES = 64 << 10  # of an answer, sent at once
 OPEN = frozenset(("GET", "HEAD", "OPTIONS"))  # methods that need no key and have no body
-
-Endpoint = Callable[[Any], Awaitable[bytes]]
-
-
-class Refused(Exception):
-    """A request that is not answered: the HTTP status and the reason."""
-
-    def __init__(self, status: int, reason: Any) -> None:
-        self.status, self.reason = status, reason
-
-
-@dataclass(frozen=True)
-class DirectRoute:
-    """How a POST is answered: `endpoint` takes the validated body and returns JSON."""
-
-    validate: Callable[[bytes], Any]
-    endpoint: Endpoint
-    max_bytes: int
-    status: int
-    timed: bool
+JSON = (b"content-type", b"application/json")
+NOSNIFF = (b"x-content-type-options", b"nosniff")
 
 
 class ModelApp(FastAPI):
@@ -56,20 +50,27 @@ class ModelApp(FastAPI):
         self.add_middleware(Guard, routes=self.direct_routes, keys=keys)
 
     def direct(
-        self, path: str, *, max_bytes: int, status_code: int = 200, timed: bool = False, **options: Any
+        self,
+        path: str,
+        *,
+        fields: Collection[str],
+        rows: int = 1,
+        status_code: int = 200,
+        observe: Callable[[float], None] | None = None,
+        **options: Any,
     ) -> Callable[[Endpoint], Endpoint]:
         """Declare a POST route whose endpoint has one parameter, the body, and returns the answer's JSON as bytes.
 
         Args:
-            max_bytes: the longest body that is accepted.
-            timed: whether the route's latency is recorded as a prediction's.
+            fields, rows, observe: those of DirectRoute.
             options: further arguments of FastAPI's `add_api_route`, for example `response_model`.
         """
 
         def declare(endpoint: Endpoint) -> Endpoint:
             (body,) = inspect.signature(endpoint).parameters.values()
-            validate = TypeAdapter(body.annotation).validator.validate_json
-            self.direct_routes[path] = DirectRoute(validate, endpoint, max_bytes, status_code, timed)
+            validator: Any = TypeAdapter(body.annotation).validator
+            route = DirectRoute(validator, endpoint, fields, rows, status_code, observe)
+            self.direct_routes[path] = route
             self.add_api_route(path, endpoint, methods=["POST"], status_code=status_code, **options)
             return endpoint
 
@@ -80,17 +81,47 @@ class ModelApp(FastAPI):
         return Guard(self, self.direct_routes, self.keys) if len(self.user_middleware) == 1 else self
 
 
+class Room:
+    """Memory for batches and their answers. When it is full, who has waited longest for its client must leave."""
+
+    def __init__(self) -> None:
+        self.free, self.turn = ROOM_BYTES, asyncio.Lock()
+        self.waiting: dict[asyncio.Timeout, None] = {}
+
+    @asynccontextmanager
+    async def wait(self) -> AsyncIterator[None]:
+        """Wait for a client within this. Raises: TimeoutError: others need the room."""
+        async with asyncio.timeout(None) as waiting:
+            self.waiting[waiting] = None
+            try:
+                yield
+            finally:
+                self.waiting.pop(waiting, None)
+
+    def take(self, size: int) -> None:
+        """Take so many bytes."""
+        self.free -= size
+        if self.free < 0 and self.waiting:
+            longest = next(iter(self.waiting))
+            del self.waiting[longest]
+            longest.reschedule(0)
+
+
 class Guard:
     """ASGI middleware: checks API keys and answers direct routes. It passes all other requests to `app`."""
 
     def __init__(self, app: ASGIApp, routes: Mapping[str, DirectRoute], keys: Sequence[str]) -> None:
         self.app, self.routes = app, routes
         self.keys = [key.encode() for key in keys]
+        self.room, self.turn = Room(), asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer or pass on one request."""
-        if scope["type"] != "http" or scope["method"] in OPEN:
+        if scope["type"] != "http" or "guarded" in scope:
             await self.app(scope, receive, send)
+            return
+        if scope["method"] in OPEN:
+            await self.pass_on(scope, receive, send)
             return
         path, route = scope["path"], None
         if scope["method"] == "POST":
@@ -98,23 +129,19 @@ class Guard:
         try:
             if self.keys:
                 self.check_key(scope)
-            if route:
-                body = await read_body(receive, route.max_bytes)
-                began = time.perf_counter()
-                answer = await route.endpoint(route.validate(body))
-                if route.timed:
-                    observe(time.perf_counter() - began)
+            if route and route.rows == 1:
+                answer = await route.answer(await read_body(receive, ROW_BYTES))
+                await respond(send, route.status, answer)
+            elif route:
+                await self.answer_batch(route, receive, send)
         except (ValidationError, Refused) as error:
             refused = error if isinstance(error, Refused) else invalid(error)
-            REFUSED.labels(refused.status).inc()
             await respond(send, refused.status, to_json({"detail": refused.reason}))
         except ConnectionResetError:
             pass  # the client has closed the connection
         else:
-            if route:
-                await respond(send, route.status, answer)
-            else:
-                await self.app(scope, receive, send)
+            if not route:
+                await self.pass_on(scope, receive, send)
 
     def check_key(self, scope: Scope) -> None:
         """Raises: Refused: the request carries none of the keys."""
@@ -123,36 +150,54 @@ class Guard:
         if not sum(hmac.compare_digest(given, key) for key in self.keys):
             raise Refused(401, "the header X-API-Key must be one of the service's API_KEYS")
 
+    async def answer_batch(self, route: DirectRoute, receive: Receive, send: Send) -> None:
+        """Read, answer, send. What is held in memory is counted in the room."""
+        room, size = self.room, 0
 
-async def read_body(receive: Receive, limit: int) -> bytes:
-    """The whole body.
+        def take(more: int) -> None:
+            nonlocal size
+            size += more
+            room.take(more)
 
-    Raises:
-        Refused: it is longer than `limit` bytes.
-        ConnectionResetError: the connection was closed before the body was complete.
-    """
-    message = await receive()
-    body: bytes = message.get("body", b"")
-    while message.get("more_body") and len(body) <= limit:
-        message = await receive()
-        body += message.get("body", b"")
-    if message["type"] == "http.disconnect":
-        raise ConnectionResetError
-    if len(body) > limit:
-        raise Refused(413, f"the body is longer than {limit:,} bytes")
-    return body
+        try:
+            try:
+                async with room.wait():
+                    body = await read_body(receive, route.max_bytes, take)
+            except TimeoutError:
+                raise Refused(503, "too many batches arrive at a time: try it again") from None
+            async with room.turn:
+                answer = await route.answer(body)
+            del body
+            with suppress(TimeoutError):
+                async with room.wait():
+                    take(len(answer))
+                    await respond(send, route.status, answer)
+        finally:
+            room.free += size
 
+    async def pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let `app` answer."""
 
-def invalid(error: ValidationError) -> Refused:
-    """The refusal of a body: each wrong field as FastAPI reports it, but without the value."""
-    errors = error.errors(include_url=False, include_input=False)
-    if errors[0]["type"] == "too_long":
-        return Refused(413, f"more than {errors[0]['ctx']['max_length']:,} rows: send them in parts")
-    return Refused(422, [{"loc": ["body", *e["loc"]], "msg": e["msg"], "type": e["type"]} for e in errors])
+        async def send_nosniff(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), NOSNIFF]
+            await send(message)
+
+        if scope["path"].endswith("\n"):  # the `$` of Starlette's patterns matches before it, too
+            await respond(send, 404, b'{"detail":"Not Found"}')
+            return
+        # The server leaves a HEAD's body out.
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        if "/health/" not in scope["path"]:
+            async with self.turn:
+                await asyncio.sleep(0)
+        await self.app({**scope, "method": method, "guarded": True}, receive, send_nosniff)
 
 
 async def respond(send: Send, status: int, body: bytes) -> None:
-    """Send an answer whose body is JSON."""
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    """Send an answer whose body is JSON: in parts, each as soon as the client reads."""
+    headers = [JSON, (b"content-length", b"%d" % len(body)), NOSNIFF]
     await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    for at in range(0, len(body), PART_BYTES):
+        more = at + PART_BYTES < len(body)
+        await send({"type": "http.response.body", "body": body[at : at + PART_BYTES], "more_body": more})

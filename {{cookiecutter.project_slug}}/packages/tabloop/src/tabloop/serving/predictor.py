@@ -9,7 +9,7 @@ from typing import Any
 from pydantic_core import to_json
 
 from tabloop.cli import UserError
-from tabloop.serving.model_app import Refused
+from tabloop.serving.direct_route import Refused
 from tabloop.serving.online_store import open_store
 from tabloop.serving.prediction_ids import PredictionIds
 from tabloop.serving.prediction_log import PredictionLog

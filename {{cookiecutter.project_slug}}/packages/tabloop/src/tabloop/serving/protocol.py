@@ -1,78 +1,196 @@
-"""uvicorn's protocol, with two changes: head and body of an answer in one write, and a timeout for requests."""
+"""uvicorn's protocol, with limits: of what a client sends, of what it does not read, and of the time that it takes.
+
+Each connection is independent: nothing here loops over several of them but the choice of which to close.
+"""
 
 import asyncio
-from typing import Any, ClassVar
+import logging
+from heapq import nsmallest
+from operator import attrgetter
+from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from pydantic_core import to_json
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from tabloop.serving.telemetry import REFUSED
+from tabloop.serving.telemetry import responses
 
 REQUEST_SECONDS = 10.0  # after which an incomplete request is ended; after twice as long at the latest
-LATE = b'{"detail":"the request did not arrive within %g s"}' % REQUEST_SECONDS
-TIMEOUT = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-type: application/json\r\n"
+LEAVING_SECONDS = 0.5  # after SIGTERM, a connection that is idle for so long is closed
+HEAD_BYTES, HEADERS = 64 << 10, 100  # the longest head of a request, and its most lines
+# Parsed at once, so that few requests of one connection can wait; and, of heads and parts of bodies, in one turn.
+PART_BYTES, EVENTS = 4 << 10, 64
+CONNECTIONS = 500  # open at a time; for a newer one, a tenth is closed: those that are silent for longest
+
+# A client must not be able to fill the log. What is refused is counted.
+logging.getLogger("uvicorn.error").addFilter(lambda record: record.levelno != logging.WARNING)
 
 
-class Joined:
-    """A transport that writes all of one turn of the event loop at its end, at once."""
+class Cycle(RequestResponseCycle):
+    """One request and its answer, which is counted."""
 
-    due: ClassVar[list["Joined"]] = []  # those with something to write in this turn
+    async def send(self, message: Any) -> None:
+        """Send a part of the answer, as soon as the client has read those before."""
+        if self.flow.write_paused:
+            await self.flow.drain()
+        if self.transport.is_closing():  # uvicorn sees this later, and only of the newest request
+            self.disconnected = True
+        elif message["type"] == "http.response.start":
+            responses(message["status"]).inc()
+        await super().send(message)
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self.transport, self.loop = transport, loop
-        self.is_closing = transport.is_closing
-        self.parts: list[bytes] = []
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.transport, name)
+class Flow(FlowControl):
+    """Reading goes on only where no request waits for the one before it."""
 
-    def write(self, data: bytes) -> None:
-        if not self.parts:
-            if not self.due:
-                self.loop.call_soon(self._flush_due)
-            self.due.append(self)
-        self.parts.append(data)
+    held = False
 
-    @classmethod
-    def _flush_due(cls) -> None:
-        due, cls.due = cls.due, []
-        for joined in due:
-            joined._flush()
-
-    def _flush(self) -> None:
-        parts, self.parts = self.parts, []
-        if parts:
-            self.transport.write(b"".join(parts))
-
-    def close(self) -> None:
-        self._flush()
-        self.transport.close()
+    def resume_reading(self) -> None:
+        """Read on, unless held."""
+        if not self.held:
+            super().resume_reading()
 
 
 class Protocol(HttpToolsProtocol):
     """HTTP on one connection."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(Joined(transport, self.loop))  # type: ignore[arg-type]
+        super().connection_made(transport)
+        self.flow: Flow = Flow(transport)
+        self.unread = b""  # what came behind requests that wait
+        self.quiet = 0  # bytes since the last whole head or part of a body
+        self.unsent = 0  # bytes of answers that the client had not read at the last check
+        self.leaving = self.ended = False
         self.seen: Any = self
-        self.timer = self.loop.call_later(
-            REQUEST_SECONDS, self._check
-        )  # one for each request would cost more
+        self.began = self.loop.time()
+        # One for each request would cost more.
+        self.timer = self.loop.call_later(REQUEST_SECONDS, self._check)
+        if len(self.connections) > CONNECTIONS:
+            silent: Any = (other for other in self.connections if not other.busy)  # type: ignore[union-attr]
+            for other in nsmallest(CONNECTIONS // 10, silent, key=attrgetter("began")):
+                other.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.timer.cancel()
         super().connection_lost(exc)
 
+    @property
+    def busy(self) -> bool:
+        """Whether the service owes an answer that the client would take."""
+        cycle = self.cycle
+        return bool(cycle and not (cycle.response_complete or cycle.more_body or self.flow.write_paused))
+
+    @property
+    def too_long(self) -> bool:
+        """Whether a head is, or what should be one."""
+        return self.quiet > HEAD_BYTES or len(self.headers or ()) > HEADERS
+
+    def data_received(self, data: bytes) -> None:
+        self.events = 0
+        for at in range(0, len(data), PART_BYTES):
+            if self.ended or self.transport.is_closing():
+                return
+            if self.pipeline or self.events > EVENTS:
+                self.unread = data[at:]
+                self.flow.pause_reading()
+                self.flow.held = True
+                if not self.pipeline:
+                    self.loop.call_soon(self._go_on)
+                return
+            part = data[at : at + PART_BYTES]
+            self.quiet += len(part)
+            super().data_received(part)
+            if self.too_long and not self.ended:
+                self.send_400_response("")
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.began = self.loop.time()
+
+    def on_headers_complete(self) -> None:
+        if len(self.headers) > HEADERS:
+            raise ValueError  # httptools makes it a parser's error
+        self.quiet = 0
+        self.events += 1
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self.quiet = 0
+        self.events += 1
+        super().on_body(body)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()  # starts the request that waits
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Parse what was left, and read on."""
+        if self.flow.held and not self.pipeline and not self.transport.is_closing():
+            self.flow.held = False
+            self.flow.resume_reading()
+            unread, self.unread = self.unread, b""
+            self.data_received(unread)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        cycle.__class__ = Cycle  # uvicorn has no other way to choose it
+        cycle.keep_alive = cycle.keep_alive and not self.leaving
+        super()._start_asgi_task(cycle, app)
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what the parser does not take."""
+        if self.too_long:
+            self._refuse(431, f"the head is longer than {HEAD_BYTES:,} bytes or {HEADERS} lines")
+        else:
+            self._refuse(400, msg)
+
+    def _refuse(self, status: int, reason: str) -> None:
+        """Answer what is no whole request, and end the connection; requests before it are answered first."""
+        self.ended, cycle = True, self.cycle
+        if cycle and not cycle.response_complete:
+            if not cycle.more_body:
+                cycle.keep_alive = False
+                return
+            if (
+                self.pipeline or cycle.response_started
+            ):  # within the body of one that waits, or has its answer
+                self.transport.close()
+                return
+            cycle.disconnected = True
+            cycle.message_event.set()
+        responses(status).inc()
+        body = to_json({"detail": reason})
+        head = b"connection: close\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+        self.transport.write(STATUS_LINE[status] + head % len(body) + body)
+        # Closed at once, with bytes still to come, the client would see a reset instead of the answer.
+        self.transport.write_eof()
+        self.timer.cancel()
+        self.timer = self.loop.call_later(1, self.transport.abort)
+
     def _check(self) -> None:
-        """End the connection if its request is the same incomplete one as at the last check."""
-        if self.transport.is_closing():
+        """End the connection if its request is as incomplete, or its answer as unread, as at the last check."""
+        unsent = self.transport.get_write_buffer_size()
+        if unsent and unsent == self.unsent:
+            self.transport.abort()
+            return
+        self.unsent = unsent
+        self.timer = self.loop.call_later(REQUEST_SECONDS, self._check)
+        if self.transport.is_closing() or self.ended or self.pipeline:
             return
         # None: its head is not complete.
         cycle = self.cycle if self.cycle and self.cycle.scope is self.scope else None
         if (cycle and not cycle.more_body) or self.seen is not self.scope:
             self.seen = self.scope
-            self.timer = self.loop.call_later(REQUEST_SECONDS, self._check)
+        elif self.scope and not (cycle and cycle.response_complete):
+            self._refuse(408, f"the request did not arrive within {REQUEST_SECONDS:g} s")
+        else:
+            self.transport.close()
+
+    def shutdown(self) -> None:
+        """After SIGTERM: answer with `Connection: close` what still comes, then close."""
+        if self.leaving:
+            super().shutdown()
             return
-        if self.scope and not (cycle and cycle.response_complete):
-            REFUSED.labels(408).inc()
-            self.transport.write(TIMEOUT + b"content-length: %d\r\n\r\n%s" % (len(LATE), LATE))
-        self.transport.close()
+        self.leaving = True
+        self.loop.call_later(LEAVING_SECONDS, self.shutdown)
+        if self.cycle:
+            self.cycle.keep_alive = False

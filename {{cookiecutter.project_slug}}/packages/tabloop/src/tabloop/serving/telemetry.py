@@ -1,6 +1,7 @@
 """What the service counts and times. `/metrics` gives all of it to Prometheus."""
 
 from collections import deque
+from functools import cache
 
 import numpy as np
 from prometheus_client import Counter, Histogram
@@ -14,25 +15,35 @@ UNSEEN = Counter("unseen_categories", "Values that the champion never saw in tra
 STORE_ERRORS = Counter("online_store_errors", "Requests whose look-up in the online store failed", ["reason"])
 STALE = Counter("online_store_stale", "Times that the open store was found replaced or gone")
 MISSING = Counter("missing_online_features", "Rows whose entity the online store does not know")
-REFUSED = Counter("refused", "Requests refused as invalid", ["status"])
+RESPONSES = Counter("responses", "Responses of any route and of the server itself", ["status"])
 LOGGED = Counter("prediction_log_rows", "Rows of the prediction log", ["outcome"])
 LOG_ERRORS = Counter("prediction_log_errors", "Failed attempts to write the prediction log")
 
 _BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1)  # seconds
-_LATENCY = Histogram("prediction_seconds", "From the whole request body to its answer", buckets=_BOUNDS)
+_LATENCY = Histogram("prediction_seconds", "From the whole body of a row to its answer", buckets=_BOUNDS)
+_BATCH_BOUNDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
+BATCH_LATENCY = Histogram(
+    "batch_seconds", "From the whole body of a batch to its answer", buckets=_BATCH_BOUNDS
+)
 _AGES = (60, 600, 3600, 21600, 86400, 259200, 604800, 2592000, 7776000)  # seconds: a minute to 90 days
 FEATURE_AGE = Histogram("online_feature_age_seconds", "Of features looked up", ["view"], buckets=_AGES)
 _latest: deque[float] = deque(maxlen=1000)
 
 
+@cache
+def responses(status: int) -> Counter:
+    """The counter of the responses with a status."""
+    return RESPONSES.labels(status)
+
+
 def observe(seconds: float) -> None:
-    """Record how long one prediction request took."""
+    """Record how long a request for the prediction of one row took."""
     _LATENCY.observe(seconds)
     _latest.append(seconds)
 
 
 def percentiles() -> dict[str, float]:
-    """p50, p95 and p99 of the latest 1,000 prediction requests, in milliseconds; empty if there was none."""
+    """p50, p95 and p99 of the latest 1,000 requests with one row, in milliseconds; empty if there was none."""
     if not _latest:
         return {}
     values = np.percentile(_latest, (50, 95, 99)) * 1000

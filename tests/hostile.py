@@ -1,0 +1,113 @@
+"""Hostile clients: `python hostile.py HOST PORT ATTACK` opens connections, sends all that is taken, and reads nothing."""
+
+import contextlib
+import socket
+import struct
+import sys
+import time
+
+SECONDS = 0.7  # that an attack lasts
+
+
+def post(path: str, body: bytes, length: int | None = None) -> bytes:
+    """A request. `length`: what it promises, instead of the length of its body."""
+    head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body) if length is None else length}\r\n\r\n"
+    return head.encode() + body
+
+
+def get(path: str) -> bytes:
+    """A request."""
+    return f"GET {path} HTTP/1.1\r\nhost: x\r\n\r\n".encode()
+
+
+def unknown(fields: int) -> bytes:
+    """A batch of one row with so many fields that no model has."""
+    return b"[{" + b",".join(b'"%x":1' % i for i in range(fields)) + b"}]"
+
+
+ROW = b'{"user_id":"u000001","amount":12.5,"merchant_category":"fuel","channel":"online"}'
+BATCH = b"[" + b",".join([ROW] * 10_000) + b"]"
+EMPTY = b"[" + b"{}," * (32 * 1024 * 1024 // 3) + b"{}]"
+CHUNKED = b"POST /predict/batch HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+Attack = tuple[int, bytes, bytes]
+# Of each kind: how many connections, what each sends first, and then on and on.
+ATTACKS: dict[str, list[Attack]] = {
+    "bodies that become much in memory": [
+        (4, b"", post("/predict/batch", unknown(420_000))),
+        (4, b"", post("/predict/batch", unknown(100_000))),  # within the limit
+        (4, post("/feedback", EMPTY), b""),
+        (4, post("/feedback/batch", EMPTY), b""),
+        (4, b"", post("/predict/batch", EMPTY[: 1 << 20])),
+        (8, b"", post("/feedback/batch", b"[" + b"1," * 20_000 + b"1]")),
+        (8, b"", post("/predict", b"[" * 60_000)),
+        (8, b"", post("/predict/batch", b'[{"a":' * 100_000)),
+    ],
+    "answers that nobody reads": [
+        (50, b"", get("/model") * 1000),
+        (50, b"", get("/metrics") * 1000),
+        (50, b"", get("/openapi.json") * 1000),
+        (50, b"", get("/swagger/swagger-ui-bundle.js") * 1000),
+        (40, b"", post("/predict/batch", BATCH)),
+    ],
+    "heads without end": [
+        (50, b"GET / HTTP/1.1\r\nx: ", b"a" * 65536),
+        (50, b"GET / HTTP/1.1\r\n", b"a:\r\n" * 10_000),
+        (50, b"GET /", b"a" * 65536),
+        (50, CHUNKED + b"0\r\nx: ", b"a" * 65536),
+        (20, b"", b"\r\n" * 10_000),
+        (20, b"\x16\x03\x01\x02\x00\x01\x00", b""),
+    ],
+    "chunks without end": [
+        (20, CHUNKED, b"1000\r\n" + b" " * 4096 + b"\r\n"),
+        (20, CHUNKED, b"1\r\n \r\n" * 1000),
+        (20, CHUNKED + b"1;", b"a" * 65536),
+    ],
+    "requests that never become whole": [
+        (60, post("/predict/batch", BATCH, len(BATCH) + 1), b""),
+        (300, post("/predict", b" " * 60_000, 60_001), b""),
+        (100, b"POST /predict HTTP/1.1\r\n", b"a"),
+    ],
+    "connections that say nothing": [(1500, b"", b"")],
+}
+
+
+def attack(address: tuple[str, int], attacks: list[Attack]) -> None:
+    """On each connection: send what is first, then the rest again and again while it is taken."""
+    with contextlib.ExitStack() as stack:
+        left: dict[socket.socket, tuple[memoryview, bytes]] = {}
+        for connections, first, more in attacks:
+            for _ in range(connections):
+                line = stack.enter_context(socket.create_connection(address))
+                line.setblocking(False)
+                left[line] = memoryview(first), more
+        until = time.monotonic() + SECONDS
+        while time.monotonic() < until:
+            for line, (data, more) in list(left.items()):
+                data = data or memoryview(more)
+                with contextlib.suppress(BlockingIOError):
+                    try:
+                        left[line] = data[line.send(data) :], more
+                    except (ConnectionError, TimeoutError):
+                        del left[line]  # the service has closed it
+            time.sleep(0.005)
+
+
+def reset(address: tuple[str, int], connections: int = 32) -> None:
+    """Ask on many connections and reset each, again and again, before its answer or while it comes."""
+    until, turn = time.monotonic() + SECONDS, 0
+    while time.monotonic() < until:
+        lines = [socket.create_connection(address) for _ in range(connections)]
+        for line in lines:
+            line.sendall(post("/predict", ROW) * 2)
+        time.sleep(0.002 * (turn := (turn + 1) % 4))
+        for line in lines:
+            line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            line.close()
+
+
+if __name__ == "__main__":
+    host, port, name = sys.argv[1:]
+    if name == "resets":
+        reset((host, int(port)))
+    else:
+        attack((host, int(port)), ATTACKS[name])

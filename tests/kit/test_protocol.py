@@ -1,0 +1,264 @@
+"""The protocol on real sockets, with an application of a few lines: limits, flow control, independence, counting."""
+
+import asyncio
+import json
+import re
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import uvicorn
+from prometheus_client import REGISTRY
+from tabloop.serving import protocol
+
+GET = b"GET /%s HTTP/1.1\r\nhost: x\r\n\r\n"
+CHUNKED = b"POST /echo HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+def post(body: bytes, length: int | None = None) -> bytes:
+    """A request to /echo. `length`: what it promises, instead of the length of its body."""
+    return b"POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % (length or len(body)) + body
+
+
+class App:
+    """What it does is in the path: `echo` the body, be `slow`, `fail`, or the length of the answer."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        path = scope["path"][1:]
+        self.asked.append(path)
+        if path == "fail":
+            raise RuntimeError("this is wanted")
+        if path == "slow":
+            await asyncio.sleep(0.3)
+        body, more = b"x" * (int(path) if path.isdecimal() else path == "slow"), path == "echo"
+        while more:
+            message = await receive()
+            body, more = body + message.get("body", b""), message.get("more_body", False)
+        headers = [(b"content-length", b"%d" % len(body))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+class Service:
+    """The application, served in a thread."""
+
+    def __init__(self) -> None:
+        self.app, self.socket = App(), socket.create_server(("127.0.0.1", 0))
+        options: dict[str, Any] = {
+            "http": protocol.Protocol,
+            "loop": "uvloop",
+            "lifespan": "off",
+            "ws": "none",
+        }
+        self.server = uvicorn.Server(uvicorn.Config(self.app, log_config=None, access_log=False, **options))
+        self.thread = threading.Thread(target=self.server.run, args=[[self.socket]])
+        self.address = self.socket.getsockname()
+        self.thread.start()
+        while not self.server.started:
+            time.sleep(0.005)
+
+    def connect(self, data: bytes = b"") -> socket.socket:
+        """A connection on which `data` was sent."""
+        line = socket.create_connection(self.address, timeout=5)
+        line.sendall(data)
+        return line
+
+    def ask(self, data: bytes) -> bytes:
+        """All that is answered until the service ends the connection, or is silent for a while."""
+        with self.connect(data) as line:
+            return answer(line)
+
+
+def answer(line: socket.socket, seconds: float = 0.15) -> bytes:
+    """What is received until the connection ends, or nothing came for so long."""
+    got = b""
+    line.settimeout(seconds)
+    try:
+        while part := line.recv(1 << 16):
+            got += part
+    except TimeoutError:
+        return got
+    except ConnectionResetError:
+        pass
+    return got + b"<end>"
+
+
+def counted(status: int) -> float:
+    """The responses with this status so far."""
+    return REGISTRY.get_sample_value("responses_total", {"status": str(status)}) or 0
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Service]:
+    """A running service."""
+    made = Service()
+    yield made
+    made.server.should_exit = True
+    made.thread.join(10)
+    assert not made.thread.is_alive()
+
+
+@pytest.fixture
+def service(running: Service) -> Service:
+    """The running service. It was not asked yet."""
+    running.app.asked.clear()
+    return running
+
+
+@pytest.mark.parametrize(
+    "name, first, status",
+    [
+        ("a long line", b"GET / HTTP/1.1\r\nx: " + b"a" * 100_000, 431),
+        ("a long address", b"GET /" + b"a" * 100_000, 431),
+        ("many lines", b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 120, 431),
+        ("a whole head of many lines", b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 120 + b"\r\n", 431),
+        ("a trailer", CHUNKED + b"0\r\nx: " + b"a" * 100_000, 431),
+        ("an extension of a chunk", CHUNKED + b"1;" + b"a" * 100_000, 431),
+        ("lines before a request", b"\r\n" * 50_000, 431),
+        ("no HTTP", b"\x16\x03\x01\x02\x00\x01\r\n\r\n", 400),
+        ("no length", post(b"{}").replace(b": 2", b": two"), 400),
+        ("no chunk", CHUNKED + b"much\r\n", 400),
+    ],
+)
+def test_what_is_no_request_is_refused_and_counted(
+    service: Service, name: str, first: bytes, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = counted(status)
+    with service.connect(first) as line:
+        got = answer(line, 2)
+    head, _, body = got.removesuffix(b"<end>").partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status) and b"connection: close" in head, name
+    assert got.endswith(b"<end>") and json.loads(body)["detail"]
+    assert counted(status) - before == 1
+    assert not caplog.records  # a client can't fill the log
+    assert b"200 OK" in service.ask(GET % b"1")
+
+
+def test_every_response_is_counted(service: Service) -> None:
+    before = counted(200), counted(500)
+    for path in (b"1", b"fail", b"70000", b"fail"):
+        service.ask(GET % path)
+    assert (counted(200) - before[0], counted(500) - before[1]) == (2, 2)
+
+
+def test_a_request_before_a_broken_one_is_answered(service: Service) -> None:
+    with service.connect(GET % b"slow" + b"no HTTP\r\n\r\n") as line:
+        got = answer(line, 2)
+    assert got.startswith(b"HTTP/1.1 200 OK") and b"connection: close" in got and got.endswith(b"<end>")
+    assert b"HTTP/1.1 400" not in got
+
+
+def test_requests_at_once_are_answered_in_their_order(service: Service) -> None:
+    lengths = [i % 50 + 1 for i in range(600)]
+    got = service.ask(b"".join(GET % b"%d" % length for length in lengths))
+    assert [int(n) for n in re.findall(rb"content-length: (\d+)", got)] == lengths
+    bodies = [bytes([65 + i % 26]) * (i * 37 % 9000 + 1) for i in range(60)]
+    got = service.ask(b"".join(map(post, bodies)))
+    assert [part.partition(b"HTTP/1.1")[0] for part in got.split(b"\r\n\r\n")[1:]] == bodies
+
+
+@pytest.mark.parametrize("size", [1, 7, 5000, 300_000])
+def test_a_body_arrives_whole_however_it_is_cut(service: Service, size: int) -> None:
+    body = bytes(range(256)) * (1200 if size > 1 else 20)
+    parts = [body[at : at + size] for at in range(0, len(body), size)]
+    sent = CHUNKED + b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in parts) + b"0\r\n\r\n"
+    got = service.ask(sent + GET % b"5")
+    assert got.count(b"HTTP/1.1 200 OK") == 2 and b"\r\n\r\n" + body + b"HTTP/1.1" in got
+
+
+def test_who_does_not_read_is_not_asked_for(
+    service: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Only as many requests are begun as fit in the buffers, and the connection is ended."""
+    monkeypatch.setattr(protocol, "REQUEST_SECONDS", 0.3)
+    with service.connect() as line:
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        line.settimeout(0.2)
+        sent = 0
+        with pytest.raises((TimeoutError, ConnectionError)):
+            for _ in range(10_000):
+                sent += line.send((GET % b"100000") * 1000)
+        begun = len(service.app.asked)
+        assert begun < 200
+        time.sleep(0.8)
+        assert len(service.app.asked) == begun
+        assert answer(line).endswith(b"<end>") and not caplog.records
+    assert b"200 OK" in service.ask(GET % b"1")
+
+
+def test_a_reset_harms_no_other_connection(service: Service) -> None:
+    others = [service.connect() for _ in range(20)]
+    for turn in range(20):
+        gone = [service.connect((GET % b"1") * 3 + post(b"x")) for _ in range(5)]
+        for line in others:
+            line.sendall(GET % b"1")
+        for line in gone:
+            line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            if turn % 2:
+                line.recv(1)
+            line.close()
+        for line in others:
+            assert line.recv(1000).endswith(b"x")
+    for line in others:
+        line.close()
+
+
+def test_a_full_service_closes_who_is_silent(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "CONNECTIONS", 20)
+    with service.connect(GET % b"slow") as busy, service.connect(GET % b"1") as idle:
+        assert answer(idle, 0.05).endswith(b"x")
+        silent = [service.connect(data) for data in [b"", b"GET / HTTP", post(b"x", 9)] * 10]
+        assert service.ask(GET % b"1").endswith(b"x")
+        assert answer(busy, 1).endswith(b"x")
+    closed = 0
+    for line in silent:
+        line.settimeout(0.01)
+        try:
+            closed += line.recv(1) == b""
+        except ConnectionError:
+            closed += 1
+        except TimeoutError:
+            pass
+        line.close()
+    assert closed >= 10
+
+
+def test_an_incomplete_request_is_ended(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "REQUEST_SECONDS", 0.1)
+    before = counted(408)
+    sent = [
+        b"",
+        b"GET / HT",
+        post(b"x", 9),
+        CHUNKED + b"1\r\nx\r\n",
+        GET % b"slow",
+        (GET % b"1") * 2 + post(b"", 9),
+    ]
+    lines = [service.connect(data) for data in sent]
+    got = [answer(line, 0.6) for line in lines]
+    assert [part[9:12] for part in got] == [b"", b"408", b"408", b"408", b"200", b"200"]
+    assert got[0] == b"<end>" and got[5].count(b"HTTP/1.1 408") == 1
+    assert counted(408) - before == 4
+
+
+def test_at_its_end_it_answers_what_still_comes_and_says_so() -> None:
+    service = Service()
+    lines = [service.connect(GET % b"1") for _ in range(3)]
+    for line in lines:
+        assert b"connection: close" not in answer(line, 0.05)
+    lines[1].sendall(GET % b"slow")
+    time.sleep(0.05)
+    service.server.should_exit = True
+    time.sleep(0.2)
+    lines[0].sendall(GET % b"2")
+    for line, body in zip(lines, (b"xx<end>", b"x<end>", b"<end>"), strict=True):
+        got = answer(line, 2)
+        assert got.endswith(body) and (b"connection: close" in got or line is lines[2])
+    service.thread.join(10)
+    assert not service.thread.is_alive()

@@ -1,0 +1,124 @@
+"""A route that takes and gives JSON only: the limits of its body, and how the body is validated."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import SchemaValidator, from_json, to_json
+from starlette.types import Receive
+
+MAX_BYTES = 16 << 20  # the longest body of any request
+ROW_BYTES = 64 << 10  # the longest body of a single row
+VALUE_BYTES = 40  # of JSON for each value of a batch, on average at most, its name not counted
+PART_ROWS = 500  # validated at once: other requests wait for no more
+MAX_ERRORS = 20  # reported of one request
+
+Endpoint = Callable[[Any], Awaitable[bytes]]
+
+
+class Refused(Exception):
+    """A request that is not answered: the HTTP status and the reason."""
+
+    def __init__(self, status: int, reason: Any) -> None:
+        self.status, self.reason = status, reason
+
+
+@dataclass(frozen=True)
+class DirectRoute:
+    """How a POST is answered: `endpoint` takes the validated body and returns JSON.
+
+    Args:
+        fields: the names that a row may have.
+        rows: the most in a body; 1: the body is one row and no list.
+        observe: is called with the seconds from the whole body to its answer.
+    """
+
+    validator: SchemaValidator
+    endpoint: Endpoint
+    fields: Collection[str]
+    rows: int
+    status: int
+    observe: Callable[[float], None] | None
+
+    @cached_property
+    def max_bytes(self) -> int:
+        """The longest body."""
+        row = sum(len(to_json(name)) + VALUE_BYTES for name in self.fields)
+        return ROW_BYTES if self.rows == 1 else min(self.rows * row, MAX_BYTES)
+
+    async def answer(self, body: bytes) -> bytes:
+        """Raises: Refused, ValidationError: the body is not what the route takes."""
+        began = time.perf_counter()
+        # There are as many values as commas. They take more memory than bytes do, and their errors still more.
+        if body.count(b",") > (most := self.max_bytes // VALUE_BYTES):
+            raise Refused(413, f"more than {most:,} values: send them in parts")
+        valid = self.validator.validate_json(body) if self.rows == 1 else await self.validate_rows(body)
+        answer = await self.endpoint(valid)
+        if self.observe:
+            self.observe(time.perf_counter() - began)
+        return answer
+
+    async def validate_rows(self, body: bytes) -> list[Any]:
+        """The rows of a batch. After a part with errors, the others are not looked at."""
+        try:
+            rows = from_json(body)
+        except ValueError as error:
+            raise Refused(422, [problem((), f"Invalid JSON: {error}", "json_invalid")]) from None
+        if isinstance(rows, list) and len(rows) > self.rows:
+            raise Refused(413, f"more than {self.rows:,} rows: send them in parts")
+        if not isinstance(rows, list) or not rows:
+            self.validator.validate_python(rows)  # raises
+        valid: list[Any] = []
+        for at in range(0, len(rows), PART_ROWS):
+            part = rows[at : at + PART_ROWS]
+            for place, row in enumerate(part, at):
+                if isinstance(row, dict) and len(row) > len(self.fields):  # pydantic would report each name
+                    unknown = islice((name for name in row if name not in self.fields), MAX_ERRORS)
+                    about = "Extra inputs are not permitted", "extra_forbidden"
+                    raise Refused(422, [problem((place, name), *about) for name in unknown])
+            try:
+                valid += self.validator.validate_python(part)
+            except ValidationError as error:
+                raise invalid(error, at) from None
+            await asyncio.sleep(0)
+        return valid
+
+
+async def read_body(receive: Receive, limit: int, take: Callable[[int], None] | None = None) -> bytes:
+    """The whole body. `take` is called with the size of each part.
+
+    Raises:
+        Refused: it is longer than `limit` bytes.
+        ConnectionResetError: the connection was closed before the body was complete.
+    """
+    parts, size, more = list[bytes](), 0, True
+    while more and size <= limit:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ConnectionResetError
+        parts.append(message.get("body", b""))
+        size, more = size + len(parts[-1]), message.get("more_body", False)
+        if take:
+            take(len(parts[-1]))
+    if size > limit:
+        raise Refused(413, f"the body is longer than {limit:,} bytes")
+    return b"".join(parts) if len(parts) > 1 else parts[0]
+
+
+def problem(place: Sequence[Any], message: str, kind: str) -> dict[str, Any]:
+    """An error of a body as FastAPI reports it, but without the value."""
+    return {"loc": ["body", *place], "msg": message, "type": kind}
+
+
+def invalid(error: ValidationError, at: int = 0) -> Refused:
+    """The refusal of a body, with its first errors. `at`: the place in its batch of the first row that was validated."""
+    found = []
+    for e in error.errors(include_url=False, include_input=False)[:MAX_ERRORS]:
+        place = (e["loc"][0] + at, *e["loc"][1:]) if at else e["loc"]  # type: ignore[operator]
+        found.append(problem(place, e["msg"], e["type"]))
+    return Refused(422, found)
