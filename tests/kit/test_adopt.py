@@ -327,6 +327,18 @@ def test_a_folder_is_adopted_whole(example: Path, run: Run) -> None:
     assert (example / "data/parts.dvc").exists()
 
 
+def test_of_a_glob_dvc_holds_the_folder(example: Path, run: Run) -> None:
+    folder = example / "data/parts"
+    folder.mkdir(parents=True, exist_ok=True)
+    orders()[:200].to_csv(folder / "a.csv", index=False)
+    orders()[200:].to_csv(folder / "b.csv", index=False)
+    assert "400 rows of data/parts/*.csv" in run(example, "data/parts/*.csv", "--target", "returned").output
+    assert graph(example)["deps"] == ["data/parts"] and (example / "data/parts.dvc").exists()
+    orders().to_csv(example / "plain.csv", index=False)
+    refused = run(example, "*.csv", "--target", "returned", code=1).stderr
+    assert refused == "adopt: *.csv: put the files into a folder of their own, which DVC then holds\n"
+
+
 def test_a_copy_that_fails_leaves_nothing(example: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(source: Path, part: Path) -> None:
         part.write_text("half")

@@ -106,6 +106,18 @@ def hostile() -> pd.DataFrame:
     )
 
 
+def late() -> pd.DataFrame:
+    """Columns that are all missing in the rows of training; as of a date they are there."""
+    random, n = np.random.default_rng(0), 500
+    table = pd.DataFrame({"y": random.integers(0, 2, n), "when": pd.date_range("2024-01-01", periods=n)})
+    table["age"] = random.normal(size=n) + table.y
+    early = table.index < 0.9 * n
+    table["late"] = pd.Series(random.normal(size=n)).mask(early)
+    table["late_word"] = pd.Series(random.choice(["a", "b"], n)).mask(early)
+    table["late_flag"] = pd.Series(random.random(n) < 0.5, dtype="boolean").mask(early)
+    return table
+
+
 TABLES: dict[str, tuple[Callable[[Path], Path], Choices]] = {
     "breast cancer": (frame(datasets.load_breast_cancer(as_frame=True).frame), Choices("target")),
     "wine": (frame(datasets.load_wine(as_frame=True).frame), Choices("target", positive="1")),
@@ -131,6 +143,7 @@ TABLES: dict[str, tuple[Callable[[Path], Path], Choices]] = {
         frame(flights().dropna(subset="tailnum"), "parquet"),
         Choices("late", "tailnum", "time_hour", drop=("arr_delay",)),
     ),
+    "late": (frame(late(), "parquet"), Choices("y", timestamp="when")),
     "hostile": (frame(hostile(), "parquet"), Choices("y")),
 }
 
@@ -146,12 +159,13 @@ def test_the_service_gives_each_row_what_the_model_gives_it(
     found.schema[
         "views"
     ] = {}  # the features of a view are columns of the table here, and Feast takes seconds
-    own = {n: c for view in infer(table, said).schema["views"].values() for n, c in view.items()}
-    found.schema["request"] = own | found.schema["request"]
+    viewed = {n: c for view in infer(table, said).schema["views"].values() for n, c in view.items()}
+    found.schema["request"] = viewed | found.schema["request"]
     reading = table.reading.model_dump(mode="json", exclude_defaults=True)
     data = {"source": path.name, "reading": reading}
     evaluate = PARAMS["evaluate"] | {"segments": found.segments}
-    params = Params.model_validate(PARAMS | {"data": data, "schema": found.schema, "evaluate": evaluate})
+    own = {"data": data, "schema": found.schema, "evaluate": evaluate, "train": {"max_iter": 10, "min_samples_leaf": 5}}
+    params = Params.model_validate(PARAMS | own)
     for module in (ingest, featurize, candidate):
         monkeypatch.setattr(module, "ROOT", tmp_path)
     for module in (featurize, candidate):
@@ -164,8 +178,7 @@ def test_the_service_gives_each_row_what_the_model_gives_it(
     featurize.featurize(params, tmp_path / "data/raw")
     train, holdout = candidate.read_features("train"), candidate.read_features("holdout")
     target = train[schema.target.name].to_numpy()
-    few = {"max_iter": 10, "min_samples_leaf": 5}
-    estimator = model.fit(model_inputs(train, schema), target, schema, few)
+    estimator = candidate.fit_or_explain(model.fit, model_inputs(train, schema), target, params)
     graph = serialize(model.to_onnx(estimator, schema))
     fitted = estimator.predict_proba(model_inputs(holdout, schema))[:, 1]
     parity = check_parity(fitted, graph, holdout, schema)[1]

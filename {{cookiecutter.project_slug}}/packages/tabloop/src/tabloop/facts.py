@@ -21,7 +21,7 @@ class Facts:
         kind: DuckDB's type without its arguments.
         whole: of numbers: none has a fraction.
         consecutive: whole numbers without a gap.
-        huge: whole numbers beyond 64 bits.
+        largest: of whole numbers: the greatest, without its sign.
         longest: of texts: the number of characters.
     """
 
@@ -31,7 +31,7 @@ class Facts:
     distinct: int
     whole: bool
     consecutive: bool
-    huge: bool
+    largest: float
     longest: int
     examples: list[str]
 
@@ -65,23 +65,23 @@ def describe(table: duckdb.DuckDBPyRelation) -> tuple[int, dict[str, Facts]]:
     head = table.limit(HEAD).fetchall()
     facts = {}
     for i, (name, kind) in enumerate(kinds.items()):
-        present, distinct, whole, span, huge, longest, some = found[7 * i : 7 * i + 7]
+        present, distinct, whole, span, largest, longest, some = found[7 * i : 7 * i + 7]
         # Estimated, but near what decides: the hashes are counted, which takes 8 bytes a row, whatever the column.
         if rows >= MANY and (distinct < 1000 or distinct > 0.9 * present):
             distinct = table.aggregate(
                 f"count(DISTINCT hash({quote(name)})) - {int(present < rows)}"
             ).fetchall()[0][0]
-        values = dict.fromkeys(str(row[i]) for row in head if row[i] is not None)
+        values = dict.fromkeys(str(row[i]).removesuffix(" 00:00:00") for row in head if row[i] is not None)
         shown = [text if len(text) <= 24 else f"{text[:23]}…" for text in list(values)[:3] or [some] if text]
         consecutive = bool(whole) and distinct > 1 and span == distinct - 1
         facts[name] = Facts(
-            kind, rows, present, distinct, bool(whole), consecutive, bool(huge), longest or 0, shown
+            kind, rows, present, distinct, bool(whole), consecutive, largest or 0, longest or 0, shown
         )
     return rows, facts
 
 
 def _parts(column: str, kind: str, many: bool) -> list[str]:
-    """SQL of a column's count, distinct values, wholeness, span, hugeness, greatest length and any value."""
+    """SQL of a column's count, distinct values, wholeness, span, greatest size, greatest length and any value."""
     integer, real = INFERRED.get(kind) == "integer", INFERRED.get(kind) == "number"
     finite = f"CASE WHEN isfinite({column}::DOUBLE) THEN {column}::DOUBLE END" if real else column
     return [
@@ -93,9 +93,7 @@ def _parts(column: str, kind: str, many: bool) -> list[str]:
         else f"TRY_CAST(max({column}) AS HUGEINT) - TRY_CAST(min({column}) AS HUGEINT)"
         if integer
         else "NULL",
-        f"max({column}) > {2**63 - 1} OR min({column}) < {-(2**63)}"
-        if "HUGE" in kind or kind == "UBIGINT"
-        else "false",
+        f"greatest(abs(max({column})::DOUBLE), abs(min({column})::DOUBLE))" if integer else "0",
         f"max(length({column}))" if kind == "VARCHAR" else "0",
         f"any_value({column})::VARCHAR",
     ]

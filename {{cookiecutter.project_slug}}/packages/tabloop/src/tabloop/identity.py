@@ -24,7 +24,7 @@ CODE = re.compile(r"(^|_)(code|zip|zipcode|postcode|postal|plz|phone|sic|naics|i
 def of(name: str, facts: Facts, kind: str) -> tuple[str, str, list[str]] | None:
     """`id` or what else is decided because the column tells rows apart, why, and warnings; None if it does not."""
     named, numbered = (bool(pattern.search(snake(name))) for pattern in (NAMED, NUMBERED))
-    counted = kind == "category" or (facts.whole and (facts.consecutive or named or numbered)) or named
+    counted = kind == "category" or (facts.whole and (facts.consecutive or named or numbered or facts.largest > 2**53)) or named
     if facts.unique and facts.rows > UNIQUE_ROWS and kind != "boolean" and counted:
         if kind == "category" and facts.longest > 100 and not named:
             return "left out", "free text, another one in every row", []
@@ -108,7 +108,7 @@ def timestamp(table: duckdb.DuckDBPyRelation, name: str, facts: Facts, label: st
         for value, what in ((1, "positive"), (0, "negative"))
         if newest.get(value, 0) < MIN_CLASS
     ]
-    return Decision(name, "timestamp", f"splits by time: {first} to {last}", warnings)
+    return Decision(name, "timestamp", f"splits by time, {first:%Y-%m-%d} to {last:%Y-%m-%d}", warnings)
 
 
 def key(

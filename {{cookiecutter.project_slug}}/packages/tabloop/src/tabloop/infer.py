@@ -16,6 +16,7 @@ from tabloop.table import safe_names
 
 LEVELS = 255  # a text column with more distinct values is no category: trees bin no finer
 LONGEST = 1000  # characters of a category that a request may have
+EXACT = 2**53  # whole numbers from which floats leave some out
 DAYS = "days"  # the type of a date whose age is a feature
 
 
@@ -147,10 +148,9 @@ def decide(name: str, facts: Facts, said: Choices, table: duckdb.DuckDBPyRelatio
     if kind == "category" and facts.distinct > LEVELS:
         why = f"text with {facts.distinct:,} distinct values; more than {LEVELS} are no category"
         return Decision(name, "left out", why, [f"left out: {why}"])
-    if facts.huge:
-        return Decision(
-            name, "number", levels, ["whole numbers beyond 64 bits: the model takes them roughly"]
-        )
+    if facts.largest >= EXACT:
+        text = "whole numbers beyond 2^53: a model takes no more than seven digits of them"
+        return Decision(name, kind if facts.largest < 2**63 else "number", levels, [text])
     coded = (
         [f"a code? `--type {name}=category` if its order says nothing"] if identity.coded(name, facts) else []
     )

@@ -3,6 +3,7 @@
 import io
 from typing import TYPE_CHECKING, Any
 
+from tabloop import place
 from tabloop.cli import UserError
 from tabloop.params import ROOT, Params, Reading
 
@@ -55,8 +56,9 @@ def rewritten(source: str, found: "Inferred", reading: Reading) -> tuple[dict[st
         raise UserError(f"params.yaml: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
     ingest = graph["stages"]["ingest"]
-    stay = [path for path in ingest.get("deps", []) if path != before and not path.endswith("/simulator.py")]
-    ingest["deps"] = stay if "://" in source or "*" in source else [*stay, source]
+    old = (before, place.held(before))
+    stay = [path for path in ingest.get("deps", []) if path not in old and not path.endswith("/simulator.py")]
+    ingest["deps"] = stay if "://" in source else [*stay, place.held(source)]
     if not ingest["deps"]:
         del ingest["deps"]
     texts = {}

@@ -4,6 +4,7 @@ import filecmp
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 
 from tabloop.cli import UserError, git, one_line
@@ -30,10 +31,12 @@ def of(source: str, leaving: list[str]) -> str:
             raise UserError(
                 f"{name}: {taken[0]} is the pipeline's own, and is emptied: move the table elsewhere first"
             )
+        if held(name) in (".", "data"):
+            raise UserError(f"{source}: put the files into a folder of their own, which DVC then holds")
         return name
-    if "*" in path.name:
+    if held(source) != source:
         raise UserError(
-            f"{source} is outside the project: copy its files into a folder of the project, or name the folder"
+            f"{source} is outside the project: name the folder, or copy its files into one of the project"
         )
     if path.name in OURS or path.name.endswith(".dvc"):
         raise UserError(
@@ -45,6 +48,13 @@ def of(source: str, leaving: list[str]) -> str:
             f"data/{path.name} exists already, with other content: remove it, or adopt it as it is with DATA=data/{path.name}"
         )
     return f"data/{path.name}"
+
+
+def held(name: str) -> str:
+    """The file or folder that DVC holds: of a glob the folder before the first pattern."""
+    if not any(sign in name for sign in "*?[") or (ROOT / name).exists():
+        return name
+    return Path(*takewhile(lambda part: not any(sign in part for sign in "*?["), Path(name).parts)).as_posix()
 
 
 def same(one: Path, other: Path) -> bool:
@@ -64,8 +74,8 @@ def keep(source: str, kept: str) -> Iterator[None]:
     Raises:
         UserError: it can't be copied, or DVC refuses it; all is as it was.
     """
-    inside = ROOT / kept
-    if "://" in source or "*" in kept or git("ls-files", "--", kept, where=ROOT):
+    inside = ROOT / held(kept)
+    if "://" in source or git("ls-files", "--", held(kept), where=ROOT):
         yield
         return
     about = [inside.with_name(f"{inside.name}.dvc"), inside.with_name(".gitignore")]
