@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from tabloop import files, predictions
 from tabloop.cli import UserError
 from tabloop.columns import SPACES, quote, text_of
-from tabloop.params import ROOT, Params, Schema
+from tabloop.params import ROOT, Params, ReadColumn, Reading, Schema
 
 if TYPE_CHECKING:
     import duckdb
@@ -49,15 +49,31 @@ def from_source(params: Params, folder: Path) -> str:
     """Write the table at data.source as `events.parquet`.
 
     Raises:
-        UserError: it can't be read, or lacks a column of the schema that no view computes.
+        UserError: it can't be read, has values of another type, or lacks a column of the schema that no view computes.
     """
     from tabloop.table import read
 
-    table = read(params.data.source, ROOT, params.data.reading).relation
+    found = read(params.data.source, ROOT, expected(params))
+    for note in found.notes:
+        print(f"ingest: {f'{note.column}: ' if note.column else ''}{note.text}", flush=True)
+    table = found.relation
     renamed = table.project(projection(dict(zip(table.columns, map(str, table.types), strict=True)), params))
     rows = renamed.aggregate("count(*)").fetchall()[0][0]
     renamed.write_parquet(str(folder / "events.parquet"))
     return f"{rows:,} events from {params.data.source}"
+
+
+def expected(params: Params) -> Reading:
+    """The reading, completed by the types that the schema declares: a value of another type is an error, not a guess."""
+    schema, reading = params.schema_, params.data.reading
+    declared: dict[str, ReadColumn] = {}
+    for name, column in schema.features.items():
+        raw = column.days_since or schema.rename.get(name, name)
+        kind = "timestamp" if column.days_since else "text" if column.type == "category" else column.type
+        declared[raw] = ReadColumn(type=kind)
+    if schema.timestamp:
+        declared[schema.rename.get(schema.timestamp, schema.timestamp)] = ReadColumn(type="timestamp")
+    return reading.model_copy(update={"columns": declared | reading.columns})
 
 
 def projection(columns: dict[str, str], params: Params) -> str:

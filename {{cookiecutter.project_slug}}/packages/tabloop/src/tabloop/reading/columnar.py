@@ -4,7 +4,7 @@ import re
 
 import duckdb
 
-from tabloop.cli import UserError
+from tabloop.cli import UserError, one_line
 from tabloop.columns import literal, quote
 from tabloop.params import Reading
 from tabloop.reading import dates, encodings
@@ -29,30 +29,24 @@ CASTS = {
 def load(db: duckdb.DuckDBPyConnection, source: Source, kind: str, reading: Reading) -> Loaded:
     """Make the table `raw` of Parquet or Arrow files."""
     import pyarrow as pa
-    import pyarrow.dataset
     import pyarrow.parquet
 
-    if kind == "parquet":
-        hive = str(bool(source.folder)).lower()
-        files = ", ".join(literal(f) for f in source.files)
-        origin = f"read_parquet([{files}], union_by_name = {str(len(source.files) > 1).lower()}, hive_partitioning = {hive})"
-        names = pa.parquet.read_schema(source.files[0]).names
-    else:
-        with source.files[0].open("rb") as file:
-            stream = not file.read(6).startswith(b"ARROW1")
-        arrow = (
-            pa.ipc.open_stream(source.files[0])
-            if stream
-            else pa.dataset.dataset(source.files, format="feather")
-        )
-        db.register("arrow", arrow)
-        origin, names = "arrow", arrow.schema.names
+    try:
+        if kind == "parquet":
+            files, several = ", ".join(map(literal, source.files)), len(source.files) > 1
+            options = f"union_by_name = {several}, hive_partitioning = {source.folder is not None}"
+            origin, names = (
+                f"read_parquet([{files}], {options})",
+                pa.parquet.read_schema(source.files[0]).names,
+            )
+        else:
+            origin, names = "arrow", _register(db, source)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{source.name} can't be read as a table: {one_line(error)[:200]}") from None
     described = db.execute(f"DESCRIBE FROM {origin}").fetchall()
-    names = (
-        [*names, *(row[0] for row in described[len(names) :])]
-        if len(source.files) == 1
-        else [r[0] for r in described]
-    )
+    if len(source.files) > 1:
+        names = [row[0] for row in described]
+    names += [row[0] for row in described[len(names) :]]  # hive partitions
     loaded = Loaded([], reading, typed=True)
     parts: list[str] = []
     for name, (column, sql, *_) in zip(names, described, strict=True):
@@ -66,6 +60,21 @@ def load(db: duckdb.DuckDBPyConnection, source: Source, kind: str, reading: Read
         raise UserError(f"{source.name} has no column that can be used: all are nested")
     run(db, f"CREATE TABLE raw AS SELECT {', '.join(parts)} FROM {origin}", f"reading {source.name}")
     return loaded
+
+
+def _register(db: duckdb.DuckDBPyConnection, source: Source) -> list[str]:
+    """Make `arrow` of Arrow's files, or of a stream, which can be read once; the names of its columns."""
+    import pyarrow as pa
+    import pyarrow.dataset
+
+    with source.files[0].open("rb") as file:
+        stream = not file.read(6).startswith(b"ARROW1")
+    arrow = (
+        pa.ipc.open_stream(source.files[0]) if stream else pa.dataset.dataset(source.files, format="feather")
+    )
+    db.register("stream", arrow)
+    db.execute(f"CREATE {'TABLE' if stream else 'VIEW'} arrow AS FROM stream")
+    return list(arrow.schema.names)
 
 
 def _cast(

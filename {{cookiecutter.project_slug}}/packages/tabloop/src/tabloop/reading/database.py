@@ -9,13 +9,14 @@ if TYPE_CHECKING:
     import duckdb
 
 MEMORY = "2GB"
+LARGE = 100_000_000
 
 
-def connect() -> "duckdb.DuckDBPyConnection":
-    """A database of its own in a temporary file."""
+def connect(size: int) -> "duckdb.DuckDBPyConnection":
+    """A database of its own for a source of so many bytes: in memory, or in a temporary file."""
     import duckdb
 
-    db = duckdb.connect(str(temporary() / "table.duckdb"))
+    db = duckdb.connect(str(temporary() / "table.duckdb") if size > LARGE else ":memory:")
     db.execute(f"SET memory_limit = '{MEMORY}'; SET TimeZone = 'UTC'")
     db.execute("SET enable_progress_bar = true; SET enable_progress_bar_print = false")
     return db

@@ -19,7 +19,7 @@ def date(column: Column, known: Known, forced: bool) -> ReadColumn | None:
         shapes[s.replace("0", "9")] += n
     allowed = {s: dates.formats(s) for s in shapes}
     rows = sum(n for s, n in shapes.items() if allowed[s])
-    if said and "%" in said and rows > column.present / 2:
+    if said and "%" in said and (column.name in known.said.dates or rows > column.present / 2):
         way = ReadColumn(type="timestamp", format=said)
         return with_words(column, way, _fits(column, way), forced=True)
     if all(s.isdigit() for s in shapes):
@@ -63,11 +63,14 @@ def _chosen(
             parts = ", ".join(f"{n:,} {order}" for order, n in counts.items() if order in ways)
             column.note("warning", f"text, because its {rows:,} dates are not all of one kind: {parts}")
         return None
-    order = (
-        possible[0]
-        if len(possible) == 1
-        else _order(column, known, {o: ways[o] for o in possible if o != "yearfirst"})
-    )
+    future = {
+        order: f"count(*) FILTER ({dates.parsed(column.text, ways[order])} > now())" for order in possible
+    }
+    later = column.count(**future) if len(possible) > 1 else dict.fromkeys(possible, 0)
+    likely = [order for order in possible if order != "yearfirst"] or possible
+    if later.get("yearfirst", 0) < min(later[order] for order in likely):  # 25/01/31 was, 31/01/25 is to come
+        likely = ["yearfirst"]
+    order = likely[0] if len(likely) == 1 else _order(column, known, {o: ways[o] for o in likely})
     if order is None:
         column.note(
             "warning",
@@ -75,7 +78,7 @@ def _chosen(
         )
         return None
     way = ways[order]
-    if len(possible) == 1 and {"dayfirst", "monthfirst"} <= ways.keys():
+    if len(likely) == 1 and {"dayfirst", "monthfirst"} <= ways.keys():
         known.orders.add(order)
     shown = [way.format] if isinstance(way.format, str) else way.format or []
     if shown:

@@ -7,10 +7,12 @@ from tabloop.params import ReadColumn
 
 FIRST, LAST = 1678, 2261  # years; what lies outside means missing or open, and pandas can't hold it
 ISO = r"9{4}[-/]9{1,2}[-/]9{1,2}([T ]9{1,2}:99(:99([.]9+)?)?( ?(Z|UTC|[+-]99(:?99)?))?)?"
-ORDERS = {"dayfirst": "%d{0}%m{0}", "monthfirst": "%m{0}%d{0}", "yearfirst": "{1}{0}%m{0}%d"}
-MONTH, DAY = r"[A-Z][A-Za-z]{2,8}\.?", r"(?:[A-Z][a-z]{2,8},? )?"
+ORDERS = {"dayfirst": "%d-%m", "monthfirst": "%m-%d", "yearfirst": ""}
+MONTHS = "jan|feb|mar|mär|apr|ma[iyj]|jun|jul|aug|sep|oct|okt|nov|de[cz]|f[eé]v|avr|ao[uû]|déc|ene|abr|ago|dic|gen|mag|giu|lug|set|ott|out"
+WORD = rf"(?i:(?:{MONTHS})[^\W\d_]*)"
+MONTH, DAY = rf"{WORD}\.?", r"(?:[A-Z][a-z]{2,8},? )?"
 TIME = r"(?P<gap>,? |T|, )?(?:(?P<h>9{1,2}):99(?P<s>:99)?(?P<f>[.,]9+)?(?P<p> ?[AaPp][Mm])?(?P<z> ?(?:Z|UTC|GMT|[+-]99:?(?:99)?))?)?"
-NUMERIC = re.compile(r"(?P<a>9{1,4})(?P<sep>[-/. ])(?P<b>9{1,2})(?P=sep)(?P<c>9{4}|9{1,2})" + TIME)
+NUMERIC = re.compile(r"(?P<a>9{1,4})(?P<sep>[-/. ])(?P<b>9{1,2})(?P=sep)(?P<c>9{4}|9{2})" + TIME)
 NAMED = re.compile(
     rf"(?P<day>{DAY})(?P<date>9{{1,2}}[-/. ]*{MONTH}[-/., ]*9{{2,4}}|{MONTH}[-/ ]*(?:9{{1,2}},? )?9{{2,4}}|9{{4}}[-/ ]{MONTH}[-/ ]9{{1,2}})"
     + TIME
@@ -32,48 +34,31 @@ def formats(shape: str) -> dict[str, str]:
     if shape in DIGITS:
         return dict.fromkeys(ORDERS, DIGITS[shape])
     if found := NUMERIC.fullmatch(shape):
-        sep, year = found["sep"], len(found["c"])
-        if len(found["a"]) == 3 or (len(found["a"]) == 4 and year == 4):
+        sep, first, last = found["sep"], len(found["a"]), len(found["c"])
+        if first == 3 or first == last == 4:
             return {}
-        first, last = ("%Y", "%Y") if 4 in (len(found["a"]), year) else ("%y", "%y")
-        allowed = (
-            ["yearfirst"]
-            if len(found["a"]) == 4
-            else ["dayfirst", "monthfirst"]
-            if year == 4
-            else list(ORDERS)
-        )
-        time = _time(found)
-        return {o: ORDERS[o].format(sep, first) + ("" if o == "yearfirst" else last) + time for o in allowed}
+        if first == 4:
+            return dict.fromkeys(ORDERS, f"%Y{sep}%m{sep}%d{_time(found)}")
+        year = "%Y" if last == 4 else "%y"
+        found_orders = {o: f"{d.replace('-', sep)}{sep}{year}{_time(found)}" for o, d in ORDERS.items() if d}
+        return found_orders if last == 4 else found_orders | {"yearfirst": f"%y{sep}%m{sep}%d{_time(found)}"}
     if found := NAMED.fullmatch(shape):
-        date = found["date"]
-        date = re.sub(MONTH.replace(r"\.?", ""), lambda m: "%b" if len(m[0]) == 3 else "%B", date)
-        date = re.sub("9{4}", "%Y", date)
-        pattern = (
-            re.sub("9{1,2}$", "%y", re.sub("9{1,2}(?!$)", "%d", date, count=1))
-            if "%Y" not in date
-            else re.sub("9{1,2}", "%d", date)
-        )
+        date = re.sub(WORD, lambda m: "%b" if len(m[0]) == 3 else "%B", found["date"])
+        date = date.replace("9999", "%Y")
+        if "%Y" not in date:
+            date = re.sub("99$", "%y", date)
         weekday = re.sub("[A-Za-z]+", lambda m: "%a" if len(m[0]) == 3 else "%A", found["day"])
-        return dict.fromkeys(ORDERS, weekday + pattern + _time(found))
+        return dict.fromkeys(ORDERS, weekday + re.sub("9{1,2}", "%d", date) + _time(found))
     return {}
 
 
 def _time(found: re.Match[str]) -> str:
     if not found["h"]:
         return found["gap"] or ""
-    hour = "%I:%M" if found["p"] else "%H:%M"
-    parts = [
-        found["gap"] or "",
-        hour,
-        ":%S" if found["s"] else "",
-        f"{found['f'][0]}%f" if found["f"] else "",
-    ]
-    parts += [
-        re.sub("[APap][Mm]", "%p", found["p"] or ""),
-        " %z" if (found["z"] or "").startswith(" ") else "%z" if found["z"] else "",
-    ]
-    return "".join(parts)
+    seconds = (":%S" if found["s"] else "") + (f"{found['f'][0]}%f" if found["f"] else "")
+    half = re.sub("[APap][Mm]", "%p", found["p"] or "")
+    zone = re.sub(r"\S+", "%z", found["z"] or "")
+    return f"{found['gap'] or ''}{'%I' if half else '%H'}:%M{seconds}{half}{zone}"
 
 
 def usable(timestamp: str) -> str:
@@ -88,9 +73,10 @@ def parsed(text: str, column: ReadColumn) -> str:
         micro = {"epoch_s": "* 1000000", "epoch_ms": "* 1000", "epoch_us": "", "epoch_ns": "// 1000"}[how[0]]
         return f"make_timestamp((TRY_CAST({text} AS HUGEINT) {micro})::BIGINT)"
     if not how:
-        zone = f"TRY_CAST({text} AS TIMESTAMPTZ) AT TIME ZONE 'UTC'"
         plain = f"regexp_full_match({text}, {literal(ISO.replace('9', '[0-9]'))})"
         offset = f"regexp_matches({text}, ':.*(Z|UTC|[+-][0-9:]+)$')"
+        zone = rf"regexp_replace({text}, ' ?([+-]\d\d):?(\d\d)?$', '\1:\2')"
+        zone = f"TRY_CAST(rtrim({zone}, ':') AS TIMESTAMPTZ) AT TIME ZONE 'UTC'"
         return f"CASE WHEN NOT {plain} THEN NULL WHEN {offset} THEN {zone} ELSE TRY_CAST({text} AS TIMESTAMP) END"
     zoned = any("%z" in one for one in how)
     value = f"regexp_replace({text}, '(Z|UTC|GMT)$', '+00:00')" if zoned else text

@@ -52,7 +52,9 @@ def cells(lines: list[str], delimiter: str, quote: str, escape: str | None) -> R
 def find(lines: list[str], delimiter: str | None) -> dict[str, str | None] | None:
     """Delimiter, quote and escape by which rows have the same number of cells; None if there is no delimiter."""
     text = "".join(lines)
-    quotes = [('"', None)] + ([('"', "\\")] if '\\"' in text else [])
+    quotes: list[tuple[str, str | None]] = [('"', None)]
+    if re.search(r'\\"[^,;\t|\r\n]', text):  # he said \"hi\"
+        quotes.insert(0, ('"', "\\"))
     if (
         re.search(r"(^|[,;\t|])'[^'\n]*'([,;\t|]|$)", text, re.MULTILINE)
         and text.count('"') < text.count("'") / 4

@@ -44,7 +44,7 @@ def as_utf8(path: Path, encoding: str | None) -> tuple[Path, str, list[Note]]:
     if encoding is None:
         encoding = marked(path) or ("utf-8" if found.unicode else None)
     if encoding is None:
-        encoding, note = guessed(found)
+        encoding, note = guessed(path.name, found)
         notes.append(note)
     try:
         codec = codecs.lookup(encoding).name
@@ -111,11 +111,19 @@ def scan(path: Path) -> Scan:
     return found
 
 
-def guessed(found: Scan) -> tuple[str, Note]:
-    """The likeliest encoding of the words outside ASCII; Windows-1252 where another is hardly likelier."""
+def guessed(name: str, found: Scan) -> tuple[str, Note]:
+    """The likeliest encoding of the words outside ASCII; Windows-1252 where another is hardly likelier.
+
+    Raises:
+        UserError: it is UTF-8 but for a few bytes.
+    """
     import chardet
 
     words = [w for w in found.odd if not _is_utf8(w)] or list(found.odd)
+    if len(words) < len(found.odd) / 2:
+        raise UserError(
+            f"{name} is UTF-8 with broken bytes, such as {words[0][:40]!r}: correct them or give an encoding"
+        )
     likely: dict[str, float] = {}
     for one in chardet.detect_all(
         b" ".join(words)[:100_000], ignore_threshold=True, include_encodings=GUESSED, compat_names=False
@@ -128,11 +136,13 @@ def guessed(found: Scan) -> tuple[str, Note]:
             likely[name] = (
                 float(one["confidence"]) * (1.3 if name == "cp1252" else 1) * (0.5 if strange else 1)
             )
-    best, other, *_ = [*sorted(likely, key=lambda name: -likely[name]), "latin-1", None]
-    differing = [w for w in words if other and w.decode(best) != w.decode(other, "replace")]
-    example = min(differing or words, key=len)
+    best, *others = [*sorted(likely, key=lambda name: -likely[name]), "latin-1"]
+    other = next((o for o in others if any(w.decode(o, "replace") != w.decode(best) for w in words)), best)
+    example = min(
+        (w for w in words if w.decode(other, "replace") != w.decode(best)), default=words[0], key=len
+    )
     text = f"not UTF-8: read as {best}, so that a value is {example.decode(best, 'replace').strip()!r}"
-    text += f" ({example.decode(other, 'replace').strip()!r} in {other})" if other else ""
+    text += f" ({example.decode(other, 'replace').strip()!r} in {other})" if other != best else ""
     return best, Note(None, "warning", f"{text}; if that is wrong, give the encoding")
 
 

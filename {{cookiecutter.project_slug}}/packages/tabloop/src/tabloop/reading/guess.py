@@ -16,25 +16,33 @@ def guess(column: Column, known: Known) -> ReadColumn:
     Raises:
         UserError: a person said a type that the values don't have.
     """
-    forced, usual = known.said.types.get(column.name), plain(column)
-    if forced == "text" or (not forced and not column.present):
+    forced = known.said.types.get(column.name) or ("timestamp" if column.name in known.said.dates else None)
+    if forced == "text" or not column.present:
         return TEXT
-    if known.typed and not forced and usual.type in ("integer", "boolean"):
+    usual, found = plain(column), None
+    if (
+        not forced
+        and known.typed
+        and all(re.fullmatch("[-+]?[09]+|true|false", s.lower()) for s in column.shapes)
+    ):
         column.note("note", "text in the file: kept as text")
+        return TEXT
+    if not forced and all(re.match("0[xX]9?", s) for s in column.shapes):
+        column.note("note", "hexadecimal: read as text")
         return TEXT
     if usual.type == "boolean" and forced in (None, "boolean"):
         return usual
-    found = None if forced in ("number", "integer", "boolean") else dated.date(column, known, bool(forced))
     if forced == "boolean":
         found = with_words(
-            column, ReadColumn(type="boolean"), f"{boolean(column.text)} IS NOT NULL", forced=True
+            column, ReadColumn(type=forced), f"{boolean(column.text)} IS NOT NULL", forced=True
         )
-    elif not found and forced != "timestamp":
+    if forced in (None, "timestamp"):
+        found = dated.date(column, known, bool(forced))
+    if not found and forced in (None, "number", "integer"):
         found = _number(column, known, forced)
-    if forced and found is None:
-        raise UserError(
-            f"{column.name}: its values are not of type {forced}, such as {next(iter(column.others('false')), ('',))[0]!r}"
-        )
+    if not found and forced:
+        why = [note.text for note in column.notes] or [f"such as {column.others('false')[0][0]!r}"]
+        raise UserError(f"column {column.name!r} can't be of type {forced}: {why[-1]}")
     return found or TEXT
 
 
@@ -47,9 +55,10 @@ def spelled(column: Column) -> list[tuple[ReadColumn, Counter[str]]]:
     unit = max(units, key=lambda u: units[u], default=None)
     found, signs = [], "".join(column.shapes)
     for way in numbers.spellings():
-        if (way.decimal == "," and not {",", "."} & set(signs)) or (
-            way.thousands and way.thousands not in signs
-        ):
+        seen = (way.decimal == "." or {",", "."} & set(signs)) and (
+            not way.thousands or way.thousands in signs
+        )
+        if not seen:
             continue
         way = way.model_copy(update={"unit": unit})
         found.append((way, column.matching(numbers.pattern(way, shape=True))))
@@ -62,44 +71,53 @@ def _number(column: Column, known: Known, forced: str | None) -> ReadColumn | No
     if not ways or (ways[0][1].total() < column.present / 2 and not forced):
         return None
     way, shapes = ways[0]
-    if len({w.decimal for w, _ in ways}) > 1:
-        way = _either(column, known, ways, shapes)
-    elif way.thousands in (".", ",") or any(way.decimal in s for s in shapes):
+    signs = "".join(shapes).replace(way.unit or " ", "")
+    meanings = [w for w, _ in ways if w.decimal in signs or (w.thousands and w.thousands in signs)]
+    if len({w.decimal for w in meanings}) > 1:
+        way = _either(column, known, meanings, shapes)
+    elif meanings and set(signs) & {".", ","}:
+        way = meanings[0]
         known.decimals.add(way.decimal)
     whole = not any(way.decimal in s or re.search("9[eE]", s) for s in shapes)
-    if whole and not forced and any(map(is_code, shapes)):
+    if not forced and any(map(is_code, column.shapes)):
         column.note("note", "has a leading zero, a plus or more digits than a number holds: read as text")
         return TEXT
     way = way.model_copy(update={"type": forced or ("integer" if whole else "number")})
-    if known.typed and not forced:
+    fits = f"{numbers.parsed(column.number, way)} IS NOT NULL"
+    found = with_words(column, way, fits, bool(forced), shapes.total())
+    if found:
+        _tell(column, known, way, shapes)
+    return found
+
+
+def _tell(column: Column, known: Known, way: ReadColumn, shapes: Counter[str]) -> None:
+    if known.typed:
         column.note("note", "text in the file: read as numbers")
     if way.thousands:
         column.note("note", f"{way.thousands!r} separates thousands, {way.decimal!r} decimals")
     elif way.decimal == ",":
         column.note("note", "the decimal sign is a comma")
+    if any(s.startswith("(") or s.endswith("-") for s in shapes):
+        column.note("note", "numbers in parentheses or with a minus behind them are negative")
+    if any(re.fullmatch("9+[eE]9+", s) for s in shapes):
+        column.note("warning", "12e3 is read as 12000; if it is a code, give the type text")
     if way.unit:
         bare = sum(n for s, n in shapes.items() if not numbers.unit_of(s))
         without = f"; {bare:,} values are without it" if bare else ""
         column.note("warning" if bare else "note", f"in {way.unit}, so that 5 {way.unit} is 5{without}")
-    return with_words(
-        column, way, f"{numbers.parsed(column.number, way)} IS NOT NULL", bool(forced), shapes.total()
-    )
 
 
-def _either(
-    column: Column, known: Known, ways: list[tuple[ReadColumn, Counter[str]]], shapes: Counter[str]
-) -> ReadColumn:
+def _either(column: Column, known: Known, ways: list[ReadColumn], shapes: Counter[str]) -> ReadColumn:
     """Whether 1.234 (or 1,234) is more than a thousand: by the table's other columns, else by what is usual."""
     sign = "." if any("." in s for s in shapes) else ","
-    fraction = next(way for way, _ in ways if way.decimal == sign)
-    groups = next(way for way, _ in ways if way.thousands == sign)
+    fraction = next((way for way in ways if way.decimal == sign and not way.thousands), ways[0])
+    groups = next((way for way in ways if way.thousands == sign), ways[0])
     if len(known.decimals) == 1:
         return fraction if known.decimals == {sign} else groups
     small = [s for s in shapes if sign not in s]  # 500 beside 1,250
     likely = fraction if sign == "." or (known.delimiter == ";" and not small) else groups
     meant = "decimals" if likely is fraction else "thousands"
     column.note(
-        "warning",
-        f"{sign!r} could separate thousands or decimals: {meant} taken; say it by data.reading.columns",
+        "warning", f"{sign!r} could separate thousands or decimals: {meant} taken; see data.reading.columns"
     )
     return likely

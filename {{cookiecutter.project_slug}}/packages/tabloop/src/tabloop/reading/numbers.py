@@ -13,7 +13,6 @@ CODES = (
 )
 MEASURES = "kg|km|cm|mm|mi|lbs?|kWh|kW|MB|GB|ms|min|°C|°F|m²|sqft|pcs|Stk\\."
 UNIT = re.compile(rf"^[-+−–(]*\s*({CODES}|[$€£¥₹₽₺₩₪฿¢%‰])|({CODES}|{MEASURES}|[$€£¥₹₽₺₩₪฿¢%‰])[-)]*$")
-PLAIN = ReadColumn(type="number")
 
 
 def spellings() -> Iterator[ReadColumn]:
@@ -32,28 +31,27 @@ def pattern(column: ReadColumn, shape: bool = False) -> str:
     if column.type == "integer":
         core = rf"{whole}({decimal}0*)?"
     else:
-        core = rf"(({whole}({decimal}{nine}*)?|{decimal}{nine}+)([eE][-+]{nine}+)?|{nine}{decimal}{nine}+[eE]{nine}+)"
+        core = rf"({whole}({decimal}{nine}*)?|{decimal}{nine}+)([eE][-+]?{nine}+)?"
     unit = rf"({re.escape(column.unit)})?" if column.unit else ""
-    return rf"[-+−–]?\s*{unit}\s*[-+−–]?{core}\s*{unit}-?|\(\s*{unit}\s*{core}\s*{unit}\)"
+    signed = rf"[-+−–]?\s*{unit}\s*" + (rf"|{unit}\s*[-+−–]?\s*" if unit else "")
+    return rf"({signed}){core}\s*{unit}-?|\(\s*{unit}\s*{core}\s*{unit}\)"
 
 
 def unit_of(shape: str) -> str | None:
     """The currency, percent sign or measure that a shape begins or ends with."""
-    found = UNIT.search(shape.strip())
+    found = UNIT.search(shape.strip()) if "9" in shape else None
     return found and (found[1] or found[2])
 
 
 def parsed(text: str, column: ReadColumn) -> str:
     """SQL: the number that a text means; NULL where it means none."""
-    value = text
-    if column.unit:
-        value = f"replace({value}, {literal(column.unit)}, '')"
-    if column.thousands:
-        value = f"replace({value}, {literal(column.thousands)}, '')"
-    if column.decimal != ".":
-        value = f"replace({value}, '{column.decimal}', '.')"
-    if column != PLAIN.model_copy(update={"type": column.type, "missing": column.missing}):
-        value = f"regexp_replace(translate({value}, '−–', '--'), '[\\s ()]|-$', '', 'g')"
-        value = f"CASE WHEN regexp_matches({text}, '^\\(|-$') THEN '-' ELSE '' END || {value}"
-    kind = "BIGINT" if column.type == "integer" else "DOUBLE"
-    return f"CASE WHEN regexp_full_match({text}, {literal(pattern(column))}) THEN TRY_CAST({value} AS {kind}) END"
+    kind, value = "BIGINT" if column.type == "integer" else "DOUBLE", text
+    for sign, by in ((column.unit, ""), (column.thousands, ""), (column.decimal, ".")):
+        if sign and sign != by:
+            value = f"replace({value}, {literal(sign)}, '{by}')"
+    value = f"regexp_replace(translate({value}, '−–', '--'), '[\\s()]|-$', '', 'g')"
+    value = f"CASE WHEN regexp_matches({text}, '^\\(|-$') THEN '-' ELSE '' END || {value}"
+    cast = f"TRY_CAST({value} AS {kind})"
+    if column.decimal == "." and not column.thousands and not column.unit:  # most columns, without the detour
+        cast = f"coalesce(TRY_CAST({text} AS {kind}), {cast})"
+    return f"CASE WHEN regexp_full_match({text}, {literal(pattern(column))}) THEN {cast} END"

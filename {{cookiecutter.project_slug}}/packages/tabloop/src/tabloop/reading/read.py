@@ -29,12 +29,14 @@ def read(
     Raises:
         UserError: there is no such file, it holds no table, or values that the reading does not allow.
     """
-    said, place, db = overrides or Overrides(), locate(source, root), connect()
+    said, place = overrides or Overrides(), locate(source, root)
+    db = connect(sum(file.stat().st_size for file in place.files))
     try:
         loaded = load(db, place, reading, said)
         names, duplicates = unique(loaded)
         columns = [Column(db, loaded, i, name) for i, name in enumerate(names)]
-        columns = [c for c in columns if loaded.names[c.i].strip() or not c.is_empty()]
+        gone = {c.name for c in columns if not loaded.names[c.i].strip() and c.is_empty()}
+        columns = [c for c in columns if c.name not in gone]
         kinds = dict(db.execute("SELECT column_name, column_type FROM (DESCRIBE raw)").fetchall())
         texts = [c for c in columns if kinds[f"c{c.i}"] == "VARCHAR"]
         if unknown := [n for n in (*said.types, *said.dates) if n is not None and n not in names]:
@@ -44,8 +46,10 @@ def read(
         if not db.execute("SELECT 1 FROM typed LIMIT 1").fetchall():
             raise UserError(f"{source} has no rows")
     except duckdb.Error as error:
-        raise UserError(f"{source} can't be read as a table: {one_line(error)[:300]}") from None
-    notes = loaded.notes + [note for column in columns for note in column.notes]
+        why = one_line(error).split(" Possible ")[0].split(" file = ")[0]
+        raise UserError(f"{source} can't be read as a table: {why[:300]}") from None
+    notes = [note for note in loaded.notes if note.column not in gone]
+    notes += [note for column in columns for note in column.notes]
     db.execute("DROP TABLE raw")
     return Table(db.table("typed"), loaded.reading, notes, duplicates)
 

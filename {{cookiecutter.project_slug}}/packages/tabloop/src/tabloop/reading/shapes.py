@@ -92,8 +92,11 @@ def is_code(shape: str) -> bool:
 
 
 def plain(column: Column) -> ReadColumn:
-    """What a column means when nothing is guessed: numbers and dates that every program writes so, else text."""
-    if not column.present:
+    """What a column means when nothing is guessed: numbers and dates that every program writes so, else text.
+
+    In a file that knows its types, text is text.
+    """
+    if not column.present or column.loaded.typed:
         return TEXT
     for kind in ("integer", "number"):
         spelling = ReadColumn(type=kind)

@@ -83,6 +83,8 @@ def format_of(path: Path) -> str:
         return found
     if (suffix := path.suffix.lower()) in BINARY:
         raise UserError(f"{path.name} can't be read as a table: it is no {BINARY[suffix]} file")
+    if head.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"<"):
+        raise UserError(f"{path.name} is HTML or XML, not a table: save it as CSV or xlsx")
     start = head.lstrip(b"\xef\xbb\xbf \r\n\t")
     named = path.suffix.lower() in (".json", ".jsonl", ".ndjson")
     return (

@@ -51,7 +51,7 @@ def with_words(
     elif len(words) == len(others) <= WORDS and rows <= column.present / 2 and many:
         column.note("note" if sure else "warning", f"{rows:,} values count as missing: {shown}")
     else:
-        if rows < 0.2 * column.present:
+        if rows <= column.present / 2:
             column.note(
                 "warning",
                 f"text, because {rows:,} values are no {way.type}: {shown}; as type {way.type} they count as missing",
