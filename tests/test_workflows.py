@@ -114,7 +114,9 @@ class Forge:
             "GITHUB_API_URL": self.github.url,
             "GITHUB_REPOSITORY": REPOSITORY,
             "ACT_RUN": run_id or str(1000 + self.runs),
+            "GITHUB_RUN_ID": run_id or str(1000 + self.runs),
             "ATTESTATIONS": str(self.work / "attestations"),
+            "FORGE": str(self.origin),
         }
         for name, value in variables.items():
             command += ["--env", f"{name}={value}"]
@@ -261,6 +263,8 @@ def test_from_the_first_push_to_a_rollback(forge: Forge) -> None:
     first = forge.release()
     assert re.fullmatch(r".+/fraud-detection@sha256:[0-9a-f]{64}", first["IMAGE"])
     assert f"attested {first['IMAGE']} provenance" in said and f"attested {first['IMAGE']} sbom.json" in said
+    assert re.search("attested model.onnx@sha256:[0-9a-f]{64} provenance", said)
+    assert re.search("attested model.json@sha256:[0-9a-f]{64} provenance", said)
     assert forge.git("show", "--format=%s", "--name-only", "main", where=forge.origin).split("\n\n") == [
         f"Deploy {first['MODEL_VERSION']} to staging",
         "deploy/staging/release.env",
@@ -327,14 +331,14 @@ def test_from_the_first_push_to_a_rollback(forge: Forge) -> None:
     assert "never changed" in forge.tabloop("release", "rollback", "production", code=1)
 
 
-def dispatch(forge: Forge, expected: int = 0, **inputs: str) -> str:
+def dispatch(forge: Forge, expected: int = 0, run_id: str = "", **inputs: str) -> str:
     """What the workflow deploy says."""
     options = [
         part for name, value in inputs.items() for part in ("--input", f"{name.replace('_', '-')}={value}")
     ]
     workflow = ["--workflows", ".github/workflows/deploy.yml"]
     given: dict[str, Any] = {n.replace("_", "-"): v for n, v in inputs.items()}
-    code, said = forge.run("workflow_dispatch", *workflow, *options, payload={"inputs": given})
+    code, said = forge.run("workflow_dispatch", *workflow, *options, payload={"inputs": given}, run_id=run_id)
     assert bool(code) == bool(expected), said[-5000:]
     return said
 
@@ -361,8 +365,10 @@ def test_production_by_dispatch_and_back(forge: Forge) -> None:
     forge.git("push", "--quiet")
     dispatch(forge, environment="production")
     assert forge.release("production")["MODEL_VERSION"] == "newer"
-    dispatch(forge, environment="production", rollback="true", to=first["MODEL_VERSION"])
-    assert forge.release("production") == first
+    for _ in range(2):  # the same run again: it goes no further back
+        said = dispatch(forge, environment="production", rollback="true", run_id="3000")
+        assert forge.release("production") == first
+    assert "run 3000 changed production already: nothing is changed" in said
     for _ in range(2):
         dispatch(forge, environment="production", pull_request="true")
     assert forge.release("production") == first
