@@ -1,16 +1,27 @@
-"""Let the workflows call the template that this bake came from, begin the project's history, say what comes next."""
+"""Name the template in the workflows, pin images and packages, begin the project's history, say what comes next."""
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from http.client import HTTPException
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.parse import urlencode
+from urllib.request import Request, urlopen
 
 AUTHOR, EMAIL = "{{ cookiecutter.author }}", "{{ cookiecutter.email }}"
 # What the user gave to cookiecutter, and where that lies on this machine.
 TEMPLATE, CLONE = r"""{{ cookiecutter._template }}""", r"""{{ cookiecutter._repo_dir }}"""
 PLACEHOLDER = "{{ cookiecutter._template_repository }}"
+MANIFESTS = (
+    "application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json"
+)
+MANIFESTS += (
+    ", application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json"
+)
 
 
 def environment() -> dict[str, str]:
@@ -53,16 +64,54 @@ def name_template(repository: str) -> None:
                 path.write_text(text.replace(PLACEHOLDER, repository), encoding="utf-8")
 
 
-def lock() -> bool:
-    """Pin every dependency in uv.lock, which the first commit then has; False where uv or the network is missing."""
+def digest(image: str) -> str:
+    """The digest that an image's tag has in its registry now, asked without a login.
+
+    Raises:
+        OSError, ValueError, KeyError, HTTPException: the registry does not answer, or not as registries do.
+    """
+    name, tag = image.rsplit(":", 1)
+    host, _, path = name.partition("/")
+    if "." not in host and ":" not in host:  # Docker Hub's
+        host, path = "registry-1.docker.io", name if path else f"library/{name}"
+    plain = host.startswith(("127.0.0.1:", "localhost:"))  # as Docker does
+    address = f"{'http' if plain else 'https'}://{host}/v2/{path}/manifests/{tag}"
+    request = Request(address, method="HEAD", headers={"Accept": MANIFESTS})
+    try:
+        answer = urlopen(request, timeout=5)
+    except HTTPError as refused:
+        asked = dict(re.findall(r'(\w+)="([^"]*)"', refused.headers.get("WWW-Authenticate", "")))
+        with urlopen(f"{asked.pop('realm')}?{urlencode(asked)}", timeout=5) as given:
+            request.add_header("Authorization", f"Bearer {json.load(given)['token']}")
+        answer = urlopen(request, timeout=5)
+    if not re.fullmatch("sha256:[0-9a-f]{64}", found := answer.headers["Docker-Content-Digest"] or ""):
+        raise ValueError(f"{address}: no digest")
+    return str(found)
+
+
+def pin_images() -> bool:
+    """Write the digests of the base images into Dockerfile, beside their tags; False if a registry does not answer."""
+    file = Path("Dockerfile")
+    text = file.read_text(encoding="utf-8")
+    try:
+        pinned = re.sub(r"^FROM (\S+:\S+)", lambda at: f"{at[0]}@{digest(at[1])}", text, flags=re.MULTILINE)
+    except (OSError, ValueError, KeyError, HTTPException):
+        return False
+    file.write_text(pinned, encoding="utf-8")
+    return True
+
+
+def lock() -> str:
+    """Pin every dependency in uv.lock, which the first commit then has; why that could not be done, empty if it was."""
     uv = shutil.which("uv") or os.environ.get("UV")
     if not uv:
-        return False
+        return "uv is not installed"
     try:
         done = subprocess.run([uv, "lock", "--quiet"], capture_output=True, timeout=60, env=environment())
     except (OSError, subprocess.TimeoutExpired):
-        return False
-    return done.returncode == 0
+        return "uv did not end within a minute"
+    said = [line.strip() for line in done.stderr.decode(errors="replace").splitlines() if line.strip()]
+    return "; ".join(re.sub("^(error|cause): ", "", line) for line in said[:2]) if done.returncode else ""
 
 
 def begin_history() -> None:
@@ -77,35 +126,43 @@ def begin_history() -> None:
     git("clean", "-ffdXq")  # bytecode and caches that lay in the template's packages/
 
 
-if not shutil.which("git"):
-    sys.exit("ml-template: git is missing: install it, the project lives in its history")
-around = git("rev-parse", "--show-toplevel", check=False)
-ignored = git("check-ignore", ".", check=False)
-repository = template_repository()
-if repository:
-    name_template(repository)
-locked = lock()
-begin_history()
-if around and not ignored:
-    print(
-        f"\nNote: this is a repository of its own inside the repository {around}: move it out, or ignore it there."
-    )
-print(f"\nIts workflows call {repository or PLACEHOLDER}/.github/workflows at v1.")
-if not repository:
-    print(
-        "The template has no git remote that says where it lives. Name it before the first push:\n"
-        f"  grep -rl {PLACEHOLDER} . --exclude-dir=.git | xargs sed -i s#{PLACEHOLDER}#OWNER/NAME#g"
-    )
-print(
-    """
+def main() -> None:
+    if not shutil.which("git"):
+        sys.exit("ml-template: git is missing: install it, the project lives in its history")
+    around = git("rev-parse", "--show-toplevel", check=False)
+    ignored = git("check-ignore", ".", check=False)
+    if repository := template_repository():
+        name_template(repository)
+    pinned, unlocked = pin_images(), lock()
+    begin_history()
+    if around and not ignored:
+        print(
+            f"\nNote: this is a repository of its own inside the repository {around}: move it out, or ignore it there."
+        )
+    print(f"\nIts workflows call {repository or PLACEHOLDER}/.github/workflows at v1.")
+    if not repository:
+        print(
+            "The template has no git remote that says where it lives. Name it before the first push:\n"
+            f"  grep -rl {PLACEHOLDER} . --exclude-dir=.git | xargs sed -i s#{PLACEHOLDER}#OWNER/NAME#g"
+        )
+    print(NEXT)
+    if unlocked:
+        print(
+            f"`make setup` makes uv.lock, which could not be made here ({unlocked}): commit it before the first push."
+        )
+    if not pinned:
+        print(
+            "The base images have no digest in Dockerfile, as a registry does not answer here: `make pin` pins them."
+        )
+
+
+NEXT = """
 {{ cookiecutter.project_slug }} is ready. Next:
 
   cd {{ cookiecutter.project_slug }}
   make setup    # its environment, once
   make train    # data to gated model; then `make help`
 """
-)
-if not locked:
-    print(
-        "`make setup` makes uv.lock, for which uv or the network is missing here: commit it before the first push."
-    )
+
+if __name__ == "__main__":
+    main()

@@ -1,15 +1,27 @@
 """Where the image and the model come from, what they hold, and what must not get into the history."""
 
+import importlib.util
 import json
+import re
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
+import time
+import tomllib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
+from urllib.parse import quote
 
 import pytest
 import yaml
-from conftest import ROOT, UV, Project, Run, clean
+from conftest import ROOT, UV, Bake, Project, Run, clean
+from test_container import docker
+from test_workflows import Forge, another
+
+__all__ = ["another"]
 
 ACTIONS = ROOT / "tests/actions"
 DIGEST = f"sha256:{'0' * 64}"
@@ -123,6 +135,161 @@ def test_a_known_vulnerability_of_the_lock_is_red_until_it_is_accepted(project: 
     assert "Error 2" in run(copy, *audit, code=2).stderr  # nobody answered: that is no clean bill
 
 
+def test_the_weekly_audit_is_red_when_there_is_a_vulnerability(another: Forge) -> None:
+    weekly = ["schedule", "--workflows", ".github/workflows/audit.yml"]
+    with ThreadingHTTPServer(("127.0.0.1", 0), Advisories) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        asked = ["--env", f"ARGS=--service-url http://127.0.0.1:{server.server_port}"]
+        code, said = another.run(*weekly, *asked)
+        assert code and "osv.dev/vulnerability/GHSA-test" in said, said[-3000:]
+        with (another.project / "pyproject.toml").open("a") as settings:
+            settings.write('\n[tool.uv.audit]\nignore = ["GHSA-test"]\n')
+        another.commit("Accept it")
+        code, said = another.run(*weekly, *asked)
+        assert code == 0, said[-3000:]
+        server.shutdown()
+
+
+def baked_by_hand(template: Path, out: Path, *answers: str, **variables: str) -> tuple[Path, str]:
+    """A project baked as a user does, by the command line, and what the bake said."""
+    options = ["--no-input", "--default-config", "--output-dir", str(out)]
+    command = [sys.executable, "-m", "cookiecutter", str(template), *options, *answers]
+    done = subprocess.run(command, capture_output=True, text=True, env=clean(**variables))
+    assert done.returncode == 0, done.stderr
+    return out / "fraud-detection", done.stdout
+
+
+def push(image: str, label: str) -> str:
+    """Push an image that differs by its label; its digest."""
+    dockerfile = f"FROM scratch\nLABEL of={label}\nCOPY Dockerfile /\n"
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "Dockerfile").write_text(dockerfile)
+        docker("build", "--quiet", "--tag", image, folder)
+    docker("push", "--quiet", image)
+    return docker("inspect", "--format", "{{index .RepoDigests 0}}", image).partition("@")[2]
+
+
+def test_a_bake_pins_the_base_images_by_the_digests_of_today(
+    registry: str, project: Project, run: Run, tmp_path: Path
+) -> None:
+    """With a real registry in the place of Docker Hub and ghcr.io."""
+    out = shutil.ignore_patterns(".git", ".venv", ".uv", ".cache", "demo", "tests")
+    template = shutil.copytree(ROOT, tmp_path / "template", ignore=out)
+    here = f"{registry}/base-{time.time_ns()}"
+    file = template / "{{cookiecutter.project_slug}}/Dockerfile"
+    text = file.read_text()
+    assert len(re.findall("^FROM (?:python|ghcr.io/astral-sh/uv):", text, re.MULTILINE)) == 2
+    file.write_text(
+        re.sub(r"^FROM (?:ghcr.io/astral-sh/)?(\w+:)", rf"FROM {here}/\1", text, flags=re.MULTILINE)
+    )
+    digests = {name: push(f"{here}/{name}", name[:2]) for name in ("uv:0.13", "python:3.11-slim")}
+    offline = {"UV_OFFLINE": "1"}
+    copy, said = baked_by_hand(template, tmp_path / "a", "python_version=3.11", **offline)
+    pinned = re.findall(rf"^FROM {here}/(\S+)@(\S+) AS \w+$", (copy / "Dockerfile").read_text(), re.MULTILINE)
+    assert dict(pinned) == digests and "no digest" not in said
+    docker("build", "--quiet", "--target", "base", str(copy))
+    assert run(copy, "git", "status", "--porcelain").stdout == ""
+
+    # Later: the tag has moved.
+    digests["uv:0.13"] = push(f"{here}/uv:0.13", "newer")
+    run(copy, "make", "pin")
+    pinned = re.findall(rf"^FROM {here}/(\S+)@(\S+) AS \w+$", (copy / "Dockerfile").read_text(), re.MULTILINE)
+    assert dict(pinned) == digests
+    assert run(copy, "git", "status", "--porcelain").stdout.split() == ["M", "Dockerfile"]
+
+    # One of the registries does not answer: all tags stay, which the bake says, with the command for later.
+    file.write_text(file.read_text().replace(f"{here}/uv", "127.0.0.1:1/uv"))
+    copy, said = baked_by_hand(template, tmp_path / "b", **offline)
+    assert "@" not in "".join(re.findall("^FROM.*", (copy / "Dockerfile").read_text(), re.MULTILINE))
+    assert "The base images have no digest in Dockerfile" in said and "`make pin` pins them." in said
+
+
+class Hub(BaseHTTPRequestHandler):
+    """A registry that, as Docker Hub does, gives nothing without a token, which whoever asks for the right scope gets."""
+
+    def do_HEAD(self) -> None:
+        address = f"http://127.0.0.1:{self.server.server_port}"  # type: ignore[attr-defined]
+        known = self.path == "/v2/library/python/manifests/3.11-slim" and "index" in self.headers["accept"]
+        if self.headers.get("authorization") != "Bearer for-all":
+            self.send_response(401)
+            scope = 'service="hub",scope="repository:library/python:pull"'
+            self.send_header("WWW-Authenticate", f'Bearer realm="{address}/token",{scope}')
+        else:
+            self.send_response(200 if known else 404)
+            self.send_header("Docker-Content-Digest", DIGEST if known else "nonsense")
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        self.send_response(
+            200 if self.path == "/token?service=hub&scope=repository%3Alibrary%2Fpython%3Apull" else 403
+        )
+        self.end_headers()
+        self.wfile.write(b'{"token": "for-all"}')
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+def test_a_digest_is_asked_for_without_a_login() -> None:
+    spec = importlib.util.spec_from_file_location("post_gen", ROOT / "hooks/post_gen_project.py")
+    assert spec and spec.loader
+    hook = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hook)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        here = f"127.0.0.1:{server.server_port}/library"
+        assert hook.digest(f"{here}/python:3.11-slim") == DIGEST
+        for other in (f"{here}/python:2", f"{here}/uv:0.13", "127.0.0.1:1/python:3"):
+            with pytest.raises(OSError):
+                hook.digest(other)
+        server.shutdown()
+
+
+WHEEL = "torch-2.13.0+cpu-py3-none-any.whl"
+
+
+class PyTorch(BaseHTTPRequestHandler):
+    """PyTorch's index of CPU builds, as far as a lock asks it."""
+
+    asked: ClassVar[set[str]] = set()
+
+    def do_GET(self) -> None:
+        self.asked.add(self.path.partition("-")[0])
+        link = f'<a href="/{quote(WHEEL)}" data-dist-info-metadata="true">{WHEEL}</a>'
+        metadata = "Metadata-Version: 2.1\nName: torch\nVersion: 2.13.0+cpu\nRequires-Dist: sympy\n"
+        self.send_response(200)
+        self.send_header("Content-Type", "text/plain" if self.path.endswith(".metadata") else "text/html")
+        self.end_headers()
+        self.wfile.write((metadata if self.path.endswith(".metadata") else link).encode())
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+def test_torch_is_the_cpu_build_from_pytorchs_index_which_nothing_else_asks(
+    bake: Bake, baked: Path, project: Project
+) -> None:
+    assert UV and "pytorch" not in (baked / "pyproject.toml").read_text()
+    copy = project(bake(framework="torch"))
+    local = ("UV_FIND_LINKS", "UV_NO_SOURCES_PACKAGE")
+    env = {name: value for name, value in clean().items() if name not in local}
+    with ThreadingHTTPServer(("127.0.0.1", 0), PyTorch) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        settings, index = copy / "pyproject.toml", f"http://127.0.0.1:{server.server_port}/"
+        text, replaced = re.subn("https://download.pytorch.org/whl/cpu", index, settings.read_text())
+        assert replaced == 1
+        settings.write_text(text)
+        done = subprocess.run([UV, "lock", "--quiet"], cwd=copy, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        server.shutdown()
+    packages = tomllib.loads((copy / "uv.lock").read_text())["package"]
+    linux = [package for package in packages if package["name"] == "torch" and "+" in package["version"]]
+    assert [package["version"] for package in linux] == ["2.13.0+cpu"]
+    assert linux[0]["source"] == {"registry": index}
+    assert not [name for package in packages if (name := package["name"]).startswith(("nvidia", "triton"))]
+    assert PyTorch.asked == {"/torch/", "/torch"}
+
+
 def test_dependabot_moves_what_is_pinned(baked: Path) -> None:
     for folder, image in ((ROOT, "/{{cookiecutter.project_slug}}"), (baked, "/")):
         file = folder / ".github/dependabot.yml"
@@ -203,11 +370,5 @@ def test_each_step_gives_an_action_only_inputs_that_it_has() -> None:
                 given = step.get("with", {}).keys()
                 assert given <= inputs.keys(), f"{path.name}: {step['uses']}"
                 assert {name for name, of in inputs.items() if of.get("required")} <= given
-                assert (
-                    "attest/" not in str(about)
-                    or {
-                        "id-token": "write",
-                        "attestations": "write",
-                    }.items()
-                    <= job["permissions"].items()
-                )
+                if about.parent.name in ("attest", "configure-aws-credentials", "auth", "login"):
+                    assert job["permissions"]["id-token"] == "write", f"{path.name}: {step['uses']}"
