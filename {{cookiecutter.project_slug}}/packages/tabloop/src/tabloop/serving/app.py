@@ -185,5 +185,6 @@ def serve(make_app: Callable[[Settings], FastAPI]) -> None:
             server_header=False,
             proxy_headers=False,
             ws="none",
+            headers=[("x-content-type-options", "nosniff")],
             timeout_graceful_shutdown=20,
         )

@@ -19,6 +19,7 @@ PART_ROWS = 500  # validated at once: other requests wait for no more
 MAX_ERRORS = 20  # reported of one request
 
 Endpoint = Callable[[Any], Awaitable[bytes]]
+Observe = Callable[[float], None] | None
 
 
 class Refused(Exception):
@@ -43,7 +44,7 @@ class DirectRoute:
     fields: Collection[str]
     rows: int
     status: int
-    observe: Callable[[float], None] | None
+    observe: Observe
 
     @cached_property
     def max_bytes(self) -> int:

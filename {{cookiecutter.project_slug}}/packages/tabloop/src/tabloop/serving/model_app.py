@@ -14,50 +14,35 @@ loop.
 import asyncio
 import hmac
 import inspect
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
-from typing import Any
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, TypeVar
 
 from fastapi import FastAPI
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from tabloop.serving.direct_route import (
-    MAX_BYTES,
-    ROW_BYTES,
-    DirectRoute,
-    Endpoint,
-    Refused,
-    invalid,
-    read_body,
-)
+from tabloop.serving import direct_route
+from tabloop.serving.direct_route import DirectRoute, Endpoint, Observe, Refused, invalid, read_body
 
+T = TypeVar("T")
 ROOM_BYTES = 64 << 20  # of all batches that arrive or wait, and of their answers
 PART_BYTES = 64 << 10  # of an answer, sent at once
 OPEN = frozenset(("GET", "HEAD", "OPTIONS"))  # methods that need no key and have no body
-JSON = (b"content-type", b"application/json")
-NOSNIFF = (b"x-content-type-options", b"nosniff")
 
 
 class ModelApp(FastAPI):
     """FastAPI with direct routes. If there are `keys`, requests must carry one, but for the methods in OPEN."""
 
     def __init__(self, keys: Sequence[str] = (), **options: Any) -> None:
-        super().__init__(max_body_size=MAX_BYTES, **options)
+        super().__init__(max_body_size=direct_route.MAX_BYTES, **options)
         self.keys, self.direct_routes = keys, dict[str, DirectRoute]()
         # Added first, it is inside all middleware that is added later.
         self.add_middleware(Guard, routes=self.direct_routes, keys=keys)
 
     def direct(
-        self,
-        path: str,
-        *,
-        fields: Collection[str],
-        rows: int = 1,
-        status_code: int = 200,
-        observe: Callable[[float], None] | None = None,
-        **options: Any,
+        self, path: str, *, fields: Collection[str], rows: int = 1, observe: Observe = None, **options: Any
     ) -> Callable[[Endpoint], Endpoint]:
         """Declare a POST route whose endpoint has one parameter, the body, and returns the answer's JSON as bytes.
 
@@ -69,9 +54,9 @@ class ModelApp(FastAPI):
         def declare(endpoint: Endpoint) -> Endpoint:
             (body,) = inspect.signature(endpoint).parameters.values()
             validator: Any = TypeAdapter(body.annotation).validator
-            route = DirectRoute(validator, endpoint, fields, rows, status_code, observe)
-            self.direct_routes[path] = route
-            self.add_api_route(path, endpoint, methods=["POST"], status_code=status_code, **options)
+            status = options.get("status_code", 200)
+            self.direct_routes[path] = DirectRoute(validator, endpoint, fields, rows, status, observe)
+            self.add_api_route(path, endpoint, methods=["POST"], **options)
             return endpoint
 
         return declare
@@ -88,13 +73,12 @@ class Room:
         self.free, self.turn = ROOM_BYTES, asyncio.Lock()
         self.waiting: dict[asyncio.Timeout, None] = {}
 
-    @asynccontextmanager
-    async def wait(self) -> AsyncIterator[None]:
-        """Wait for a client within this. Raises: TimeoutError: others need the room."""
+    async def wait(self, client: Awaitable[T]) -> T:
+        """What the client sends or takes. Raises: TimeoutError: others need the room."""
         async with asyncio.timeout(None) as waiting:
             self.waiting[waiting] = None
             try:
-                yield
+                return await client
             finally:
                 self.waiting.pop(waiting, None)
 
@@ -130,7 +114,7 @@ class Guard:
             if self.keys:
                 self.check_key(scope)
             if route and route.rows == 1:
-                answer = await route.answer(await read_body(receive, ROW_BYTES))
+                answer = await route.answer(await read_body(receive, route.max_bytes))
                 await respond(send, route.status, answer)
             elif route:
                 await self.answer_batch(route, receive, send)
@@ -160,43 +144,34 @@ class Guard:
             room.take(more)
 
         try:
-            try:
-                async with room.wait():
-                    body = await read_body(receive, route.max_bytes, take)
-            except TimeoutError:
-                raise Refused(503, "too many batches arrive at a time: try it again") from None
+            body = await room.wait(read_body(receive, route.max_bytes, take))
             async with room.turn:
                 answer = await route.answer(body)
             del body
+            take(len(answer))
             with suppress(TimeoutError):
-                async with room.wait():
-                    take(len(answer))
-                    await respond(send, route.status, answer)
+                await room.wait(respond(send, route.status, answer))
+        except TimeoutError:
+            raise Refused(503, "too many batches arrive at a time: try it again") from None
         finally:
             room.free += size
 
     async def pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let `app` answer."""
-
-        async def send_nosniff(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), NOSNIFF]
-            await send(message)
-
         if scope["path"].endswith("\n"):  # the `$` of Starlette's patterns matches before it, too
             await respond(send, 404, b'{"detail":"Not Found"}')
             return
-        # The server leaves a HEAD's body out.
-        method = "GET" if scope["method"] == "HEAD" else scope["method"]
         if "/health/" not in scope["path"]:
             async with self.turn:
                 await asyncio.sleep(0)
-        await self.app({**scope, "method": method, "guarded": True}, receive, send_nosniff)
+        # The server leaves the body of a HEAD's answer out.
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        await self.app({**scope, "method": method, "guarded": True}, receive, send)
 
 
 async def respond(send: Send, status: int, body: bytes) -> None:
     """Send an answer whose body is JSON: in parts, each as soon as the client reads."""
-    headers = [JSON, (b"content-length", b"%d" % len(body)), NOSNIFF]
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     for at in range(0, len(body), PART_BYTES):
         more = at + PART_BYTES < len(body)

@@ -10,7 +10,7 @@ from operator import attrgetter
 from typing import Any
 
 from pydantic_core import to_json
-from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from tabloop.serving.telemetry import responses
@@ -40,24 +40,12 @@ class Cycle(RequestResponseCycle):
         await super().send(message)
 
 
-class Flow(FlowControl):
-    """Reading goes on only where no request waits for the one before it."""
-
-    held = False
-
-    def resume_reading(self) -> None:
-        """Read on, unless held."""
-        if not self.held:
-            super().resume_reading()
-
-
 class Protocol(HttpToolsProtocol):
     """HTTP on one connection."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.flow: Flow = Flow(transport)
-        self.unread = b""  # what came behind requests that wait
+        self.unread = b""  # what came behind requests that wait; meanwhile reading is paused
         self.quiet = 0  # bytes since the last whole head or part of a body
         self.unsent = 0  # bytes of answers that the client had not read at the last check
         self.leaving = self.ended = False
@@ -92,8 +80,8 @@ class Protocol(HttpToolsProtocol):
                 return
             if self.pipeline or self.events > EVENTS:
                 self.unread = data[at:]
-                self.flow.pause_reading()
-                self.flow.held = True
+                self.transport.pause_reading()
+                self.flow.read_paused = False  # so that uvicorn does not resume it
                 if not self.pipeline:
                     self.loop.call_soon(self._go_on)
                 return
@@ -102,6 +90,15 @@ class Protocol(HttpToolsProtocol):
             super().data_received(part)
             if self.too_long and not self.ended:
                 self.send_400_response("")
+
+    def _go_on(self) -> None:
+        """Parse what was left, and read on, once the application has taken what came before."""
+        if self.cycle and len(self.cycle.body) > HIGH_WATER_LIMIT:
+            self.loop.call_later(0.01, self._go_on)
+        elif self.unread and not self.pipeline and not self.transport.is_closing():
+            unread, self.unread = self.unread, b""
+            self.transport.resume_reading()
+            self.data_received(unread)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -121,15 +118,8 @@ class Protocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()  # starts the request that waits
-        self._go_on()
-
-    def _go_on(self) -> None:
-        """Parse what was left, and read on."""
-        if self.flow.held and not self.pipeline and not self.transport.is_closing():
-            self.flow.held = False
-            self.flow.resume_reading()
-            unread, self.unread = self.unread, b""
-            self.data_received(unread)
+        if self.unread:
+            self._go_on()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         cycle.__class__ = Cycle  # uvicorn has no other way to choose it
@@ -138,10 +128,8 @@ class Protocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what the parser does not take."""
-        if self.too_long:
-            self._refuse(431, f"the head is longer than {HEAD_BYTES:,} bytes or {HEADERS} lines")
-        else:
-            self._refuse(400, msg)
+        long = f"the head is longer than {HEAD_BYTES:,} bytes or {HEADERS} lines"
+        self._refuse(*((431, long) if self.too_long else (400, msg)))
 
     def _refuse(self, status: int, reason: str) -> None:
         """Answer what is no whole request, and end the connection; requests before it are answered first."""
