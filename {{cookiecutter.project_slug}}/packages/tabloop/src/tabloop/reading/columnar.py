@@ -9,7 +9,7 @@ from tabloop.columns import literal, quote
 from tabloop.params import Reading
 from tabloop.reading import dates, encodings
 from tabloop.reading.database import run
-from tabloop.reading.result import Loaded, Note
+from tabloop.reading.result import Loaded, Note, cell
 from tabloop.reading.source import Source
 
 BIG = ("UBIGINT", "HUGEINT", "UHUGEINT")
@@ -54,7 +54,8 @@ def load(db: duckdb.DuckDBPyConnection, source: Source, kind: str, reading: Read
         if name.startswith("__index_level_"):
             loaded.notes.append(Note(name, "note", "the index of pandas is left out"))
         elif cast := _cast(db, origin, c, name, sql, loaded.notes):
-            parts.append(f"{cast} AS c{len(parts)}")
+            i = len(loaded.names)
+            parts.append(cell(cast, i) if cast.endswith("VARCHAR") or sql == "BLOB" else f"{cast} AS c{i}")
             loaded.names.append(name)
     if not parts:
         raise UserError(f"{source.name} has no column that can be used: all are nested")
@@ -122,7 +123,7 @@ def load_json(db: duckdb.DuckDBPyConnection, source: Source, reading: Reading) -
         if left:
             loaded.notes.append(Note(name, "warning", "nested: left out"))
         else:
-            parts.append(f"{quote(name)} ->> '$' AS c{len(parts)}")
+            parts.append(cell(f"({quote(name)} ->> '$')", len(parts)))
             loaded.names.append(name)
     if not parts:
         raise UserError(f"{source.name} has no column that can be used: it must hold a list of flat records")

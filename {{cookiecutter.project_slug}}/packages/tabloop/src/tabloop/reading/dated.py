@@ -104,7 +104,7 @@ def _order(column: Column, known: Known, ways: dict[str, ReadColumn]) -> str | N
         return "dayfirst"
     jumps = {}
     for order, way in ways.items():
-        times = f"SELECT epoch({dates.parsed(column.text, way)}) AS t, rowid FROM raw WHERE {column.given}"
+        times = f"SELECT epoch({dates.parsed(column.text, way)}) AS t, rowid FROM raw WHERE {column.has()}"
         steps = f"SELECT t, abs(t - lag(t) OVER (ORDER BY rowid)) AS step FROM ({times})"
         jumps[order] = (
             column.db.execute(f"SELECT avg(step) / nullif(max(t) - min(t), 0) FROM ({steps})").fetchall()[0][

@@ -3,7 +3,7 @@
 
 import codecs
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from tabloop.cli import UserError
@@ -18,6 +18,7 @@ GUESSED += ["cp932", "gb18030", "big5", "cp949", "euc-jp"]
 STRANGE = re.compile(
     r"[^\W\d_][^\w\s\x00-\x7f’‘“”–—·]+[^\W\d_]|[^\w\s\x00-\x7f’‘“”–—·©®™°]\b[^\W\d_]"
 )  # a sign in a word
+ODD = re.compile(rb"[^\x00-\x2c\x3b]*[\x80-\xff][^\x00-\x2c\x3b]*")  # a word with bytes outside ASCII
 CHUNK = 1 << 22
 
 
@@ -30,7 +31,6 @@ class Scan:
     crlf: int = 0
     cr: int = 0
     lf: int = 0
-    odd: dict[bytes, None] = field(default_factory=dict)  # words with bytes outside ASCII
 
 
 def as_utf8(path: Path, encoding: str | None) -> tuple[Path, str, list[Note]]:
@@ -44,7 +44,7 @@ def as_utf8(path: Path, encoding: str | None) -> tuple[Path, str, list[Note]]:
     if encoding is None:
         encoding = marked(path) or ("utf-8" if found.unicode else None)
     if encoding is None:
-        encoding, note = guessed(path.name, found)
+        encoding, note = guessed(path)
         notes.append(note)
     try:
         codec = codecs.lookup(encoding).name
@@ -88,7 +88,6 @@ def marked(path: Path) -> str | None:
 def scan(path: Path) -> Scan:
     """Read all of it."""
     found, decoder = Scan(), codecs.getincrementaldecoder("utf-8")()
-    rest = b""
     with path.open("rb") as file:
         while chunk := file.read(CHUNK):
             found.nul += chunk.count(0)
@@ -100,10 +99,6 @@ def scan(path: Path) -> Scan:
                     decoder.decode(chunk)
                 except UnicodeDecodeError:
                     found.unicode = False
-            if not chunk.isascii() and len(found.odd) < 2000:
-                found.odd |= dict.fromkeys(
-                    re.findall(rb"[^\x00-\x2c\x3b]*[\x80-\xff][^\x00-\x2c\x3b]*", rest + chunk)[:2000]
-                )
     try:
         decoder.decode(b"", final=True)
     except UnicodeDecodeError:
@@ -111,7 +106,7 @@ def scan(path: Path) -> Scan:
     return found
 
 
-def guessed(name: str, found: Scan) -> tuple[str, Note]:
+def guessed(path: Path) -> tuple[str, Note]:
     """The likeliest encoding of the words outside ASCII; Windows-1252 where another is hardly likelier.
 
     Raises:
@@ -119,10 +114,14 @@ def guessed(name: str, found: Scan) -> tuple[str, Note]:
     """
     import chardet
 
-    words = [w for w in found.odd if not _is_utf8(w)] or list(found.odd)
-    if len(words) < len(found.odd) / 2:
+    odd: dict[bytes, None] = {}
+    with path.open("rb") as file:
+        while len(odd) < 2000 and (lines := file.readlines(CHUNK)):
+            odd |= dict.fromkeys(word for line in lines for word in ODD.findall(line))
+    words = [word for word in odd if not _decodes(word, "utf-8")]
+    if len(words) < len(odd) / 2:
         raise UserError(
-            f"{name} is UTF-8 with broken bytes, such as {words[0][:40]!r}: correct them or give an encoding"
+            f"{path.name} is UTF-8 with broken bytes, such as {words[0][:40]!r}: correct them or give an encoding"
         )
     likely: dict[str, float] = {}
     for one in chardet.detect_all(
@@ -151,7 +150,3 @@ def _decodes(word: bytes, encoding: str) -> bool:
         return word.decode(encoding).isprintable()
     except UnicodeError:
         return False
-
-
-def _is_utf8(word: bytes) -> bool:
-    return _decodes(word, "utf-8")

@@ -11,7 +11,7 @@ from tabloop.columns import literal
 from tabloop.params import Reading
 from tabloop.reading import columnar, dialect, encodings, rows, sheets
 from tabloop.reading.database import run
-from tabloop.reading.result import Loaded, Note, Overrides
+from tabloop.reading.result import Loaded, Note, Overrides, cell
 from tabloop.reading.source import Source
 
 
@@ -72,10 +72,11 @@ def _load_text(
                 Note(None, "warning", f"no header found: the columns are called {names[0]} to {names[-1]}")
             )
     notes += head.notes
-    columns = ", ".join(f"'c{i}': 'VARCHAR'" for i in range(len(names)))
+    columns = ", ".join(f"'x{i}': 'VARCHAR'" for i in range(len(names)))
+    cells = ", ".join(cell(f"x{i}", i) for i in range(len(names)))
     run(
         db,
-        f"CREATE TABLE raw AS FROM read_csv([{', '.join(literal(f) for f in files)}], auto_detect = false, "
+        f"CREATE TABLE raw AS SELECT {cells} FROM read_csv([{', '.join(literal(f) for f in files)}], auto_detect = false, "
         f"header = false, delim = {literal(reading.delimiter or ',')}, quote = {literal(reading.quote)}, "
         f"escape = {literal(reading.escape or reading.quote)}, skip = {head.skip}, columns = {{{columns}}}, "
         "store_rejects = true, max_line_size = 20000000)",

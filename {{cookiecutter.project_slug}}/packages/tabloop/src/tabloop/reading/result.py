@@ -5,6 +5,7 @@ from typing import Literal
 
 import duckdb
 
+from tabloop.columns import literal
 from tabloop.params import Reading
 
 # Words that mean missing in every column, unless data.reading.missing says others.
@@ -56,10 +57,23 @@ class Overrides:
 
 @dataclass
 class Loaded:
-    """The table `raw`: the names of its columns as they stand in the file, and the rows that count."""
+    """The table `raw`: the names of its columns as they stand in the file."""
 
     names: list[str]
     reading: Reading
     notes: list[Note] = field(default_factory=list)
-    keep: str = "true"
+    row: str = "rowid"  # the column of `raw` that counts the rows of the file from 0
     typed: bool = False  # whether the columns have types of their own
+
+
+SPACES = literal(" \t\r\n\u00a0\u2007\u2009\u202f\u3000\ufeff")
+
+
+def cell(text: str, i: int) -> str:
+    """SQL: a text as column c{i} without the spaces around it, NULL if nothing is left; s{i} is whether it had some."""
+    clear = f"ord({text}) BETWEEN 33 AND 126 AND ord(right({text}, 1)) BETWEEN 33 AND 126"
+    trimmed = f"trim({text}, {SPACES})"
+    return (
+        f"CASE WHEN {clear} THEN {text} ELSE nullif({trimmed}, '') END AS c{i}, "
+        f"CASE WHEN NOT ({clear}) AND {trimmed} <> {text} THEN true END AS s{i}"
+    )

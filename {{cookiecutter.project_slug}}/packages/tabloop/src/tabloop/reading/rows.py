@@ -19,73 +19,88 @@ FEW = 0.01  # share of rows with too few or too many cells that is left out; mor
 def check(
     db: duckdb.DuckDBPyConnection, loaded: Loaded, name: str, guess: bool, bad_rows: str | None, first: int
 ) -> None:
-    """Set `loaded.keep`, and say how many rows are left out and why.
+    """Take out of `raw` what is no row of the table, and say how many rows and why.
+
+    Args:
+        bad_rows: what a person said: `skip` or `refuse`.
+        first: the number of lines before the first row.
 
     Raises:
         UserError: rows have too few or too many cells, and the reading does not say to skip them; or no row is left.
     """
-    reading, cells = loaded.reading, [f"trim(coalesce(c{i}, ''))" for i in range(len(loaded.names))]
+    reading = loaded.reading
     total = db.execute("SELECT count(*) FROM raw").fetchall()[0][0]
-    rejected = dict(
-        db.execute(
-            "SELECT line, any_value(csv_line) FROM reject_errors GROUP BY line ORDER BY line"
-        ).fetchall()
-    )
-    end = first + total + len(rejected) - LAST
-    footers = {
-        line: text.strip() for line, text in rejected.items() if line > end and is_footer(text, loaded, guess)
-    }
-    comments = {
-        line
-        for line, text in rejected.items()
-        if reading.comment and text.lstrip().startswith(reading.comment)
-    }
-    bad = {line: text for line, text in rejected.items() if line not in footers and line not in comments}
-    skipping = bad_rows or ("skip" if guess and len(bad) <= max(FEW * total, 1) else reading.bad_rows)
-    if open_quote := next((line for line, text in bad.items() if text.count("\n") > 1), None):
-        raise UserError(
-            f"{name}: the quote in line {open_quote:,} is opened and not closed: correct that line"
-        )
-    shown = ", ".join(f"{line:,}" for line in list(bad)[:10]) + (", ..." if len(bad) > 10 else "")
-    if bad:
-        text = f"{len(bad):,} rows have not {len(loaded.names)} cells or wrong quotes: line {shown}"
-        if skipping == "refuse":
-            raise UserError(
-                f"{name}: {text}; put text with a delimiter in quotes, or leave them out by data.reading.bad_rows: skip"
-            )
-        loaded.notes.append(
-            Note(
-                None,
-                "warning",
-                f"{text}; they are left out; line {next(iter(bad)):,} is {next(iter(bad.values())).strip()[:80]!r}",
-            )
-        )
-    tests = {"blank": " AND ".join(f"{c} = ''" for c in cells)}
+    ends, bad = _rejected(db, loaded, name, guess, bad_rows, total, first)
+    tests = {"blank": f"coalesce({', '.join(f'c{i}' for i in range(len(loaded.names)))}) IS NULL"}
     if reading.header:
-        header = [f"{c} = {literal(n)}" for c, n in zip(cells, loaded.names, strict=True)]
-        tests["the header again"] = " AND ".join(header)
-    if reading.comment:
-        tests[f"comments ({reading.comment})"] = f"starts_with({cells[0]}, {literal(reading.comment)})"
-    if summing := _totals(db, loaded, cells, total, guess):
-        tests["totals"] = f"rowid IN ({', '.join(map(str, summing))})"
-    counts = db.execute(
-        "SELECT " + ", ".join(f"count(*) FILTER ({test})" for test in tests.values()) + " FROM raw"
-    ).fetchall()[0]
-    left = dict(zip(tests, counts, strict=True))
-    left["comments"] = len(comments)
-    for text in (*footers.values(), *summing.values()):
-        loaded.notes.append(
-            Note(None, "warning", f"a row at the end sums up or explains, so it is left out: {text[:80]!r}")
+        tests["the header again"] = " AND ".join(
+            f"c{i} = {literal(n)}" for i, n in enumerate(loaded.names) if n
         )
+    if reading.comment:
+        tests["comments"] = f"starts_with(c0, {literal(reading.comment)})"
+    if totals := _totals(db, loaded, total, guess):
+        tests["totals"] = f"rowid IN ({', '.join(map(str, totals))})"
+    ends += totals.values()
+    sql = ", ".join(f"count(*) FILTER ({test}) AS n{i}" for i, test in enumerate(tests.values()))
+    left = dict(zip(tests, db.execute(f"SELECT {sql} FROM raw").fetchall()[0], strict=True))
+    if total == sum(left.values()):
+        raise UserError(f"{name} has no rows")
+    for text in ends:
+        what = "a row at the end sums up or explains, so it is left out"
+        loaded.notes.append(Note(None, "warning", f"{what}: {text[:80]!r}"))
     for why, count in left.items():
         if count and why != "totals":
             loaded.notes.append(Note(None, "note", f"{count:,} rows left out: {why}"))
-    loaded.keep = " AND ".join(f"NOT ({test})" for why, test in tests.items() if left[why]) or "true"
-    if total == sum(left.values()) - len(comments):
-        raise UserError(f"{name} has no rows")
+    if sum(left.values()):
+        out = " OR ".join(f"({test})" for why, test in tests.items() if left[why])
+        db.execute(
+            f"CREATE TABLE kept AS SELECT *, rowid AS line FROM raw WHERE ({out}) IS NOT TRUE; DROP TABLE raw"
+        )
+        db.execute("ALTER TABLE kept RENAME TO raw")
+        loaded.row = "line"
     if guess:
-        words = list(dict.fromkeys(map(beginning, (*footers.values(), *summing.values()))))
+        words = list(dict.fromkeys(map(beginning, ends)))
         loaded.reading = reading.model_copy(update={"footer": words, "bad_rows": "skip" if bad else "refuse"})
+
+
+def _rejected(
+    db: duckdb.DuckDBPyConnection,
+    loaded: Loaded,
+    name: str,
+    guess: bool,
+    bad_rows: str | None,
+    total: int,
+    first: int,
+) -> tuple[list[str], int]:
+    """Of the lines that are no rows: those at the end that explain, and the number of those that are wrong."""
+    sql = "SELECT line, any_value(csv_line) FROM reject_errors GROUP BY line ORDER BY line"
+    lines, comment = dict(db.execute(sql).fetchall()), loaded.reading.comment
+    comments = [n for n, text in lines.items() if comment and text.lstrip().startswith(comment)]
+    end = first + total + len(lines) - LAST
+    ends = {
+        n: t.strip()
+        for n, t in lines.items()
+        if n > end and n not in comments and is_footer(t, loaded, guess)
+    }
+    bad = {n: text for n, text in lines.items() if n not in ends and n not in comments}
+    if comments:
+        loaded.notes.append(Note(None, "note", f"{len(comments):,} comments left out"))
+    if open_quote := next((n for n, text in bad.items() if text.count("\n") > 1), None):
+        raise UserError(
+            f"{name}: the quote in line {open_quote:,} is opened and not closed: correct that line"
+        )
+    if bad:
+        shown = ", ".join(f"{n:,}" for n in list(bad)[:10]) + (", ..." if len(bad) > 10 else "")
+        text = f"{len(bad):,} rows have not {len(loaded.names)} cells or wrong quotes: line {shown}"
+        few = guess and len(bad) <= max(FEW * total, 1)
+        if (bad_rows or ("skip" if few else loaded.reading.bad_rows)) == "refuse":
+            fix = "put text with a delimiter in quotes, or leave them out by data.reading.bad_rows: skip"
+            raise UserError(f"{name}: {text}; {fix}")
+        one, example = next(iter(bad.items()))
+        loaded.notes.append(
+            Note(None, "warning", f"{text}; left out; line {one:,} is {example.strip()[:80]!r}")
+        )
+    return list(ends.values()), len(bad)
 
 
 def beginning(text: str) -> str:
@@ -101,17 +116,18 @@ def is_footer(text: str, loaded: Loaded, guess: bool) -> bool:
     return bool(beginning(text)) and (one_cell or bool(TOTAL.fullmatch(text.strip().strip('"'))))
 
 
-def _totals(
-    db: duckdb.DuckDBPyConnection, loaded: Loaded, cells: list[str], total: int, guess: bool
-) -> dict[int, str]:
-    """Rows at the end with all cells, of which the first that is filled says Total or the like."""
-    some = f"SELECT rowid, [{', '.join(cells)}] FROM raw WHERE rowid >= {total - LAST}"
+def _totals(db: duckdb.DuckDBPyConnection, loaded: Loaded, total: int, guess: bool) -> dict[int, str]:
+    """Rows at the end with all cells, of which the first that is filled says Total or the like, as no row before."""
+    cells = ", ".join(f"c{i}" for i in range(len(loaded.names)))
     found = {}
-    for row, values in db.execute(some).fetchall():
-        filled = next((i for i, value in enumerate(values) if value), 0)
-        known = not guess and beginning(values[filled]) in loaded.reading.footer
-        if known or (guess and total > 1 and TOTAL.fullmatch(values[filled])):
-            again = f"SELECT count(*) FROM raw WHERE rowid < {total - LAST} AND {cells[filled]} = {literal(values[filled])}"
-            if known or not db.execute(again).fetchall()[0][0]:
-                found[row] = ",".join(values)
+    for row, values in db.execute(
+        f"SELECT rowid, [{cells}] FROM raw WHERE rowid >= {total - LAST}"
+    ).fetchall():
+        i = next((i for i, value in enumerate(values) if value), 0)
+        word = values[i] or ""
+        known = not guess and beginning(word) in loaded.reading.footer
+        if known or (guess and total > 1 and TOTAL.fullmatch(word)):
+            again = f"SELECT 1 FROM raw WHERE rowid < {total - LAST} AND c{i} = {literal(word)} LIMIT 1"
+            if known or not db.execute(again).fetchall():
+                found[row] = ",".join(value or "" for value in values)
     return found

@@ -14,7 +14,6 @@ from tabloop.reading import dates, numbers
 from tabloop.reading.database import run
 from tabloop.reading.result import MISSING, Loaded, Note
 
-SPACES = " \t\r\n\u00a0\u2007\u2009\u202f\u3000\ufeff"
 SHAPES = 2000  # a column with more has none that is a number or a date
 TEXT = ReadColumn(type="text")
 
@@ -33,47 +32,53 @@ class Column:
 
     @property
     def text(self) -> str:
-        """SQL: the cell without the spaces around it."""
-        return f"trim(c{self.i}, {literal(SPACES)})"
+        """SQL: the cell."""
+        return f"c{self.i}"
 
     @property
     def number(self) -> str:
         """SQL: the cell with one kind of space."""
-        return f"translate({self.text}, '\u00a0\u2007\u2009\u202f', '    ')"
+        c = self.text
+        return f"CASE WHEN strlen({c}) = length({c}) THEN {c} ELSE translate({c}, '\u00a0\u2007\u2009\u202f', '    ') END"
 
-    def absent(self, words: list[str]) -> str:
-        """SQL: whether the cell is empty or one of these words."""
-        return f"(c{self.i} IS NULL OR {self.text} IN ({', '.join(map(literal, ['', *words]))}))"
-
-    @property
-    def given(self) -> str:
-        """SQL: whether the row counts and the cell has something that the table's words don't make missing."""
-        words = self.loaded.reading.missing
-        return f"{self.loaded.keep} AND NOT {self.absent(MISSING if words is None else words)}"
+    def has(self, way: ReadColumn | None = None) -> str:
+        """SQL: whether the cell has something: no word that means missing in the table, or in a column read so."""
+        words, own = self.loaded.reading.missing, (way and way.missing) or []
+        words = MISSING if words is None else words
+        if not (way and way.type == "text" and way.missing is not None):
+            own = [*words, *own]
+        return f"{self.text} NOT IN ({', '.join(map(literal, own))})" if own else f"{self.text} IS NOT NULL"
 
     def count(self, **tests: str) -> dict[str, Any]:
         """For each name the value of an SQL aggregate over the rows that have something."""
-        row = self.db.execute(f"SELECT {', '.join(tests.values())} FROM raw WHERE {self.given}").fetchall()[0]
+        row = self.db.execute(f"SELECT {', '.join(tests.values())} FROM raw WHERE {self.has()}").fetchall()[0]
         return dict(zip(tests, row, strict=True))
 
     def is_empty(self) -> bool:
         """Whether no cell has something."""
-        some = f"SELECT 1 FROM raw WHERE {self.loaded.keep} AND trim(c{self.i}::VARCHAR) <> '' LIMIT 1"
-        return not self.db.execute(some).fetchall()
+        return not self.db.execute(f"SELECT 1 FROM raw WHERE {self.text} IS NOT NULL LIMIT 1").fetchall()
 
     def look(self) -> "Column":
         """Count the shapes: 9 for each digit, but 0 for a zero that leads."""
         marked = f"regexp_replace({self.number}, '^([-+−(]?)0', '\\1\x02')"
         shape = f"translate({marked}, '012345678\x02', '9999999990')"
-        counts = f"SELECT {shape} AS s, count(*) AS n FROM raw WHERE {self.given} GROUP BY 1"
+        rows = f"SELECT {self.text}, 1 AS m FROM raw WHERE {self.has()}"
+        if self.count(few=f"approx_count_distinct({self.text}) < count(*) / 10")[
+            "few"
+        ]:  # then each value once
+            rows = f"SELECT {self.text}, count(*) AS m FROM raw WHERE {self.has()} GROUP BY 1"
+        counts = f"SELECT {shape} AS s, sum(m) AS n FROM ({rows}) GROUP BY 1"
         sql = f"SELECT s, n, sum(n) OVER () FROM ({counts}) ORDER BY n DESC, s LIMIT {SHAPES}"
         found = run(self.db, sql, f"looking at {self.name}")
-        self.shapes, self.present = Counter({s: n for s, n, _ in found}), int(found[0][2]) if found else 0
+        self.shapes, self.present = (
+            Counter({s: int(n) for s, n, _ in found}),
+            int(found[0][2]) if found else 0,
+        )
         return self
 
     def others(self, fits: str) -> list[tuple[str, int]]:
         """The commonest values of which the SQL `fits` is not true, and their rows; at most 1,001."""
-        sql = f"SELECT {self.text}, count(*) FROM raw WHERE {self.given} AND ({fits}) IS NOT TRUE"
+        sql = f"SELECT {self.text}, count(*) FROM raw WHERE {self.has()} AND ({fits}) IS NOT TRUE"
         return self.db.execute(f"{sql} GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 1001").fetchall()
 
     def matching(self, pattern: str) -> Counter[str]:

@@ -1,11 +1,10 @@
-"""From text to typed columns: SQL for each column, checked in one pass over all rows."""
+"""From text to typed columns: SQL for each column, and what got lost on the way."""
 
 from tabloop.cli import UserError
 from tabloop.columns import quote
 from tabloop.params import ReadColumn
 from tabloop.reading import dates, numbers
 from tabloop.reading.database import run
-from tabloop.reading.result import MISSING
 from tabloop.reading.shapes import Column, boolean
 
 
@@ -18,71 +17,57 @@ def value(column: Column, way: ReadColumn) -> str:
     return column.text if way.type == "text" else numbers.parsed(column.number, way)
 
 
-def missing(column: Column, way: ReadColumn) -> str:
-    """SQL: whether the cell counts as missing."""
-    words = column.loaded.reading.missing
-    common = MISSING if words is None else words
-    own = way.missing or []
-    return column.absent(own if way.type == "text" and way.missing is not None else [*common, *own])
-
-
 def build(columns: list[Column], chosen: dict[str, ReadColumn]) -> None:
     """Make the table `typed`, and say what was changed on the way.
 
     Raises:
         UserError: values don't fit; the text names column, value, row and what to do.
     """
-    tests, parts, pairs = ["count(*)"], [], []
+    parts, before, after = [], ["count(*)"], ["count(*)"]
+    texts = [(column, chosen[column.name]) for column in columns if column.name in chosen]
     for column in columns:
-        if column.name not in chosen:
+        if way := chosen.get(column.name):
+            cast = value(column, way)
+            cast = dates.usable(cast) if way.type == "timestamp" else cast
+            parts.append(f"CASE WHEN {column.has(way)} THEN {cast} END AS {quote(column.name)}")
+            before += [f"count(*) FILTER ({column.has(way)})", f"count({column.text})", f"count(s{column.i})"]
+            after.append(f"count({quote(column.name)})")
+        else:
             parts.append(f"c{column.i} AS {quote(column.name)}")
-            continue
-        way = chosen[column.name]
-        pairs.append((column, way))
-        absent, cast = missing(column, way), value(column, way)
-        misfit, gone = f"NOT {absent} AND {cast} IS NULL", "false"
-        if way.type == "timestamp":
-            misfit += f" AND NOT {dates.empty(column.text)}"
-            gone = f"NOT {absent} AND ({dates.empty(column.text)} OR {dates.usable(cast)} IS NULL)"
-            cast = dates.usable(cast)
-        words = f"{absent} AND {column.text} <> ''" if way.type == "text" else "false"
-        spaces = f"NOT {absent} AND {column.text} <> c{column.i}" if way.type == "text" else "false"
-        tests += [
-            f"min(rowid) FILTER ({misfit})",
-            *(f"count(*) FILTER ({test})" for test in (misfit, gone, words, spaces)),
-        ]
-        parts.append(f"CASE WHEN NOT {absent} THEN {cast} END AS {quote(column.name)}")
-    db, keep = columns[0].db, columns[0].loaded.keep
-    named = ", ".join(f"{test} AS t{n}" for n, test in enumerate(tests))
-    counts = run(db, f"SELECT {named} FROM raw WHERE {keep}", "checking the values")[0]
-    for n, (column, way) in enumerate(pairs):
-        first, misfits, gone, words, spaces = counts[5 * n + 1 : 5 * n + 6]
-        if misfits:
-            bad = db.execute(f"SELECT c{column.i} FROM raw WHERE rowid = {first}").fetchall()[0][0]
-            raise UserError(
-                f"column {column.name!r}: {misfits:,} values are no {way.type}{_of(way)}, the first is {bad[:60]!r} in row {first + 1:,}: "
-                f"correct them, or list such words in data.reading.columns.{column.name}.missing"
-            )
-        if gone:
-            column.note(
-                "note",
-                f"{gone:,} dates before {dates.FIRST} or after {dates.LAST}, or of zeros only, count as missing",
-            )
-        if words:
-            shown = ", ".join(
-                repr(w)
-                for w, _ in db.execute(
-                    f"SELECT {column.text}, count(*) FROM raw WHERE {keep} AND {missing(column, way)} AND {column.text} <> '' GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 3"
-                ).fetchall()
-            )
-            column.note("note", f"{words:,} cells of text count as missing: {shown}")
-        if spaces:
+    db = columns[0].db
+    run(db, f"CREATE TABLE typed AS SELECT {', '.join(parts)} FROM raw", "converting")
+    had = run(db, f"SELECT {', '.join(f'{x} AS b{n}' for n, x in enumerate(before))} FROM raw", "checking")[
+        0
+    ][1:]
+    has = run(db, f"SELECT {', '.join(f'{x} AS a{n}' for n, x in enumerate(after))} FROM typed", "checking")[
+        0
+    ][1:]
+    for n, (column, way) in enumerate(texts):
+        given, filled, spaces = had[3 * n : 3 * n + 3]
+        if lost := given - has[n]:
+            _explain(column, way, lost)
+        if way.type == "text" and given < filled:
+            words = f"SELECT {column.text} FROM raw WHERE NOT {column.has(way)} GROUP BY 1 ORDER BY count(*) DESC, 1 LIMIT 3"
+            shown = ", ".join(repr(word) for (word,) in db.execute(words).fetchall())
+            column.note("note", f"{filled - given:,} cells of text count as missing: {shown}")
+        if way.type == "text" and spaces:
             column.note("note", f"spaces around {spaces:,} values removed")
-    run(
-        db,
-        f"CREATE TABLE typed AS SELECT {', '.join(parts)} FROM raw WHERE {keep} ORDER BY rowid",
-        "converting",
-    )
+
+
+def _explain(column: Column, way: ReadColumn, lost: int) -> None:
+    cast, row = value(column, way), column.loaded.row
+    misfit = f"{column.has(way)} AND {cast} IS NULL"
+    if way.type == "timestamp":
+        misfit += f" AND NOT {dates.empty(column.text)}"
+    sql = f"SELECT count(*), min({row}), arg_min({column.text}, {row}) FROM raw WHERE {misfit}"
+    misfits, first, bad = column.db.execute(sql).fetchall()[0]
+    if misfits:
+        raise UserError(
+            f"column {column.name!r}: {misfits:,} values are no {way.type}{_of(way)}, the first is {bad[:60]!r} in row "
+            f"{first + 1:,}: correct them, or list such words in data.reading.columns.{column.name}.missing"
+        )
+    what = f"before {dates.FIRST} or after {dates.LAST}, or of zeros only,"
+    column.note("note", f"{lost:,} dates {what} count as missing")
 
 
 def _of(way: ReadColumn) -> str:
