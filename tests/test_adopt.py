@@ -107,7 +107,7 @@ def test_what_real_tables_have(run: Run, fresh: Path, tmp_path: Path) -> None:
     assert {name: column["type"] for name, column in schema["request"].items()} == {
         "grosse_cm": "number",
         "class_": "category",
-        "class_1": "boolean",
+        "class_2": "boolean",
         "total_charges": "number",
         "label": "number",
         "c_2nd": "integer",

@@ -42,7 +42,6 @@ TYPES: dict[TypeName, ColumnType] = {
     "category": ColumnType(str, "VARCHAR", "object", "utf8", "String", False, ("VARCHAR", "ENUM")),
 }
 assert set(TYPES) == set(get_args(TypeName))
-SPACES = r"'^[\s\p{Z}]+|[\s\p{Z}]+$'"  # around a text, as a pattern in SQL
 INFERRED: dict[str, TypeName] = {sql: name for name, kind in TYPES.items() for sql in kind.inferred_from}
 
 
@@ -61,6 +60,11 @@ def text_of(column: str, kind: str) -> str:
     if INFERRED.get(kind.partition("(")[0]) != "number":
         return f"{column}::VARCHAR"
     return f"regexp_replace({column}::DOUBLE::VARCHAR, '\\.0$', '')"
+
+
+def key_of(column: str, kind: str) -> str:
+    """SQL for the key of an entity: its text without the spaces around it, as in a request."""
+    return rf"regexp_replace({text_of(column, kind)}, '^[\s\p{{Z}}]+|[\s\p{{Z}}]+$', '', 'g')"
 
 
 def class_text(value: Any) -> str:

@@ -1,6 +1,7 @@
 """What each column of a table holds, counted in one pass; and what was decided about it."""
 
 import re
+import sys
 from dataclasses import dataclass, field
 
 import duckdb
@@ -60,6 +61,8 @@ def describe(table: duckdb.DuckDBPyRelation) -> tuple[int, dict[str, Facts]]:
     """Number of rows, and each column's facts."""
     rows = table.aggregate("count(*)").fetchall()[0][0]
     kinds = dict(zip(table.columns, map(base, table.types), strict=True))
+    if rows >= MANY:
+        print(f"adopt: counting {rows:,} rows x {len(kinds)} columns ...", file=sys.stderr, flush=True)
     parts = [part for name, kind in kinds.items() for part in _parts(quote(name), kind, rows >= MANY)]
     found = table.aggregate(", ".join(f"{part} AS c{i}" for i, part in enumerate(parts))).fetchall()[0]
     head = table.limit(HEAD).fetchall()

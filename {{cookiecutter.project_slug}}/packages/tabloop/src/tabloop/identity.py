@@ -5,7 +5,7 @@ import re
 import duckdb
 
 from tabloop.cli import UserError
-from tabloop.columns import SPACES, quote, text_of
+from tabloop.columns import key_of, quote, text_of
 from tabloop.facts import Decision, Facts
 from tabloop.metrics import MIN_CLASS
 from tabloop.table import snake
@@ -13,7 +13,7 @@ from tabloop.table import snake
 UNIQUE_ROWS = 20  # fewer rows can have another value each by chance
 HOLDOUT = 0.2  # the share of the newest rows that is held out
 NAMED = re.compile(
-    r"(^|_)(id|uuid|guid)($|_\d+$)|^id_|(user|customer|client|order|account|person|patient|session|row)id$"
+    r"(^|_)(id|uuid|guid)_?\d*$|^id_|(user|customer|client|order|account|person|patient|session|row)id$"
 )
 NUMBERED = re.compile(
     r"(^|_)(key|nr|no|num|number)$|^(index|idx|row|obs|rownames|row_(number|index|names)|unnamed(_\d+)?)$"
@@ -24,7 +24,11 @@ CODE = re.compile(r"(^|_)(code|zip|zipcode|postcode|postal|plz|phone|sic|naics|i
 def of(name: str, facts: Facts, kind: str) -> tuple[str, str, list[str]] | None:
     """`id` or what else is decided because the column tells rows apart, why, and warnings; None if it does not."""
     named, numbered = (bool(pattern.search(snake(name))) for pattern in (NAMED, NUMBERED))
-    counted = kind == "category" or (facts.whole and (facts.consecutive or named or numbered or facts.largest > 2**53)) or named
+    counted = (
+        kind == "category"
+        or (facts.whole and (facts.consecutive or named or numbered or facts.largest > 2**53))
+        or named
+    )
     if facts.unique and facts.rows > UNIQUE_ROWS and kind != "boolean" and counted:
         if kind == "category" and facts.longest > 100 and not named:
             return "left out", "free text, another one in every row", []
@@ -57,7 +61,7 @@ def entity(table: duckdb.DuckDBPyRelation, name: str, facts: Facts) -> Decision:
         UserError: rows lack it, or it is the same in all.
     """
     text = text_of(quote(name), facts.kind)
-    trimmed = f"regexp_replace({text}, {SPACES}, '', 'g')"
+    trimmed = key_of(quote(name), facts.kind)
     blank, spaced, after = table.aggregate(
         f"count(*) FILTER (WHERE {trimmed} = ''), count(*) FILTER (WHERE {text} <> {trimmed}), count(DISTINCT {trimmed})"
     ).fetchall()[0]

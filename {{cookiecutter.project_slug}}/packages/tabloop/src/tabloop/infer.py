@@ -8,7 +8,7 @@ import duckdb
 
 from tabloop import identity, labels, leaks
 from tabloop.cli import UserError
-from tabloop.columns import INFERRED, TYPES, quote, text_of
+from tabloop.columns import INFERRED, TYPES, key_of, quote, text_of
 from tabloop.facts import Decision, Facts, describe
 from tabloop.params import Target
 from tabloop.reading.result import Table
@@ -84,7 +84,9 @@ def infer(table: Table, said: Choices) -> Inferred:
         )
     unique = said.entity is not None and facts[said.entity].unique
     plain = [name for name, kind in features.items() if kind != DAYS]
-    steady = constant_within(relation, said.entity, plain) if said.entity and not unique and plain else []
+    steady = []
+    if said.entity and not unique and plain:
+        steady = constant_within(relation, key_of(quote(said.entity), facts[said.entity].kind), plain)
     schema = schema_of(relation, roles, key, features, steady, target)
     twice = identity.duplicates(relation, key, facts)
     few = [n for n, kind in features.items() if kind == "category" and facts[n].distinct <= 10]
@@ -238,12 +240,12 @@ def schema_of(
 
 
 def constant_within(table: duckdb.DuckDBPyRelation, entity: str, names: list[str]) -> list[str]:
-    """The columns that never change within an entity: what can be looked up by its key alone."""
+    """The columns that never change within an entity, given as SQL: what can be looked up by its key alone."""
     # min and max, not count(DISTINCT): that took minutes for hundreds of columns.
     same = ", ".join(
         f"count({c}) IN (0, count(*)) AND min({c}) IS NOT DISTINCT FROM max({c}) AS s{i}"
         for i, c in enumerate(map(quote, names))
     )
     every = ", ".join(f"bool_and(s{i})" for i in range(len(names)))
-    per_entity = table.aggregate(f"{quote(entity)}, {same}", quote(entity))
+    per_entity = table.aggregate(f"{entity}, {same}", entity)
     return [n for n, steady in zip(names, per_entity.aggregate(every).fetchall()[0], strict=True) if steady]

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from tabloop import files, predictions
 from tabloop.cli import UserError
-from tabloop.columns import SPACES, quote, text_of
+from tabloop.columns import key_of, quote, text_of
 from tabloop.params import ROOT, Params, ReadColumn, Reading, Schema
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def projection(columns: dict[str, str], params: Params) -> str:
 def _value(name: str, kind: str, source: str, schema: Schema) -> str:
     """A raw column as SQL; keys and categories as the text that a request has, the entity without spaces around it."""
     if name == schema.entity:
-        return f"regexp_replace({text_of(quote(source), kind)}, {SPACES}, '', 'g')"
+        return key_of(quote(source), kind)
     feature = schema.features.get(name)
     return text_of(quote(source), kind) if feature and not feature.numeric else quote(source)
 

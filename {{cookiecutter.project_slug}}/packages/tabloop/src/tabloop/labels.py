@@ -136,7 +136,7 @@ def _advice(counts: "Counter[str]", numeric: bool, table: duckdb.DuckDBPyRelatio
         return "it must have two; rows of the other class are missing"
     if numeric and len(counts) > 10:
         middle = table.aggregate(f"quantile_disc({quote(name)}, 0.5)").fetchall()[0][0]
-        bar = f"{again('--at-least', str(middle))} learns which are at least the median, or give another bar"
+        bar = f"{again(f'--at-least={middle:.6g}')} learns which are at least the median, or give another bar"
         return f"a number itself can't be learnt; {bar}"
     by_size = [text for text, _ in counts.most_common() if text not in UNKNOWN]
     one = next((text for text in by_size if text in YES), by_size[-1])

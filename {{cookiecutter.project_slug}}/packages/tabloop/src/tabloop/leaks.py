@@ -58,7 +58,7 @@ def alone(values: "pd.Series", target: np.ndarray) -> float:
         numbers = values.astype(float).to_numpy()
         middle = np.nanmedian(numbers) if np.isfinite(numbers).any() else 0
         scores.append(np.where(np.isnan(numbers), middle, numbers))
-    levels = pd.factorize(values.astype(str))[0]
+    levels = pd.factorize(values)[0] + 1  # 0: missing
     if levels.max(initial=0) < len(target) / 4:
         half = np.arange(len(target)) % 4 >= 2
         means = np.empty(len(target))

@@ -119,6 +119,8 @@ class Schema(Strict):
             )
         if twice := {n for n in names if names.count(n) > 1 or n in roles}:
             raise ValueError(f"declared twice: {', '.join(sorted(twice))}")
+        if aged := [n for n, c in self.request.items() if c.days_since and not self.timestamp]:
+            raise ValueError(f"{aged[0]}: days_since needs a timestamp")
         if self.views and not self.entity:
             raise ValueError("views need an `entity` to belong to")
         if unknown := self.rename.keys() - declared.keys():

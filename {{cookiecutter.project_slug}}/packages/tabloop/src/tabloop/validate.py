@@ -68,13 +68,12 @@ def breaches(table: "pd.DataFrame", schema: Schema, now: datetime) -> list[dict[
     if (target := schema.target.name) in table:
         first, rule = table[target].dropna().drop_duplicates(), schema.target
         labels, classes = set(first.map(rule.label)), set(first.map(class_text))
-        if not {0, 1} <= labels or (rule.negative is None and rule.at_least is None and len(classes) != 2):
-            wanted = "numbers on both sides of the bar" if rule.at_least is not None else "two classes"
-            positive = "" if rule.at_least is not None else f", {class_text(rule.positive)!r} among them,"
-            found.append(
-                breach(target, f"{wanted}{positive} not {len(classes)}", first.index, first)
-                | {"count": int(table[target].count())}
-            )
+        two = len(classes) == 2 or rule.negative is not None or rule.at_least is not None
+        if not ({0, 1} <= labels and two):
+            words = f"two classes, {class_text(rule.positive)!r} among them, not {len(classes)}"
+            if rule.at_least is not None:
+                words = f"numbers on both sides of {rule.at_least:g}"
+            found.append(breach(target, words, first.index, first) | {"count": int(table[target].count())})
     return found
 
 

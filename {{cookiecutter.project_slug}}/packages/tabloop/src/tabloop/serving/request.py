@@ -1,9 +1,18 @@
 """What a request may contain: one type, made from the schema. Requests are validated by it, and /docs shows it."""
 
+import sys
 from collections.abc import Mapping, Set
 from typing import Annotated, Any, NotRequired
 
-from pydantic import ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, Strict, with_config
+from pydantic import (
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    Strict,
+    StringConstraints,
+    with_config,
+)
 from pydantic_core import CoreSchema, PydanticCustomError, ValidationError
 from pydantic_core import core_schema as core
 from typing_extensions import TypedDict  # pydantic takes typing's own from Python 3.12 on only
@@ -11,8 +20,7 @@ from typing_extensions import TypedDict  # pydantic takes typing's own from Pyth
 from tabloop.card import ModelCard
 from tabloop.params import Column, Schema
 
-MAX_FLOAT32 = 3.4028235e38
-MAX_INTEGER = 2**53  # JSON readers differ on larger ones
+MAX_INTEGER = 2**63 - 1  # what the prediction log's column holds
 
 
 class First:
@@ -68,7 +76,9 @@ def row_type(card: ModelCard, columns: Mapping[str, Column], optional: Set[str])
     schema, fields = card.schema_, dict[str, Any]()
     if schema.entity:
         about = f"Key of the entity. With it, a row may leave out {', '.join(schema.views) or 'nothing'}."
-        fields[schema.entity] = NotRequired[Annotated[_text | None, Field(description=about)]]
+        # Without the spaces that ingest removes, too.
+        key = Annotated[_text, StringConstraints(strip_whitespace=True)]
+        fields[schema.entity] = NotRequired[Annotated[key | None, Field(description=about)]]
     for name, column in columns.items():
         about = column.description or ""
         if levels := card.categories.get(name):
@@ -102,7 +112,7 @@ def _values(column: Column) -> Any:
         return Annotated[bool, Strict()]
     if python is str:
         return _text
-    bound = MAX_INTEGER if python is int else MAX_FLOAT32
+    bound = MAX_INTEGER if python is int else sys.float_info.max
     low = -bound if column.min is None else column.min
     high = bound if column.max is None else column.max
     return Annotated[python, Field(ge=low, le=high), _integer if python is int else Strict()]
