@@ -84,7 +84,7 @@ def test_the_score_alone_is_enough_and_missing_values_are_drift_of_a_column(fold
         ({"age": None}, "age", "100% of its values are gone"),
         ({"country": None}, "country", "100% of its values are gone"),
         ({"country": ""}, "country", "100% of its values are gone"),
-        ({"country": "Österreich"}, "country", "100.0% more values that training never saw the like of"),
+        ({"country": "Österreich"}, "country", "100.0% more new values, of a level or type that training did not have"),
         ({"amount": float("nan")}, "amount", "100% of its values are gone"),
     ],
 )

@@ -23,9 +23,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_both_are_said_and_found(folder: Path) -> None:
     log(folder, params(), served(1200, seed=4))
     assert watch(params(), folder / "result.md") == {"drift": False, "worse": False}
+    assert not list((folder / "reports").glob("evidently_*"))
     rows = served(9000, seed=3)
     log(folder, params(), rows.assign(probability=1 - rows.probability))
     assert watch(params(), folder / "result.md") == {"drift": True, "worse": True}
+    assert (folder / "reports/evidently_drift.html").exists()
     text = (folder / "result.md").read_text()
     assert (
         "⚠️ **Drift** in 10,200" in text and "| amount |" in text and "**Worse than the gate asks.**" in text

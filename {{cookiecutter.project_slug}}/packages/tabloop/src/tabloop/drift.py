@@ -2,21 +2,14 @@
 
 import json
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tabloop import files, predictions, roles
+from tabloop import files, histogram, predictions, roles
 from tabloop.card import ModelCard
 from tabloop.cli import UserError, one_line
 from tabloop.columns import literal, quote
-from tabloop.histogram import (
-    Counts,
-    bins_of,
-    chance_of_correlation,
-    chance_of_distance,
-    chance_of_share,
-    count,
-    distance,
-)
+from tabloop.histogram import Counts
 from tabloop.params import ROOT, Column, DriftBars, Params
 
 if TYPE_CHECKING:
@@ -24,9 +17,8 @@ if TYPE_CHECKING:
 
 REPORT = ROOT / "reports/drift.html"
 SCORE = "probability"
-FALSE_ALARMS = (
-    0.001  # of all checks of data that did not change: those in which chance alone makes a column drift
-)
+FALSE_ALARMS = 0.001  # the share of checks in which chance alone may make a column drift
+LOST = 50  # values that a column should have, so that it is no chance if it has less than half of them
 
 
 def check(params: Params, log: str | None = None, since: datetime | None = None) -> dict[str, Any]:
@@ -34,7 +26,7 @@ def check(params: Params, log: str | None = None, since: datetime | None = None)
 
     Only the champion's predictions count, by the version that is pinned. `judge` says when a column has drifted. The
     data has drifted if the share of such columns reaches `share`, or if the score has drifted, or if a column is lost:
-    half of its values are gone, or `unseen` of them are of a level or type that training never saw.
+    half of its values are gone, or `unseen` of them are of a level or type that training did not have.
 
     Args:
         log: the prediction log; by default the one that PREDICTION_LOG names.
@@ -43,34 +35,24 @@ def check(params: Params, log: str | None = None, since: datetime | None = None)
     Raises:
         UserError: there is no champion here, it has no reference data, or the log can't be read.
     """
-    from tabloop.drift_page import write
-
-    champion = roles.required("champion")
+    champion, needed = roles.required("champion"), params.monitoring.min_rows
     since = since or predictions.window(params)
-    result: dict[str, Any] = {
-        "version": champion.version,
-        "since": since.isoformat(timespec="seconds"),
-        "rows": 0,
-        "needed": params.monitoring.min_rows,
-        "drift": False,
-        "reasons": [],
-        "columns": {},
-        "notes": [],
-    }
+    result: dict[str, Any] = {"version": champion.version, "since": since.isoformat(timespec="seconds")}
+    result |= {"rows": 0, "needed": needed, "drift": False, "reasons": [], "notes": [], "columns": {}}
     try:
         db = predictions.connect(since, log)
     except predictions.NothingLogged as error:
         result["notes"].append(str(error))
     else:
         served = predictions.served(champion.version, "champion")
-        query = f"SELECT count(*) FILTER ({served}) AS n, count(*) AS others FROM predictions"
-        result["rows"], all_rows = map(int, predictions.table(db, query).iloc[0])
-        if result["rows"] >= params.monitoring.min_rows:
+        query = f"SELECT count(*) FILTER ({served}) AS own, count(*) AS n FROM predictions"
+        result["rows"], rows = map(int, predictions.table(db, query).iloc[0])
+        if result["rows"] >= needed:
             result |= compare(params, db, champion, result["notes"])
-        elif others := all_rows - result["rows"]:
+        elif others := rows - result["rows"]:
             result["notes"].append(f"{others:,} predictions are of other versions, or the challenger's")
     files.write(REPORT.with_suffix(".json"), json.dumps(result, indent=1) + "\n")
-    write(params, result, REPORT)
+    files.write(REPORT, page(params, result))
     return result
 
 
@@ -99,75 +81,81 @@ def compare(
     columns = champion.schema_.features | {SCORE: Column(type="number")}
     notes += [f"{name}: not in the reference" for name in columns if name not in rows.columns]
     columns = {name: column for name, column in columns.items() if name in rows.columns}
-    own = ", ".join(f"{quote(name)} AS c{i}" for i, name in enumerate(columns))
-    names = {name: SCORE if name == SCORE else predictions.feature(name) for name in columns}
+    names = [SCORE if name == SCORE else predictions.feature(name) for name in columns]
     # A column that the log does not have is missing in each row.
-    theirs = ", ".join(
-        f"{f'predictions.{quote(name)}' if name in logged else 'NULL'} AS c{i}"
-        for i, name in enumerate(names.values())
-    )
-    served = f"SELECT {theirs} FROM predictions WHERE {predictions.served(champion.version, 'champion')}"
+    theirs = [f"predictions.{quote(name)}" if name in logged else "NULL" for name in names]
+    lists = (", ".join(f"{v} AS c{i}" for i, v in enumerate(vs)) for vs in (map(quote, columns), theirs))
     rows.create_view("reference")
+    served = predictions.served(champion.version, "champion")
+    tables = [
+        f"SELECT {own} FROM {t}"
+        for own, t in zip(lists, ("reference", f"predictions WHERE {served}"), strict=True)
+    ]
     with predictions.errors():
-        bins = bins_of(db, f"SELECT {own} FROM reference", columns, champion.categories, SCORE)
-        before, after = (count(db, table, bins) for table in (f"SELECT {own} FROM reference", served))
-    error = FALSE_ALARMS / (3 * len(columns) + len(before.correlations))
-    bars = params.monitoring.drift
-    verdicts = {name: judge(bars, before.columns[name], after.columns[name], error) for name in columns}
-    for pair, value in after.correlations.items():
-        if pair in before.correlations and not any(verdicts[name]["drift"] for name in pair):
-            n, m = (min(table.columns[name].present for name in pair) for table in (before, after))
-            bar = max(bars.correlation, chance_of_correlation(n, m, error))
-            if abs(value - before.correlations[pair]) >= bar:
-                change = f"{before.correlations[pair]:+.2f} to {value:+.2f}"
-                for name, other in (pair, pair[::-1]):
-                    verdicts[name]["why"].append(f"correlation with {other} {change}, bar {bar:.2f}")
-    for name, found in verdicts.items():
-        found["drift"] = bool(found["why"])
-        found |= {"bins": bins[name].labels, "reference": before.columns[name].shares}
-        found["current"] = after.columns[name].shares
-    order = sorted(verdicts, key=lambda n: (not verdicts[n]["drift"], -verdicts[n]["distance"]))
-    return whole(bars, {name: verdicts[name] for name in order})
+        bins = histogram.bins_of(db, tables[0], columns, champion.categories, SCORE)
+        (before, known), (after, correlations) = (histogram.count(db, table, bins) for table in tables)
+    bars, error = params.monitoring.drift, FALSE_ALARMS / (3 * len(columns) + len(known))
+    found = {name: judge(bars, before[name], after[name], error) for name in columns}
+    for pair, value in correlations.items():
+        if pair in known and not any(found[name]["why"] for name in pair):
+            n, m = (min(counts[name].present for name in pair) for counts in (before, after))
+            bar = max(bars.correlation, histogram.mean_by_chance(1, n, m, error))
+            for name, other in (pair, pair[::-1]) if abs(value - known[pair]) >= bar else ():
+                change = f"correlation with {other} {known[pair]:+.2f} to {value:+.2f}, bar {bar:.2f}"
+                found[name]["correlations"].append(change)
+    for name, column in found.items():
+        column["why"] += column.pop("correlations")
+        shares = [(c[name].bins / max(c[name].bins.sum(), 1)).round(6).tolist() for c in (before, after)]
+        column |= {
+            "drift": bool(column["why"]),
+            "bins": [*map(list, zip(bins[name].labels, *shares, strict=True))],
+        }
+    order = sorted(found, key=lambda name: (not found[name]["drift"], -found[name]["distance"]))
+    return whole(bars, {name: found[name] for name in order})
 
 
 def judge(bars: DriftBars, reference: Counts, current: Counts, error: float) -> dict[str, Any]:
-    """Whether a column has drifted, and why.
+    """How far a column is from the reference, and why that is drift, if it is.
 
     Each bar is the one of params.yaml, or what chance alone reaches with the probability `error` if that is more: with
     few rows, or many bins.
     """
-    n, m = current.rows, reference.rows
-    both = (current.present + reference.present) / (n + m)
-    missing, missing_chance = current.missing - reference.missing, chance_of_share(both, n, m, error)
-    far = distance(reference.bins, current.bins)
-    far_bar = max(bars.column, chance_of_distance(reference.bins, current.bins, error))
-    unseen = current.unseen_share - reference.unseen_share
-    known = max(current.present + reference.present, 1)
-    chance = chance_of_share(
-        (current.unseen + reference.unseen) / known, current.present, reference.present, error
-    )
-    unseen_bar = max(bars.unseen, chance)
-    why = []
-    # Half of the values, so that a column that was nearly empty before can be lost, too.
-    if gone := missing > missing_chance and current.present * m < reference.present * n / 2:
-        why.append(f"{1 - current.present * m / (reference.present * n):.0%} of its values are gone")
-    if new := unseen >= unseen_bar:
-        why.append(f"{unseen:.1%} more values that training never saw the like of, bar {unseen_bar:.1%}")
-    if abs(missing) >= (missing_bar := max(bars.missing, missing_chance)) and not gone:
-        why.append(f"missing {reference.missing:.1%} to {current.missing:.1%}, bar {missing_bar:.1%}")
-    if far >= far_bar and current.present and reference.present:
+    far = histogram.distance(reference.bins, current.bins)
+    far_bar = max(bars.column, histogram.distance_by_chance(reference.bins, current.bins, error))
+    gaps = [(counts.rows - counts.present, counts.rows) for counts in (reference, current)]
+    missing, missing_bar = moved(bars.missing, gaps, error)
+    new = [(counts.unseen, counts.present) for counts in (reference, current)]
+    unseen, unseen_bar = moved(bars.unseen, new, error)
+    expected = reference.present * current.rows / reference.rows
+    lost, why = [], []
+    if expected >= LOST and current.present < expected / 2:
+        lost.append(f"{1 - current.present / expected:.0%} of its values are gone")
+    elif abs(missing) >= missing_bar:
+        why.append(
+            f"missing {gaps[0][0] / gaps[0][1]:.1%} to {gaps[1][0] / gaps[1][1]:.1%}, bar {missing_bar:.1%}"
+        )
+    if unseen >= unseen_bar:
+        lost.append(
+            f"{unseen:.1%} more new values, of a level or type that training did not have, bar {unseen_bar:.1%}"
+        )
+    if far >= far_bar and reference.present and current.present:
         why.append(f"distance {far:.3f}, bar {far_bar:.3f}")
-    return {
-        "distance": far,
-        "distance_bar": far_bar,
-        "missing": missing,
-        "missing_bar": missing_bar,
+    found = {"distance": far, "distance_bar": far_bar, "missing": missing, "missing_bar": missing_bar}
+    return found | {
         "unseen": unseen,
         "unseen_bar": unseen_bar,
-        "lost": gone or new,
-        "why": why,
-        "drift": bool(why),
+        "lost": lost,
+        "why": lost + why,
+        "correlations": [],
     }
+
+
+def moved(bar: float, shares: list[tuple[int, int]], error: float) -> tuple[float, float]:
+    """How much more the second share is than the first, each given as rows and of how many; and its bar."""
+    (some, n), (more, m) = shares
+    pooled = (some + more) / max(n + m, 1)
+    difference = more / max(m, 1) - some / max(n, 1)
+    return difference, max(bar, histogram.mean_by_chance(pooled * (1 - pooled), n, m, error))
 
 
 def whole(bars: DriftBars, columns: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -175,33 +163,34 @@ def whole(bars: DriftBars, columns: dict[str, dict[str, Any]]) -> dict[str, Any]
     features = [found for name, found in columns.items() if name != SCORE]
     drifted = sum(found["drift"] for found in features)
     share = drifted / max(len(features), 1)
-    reasons = [f"{name}: {found['why'][0]}" for name, found in columns.items() if found["lost"]]
-    if columns[SCORE]["drift"] and not columns[SCORE]["lost"]:
-        reasons.append(f"the score has drifted: {'; '.join(columns[SCORE]['why'])}")
+    reasons = [f"{name}: {reason}" for name, found in columns.items() for reason in found["lost"]]
+    if (score := columns[SCORE])["drift"] and not score["lost"]:
+        reasons.append(f"the score has drifted: {'; '.join(score['why'])}")
     if share >= bars.share:
         reasons.append(f"{drifted} of {len(features)} features have drifted, bar {bars.share:.0%}")
     return {"share": share, "columns": columns, "reasons": reasons, "drift": bool(reasons)}
 
 
-def head(result: dict[str, Any]) -> str:
-    """The verdict in one sentence of Markdown."""
-    about = f"{result['rows']:,} predictions of model {result['version']} since {result['since']}"
-    if result["columns"]:
-        return f"{'⚠️ **Drift**' if result['drift'] else 'No drift'} in {about}."
-    return f"Too few for a statement on drift: {about}; {result['needed']:,} are needed."
-
-
 def text(result: dict[str, Any]) -> str:
     """The result as Markdown."""
-    lines = [head(result), "", *(f"- {reason}" for reason in [*result["reasons"], *result["notes"]])]
-    if columns := result["columns"]:
+    about = f"{result['rows']:,} predictions of model {result['version']} since {result['since']}"
+    lines = [f"{'⚠️ **Drift**' if result['drift'] else 'No drift'} in {about}."]
+    if not (columns := result["columns"]):
+        lines = [f"Too few for a statement on drift: {about}; {result['needed']:,} are needed."]
+    if listed := [*result["reasons"], *result["notes"]]:
+        lines += ["", *(f"- {line}" for line in listed)]
+    if columns:
         lines += ["", "| column | distance | bar | missing | drift |", "|---|---|---|---|---|"]
-        for name, each in columns.items():
-            cells = [
-                name,
-                f"{each['distance']:.3f}",
-                f"{each['distance_bar']:.3f}",
-                f"{each['missing']:+.1%}",
-            ]
-            lines.append(f"| {' | '.join([*cells, '; '.join(each['why'])])} |")
-    return "\n".join(lines).rstrip()
+    for name, each in columns.items():
+        figures = f"{each['distance']:.3f} | {each['distance_bar']:.3f} | {each['missing']:+.1%}"
+        lines.append(f"| {name} | {figures} | {'; '.join(each['why'])} |")
+    return "\n".join(lines)
+
+
+def page(params: Params, result: dict[str, Any]) -> str:
+    """The result as one HTML page that opens offline: the verdict, and each column's bins beside the reference's."""
+    from jinja2 import Environment, FileSystemLoader
+
+    folder = FileSystemLoader(Path(__file__).parent)
+    environment = Environment(loader=folder, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return environment.get_template("drift.html").render(params=params, result=result) + "\n"

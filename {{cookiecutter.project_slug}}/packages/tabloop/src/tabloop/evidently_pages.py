@@ -4,7 +4,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tabloop import predictions, roles
+from tabloop import files, predictions, roles
 from tabloop.columns import quote
 from tabloop.drift import REPORT, SCORE, reference
 from tabloop.metrics import enough
@@ -51,13 +51,10 @@ def write(params: Params, result: dict[str, Any], log: str | None = None) -> lis
         labelled = [Dataset.from_pandas(rows, definition) for rows in known]
         preset = ClassificationPreset(probas_threshold=champion.decision_threshold)
         pages["classification"] = (Report([preset]), labelled)
-    written = []
+    paths = {name: REPORT.with_name(f"evidently_{name}.html") for name in pages}
     for name, (page, (current, before)) in pages.items():
-        path = REPORT.with_name(f"evidently_{name}.html")
-        part = path.with_name(f".{path.name}.part")
-        page.run(current, before).save_html(str(part))
-        written.append(part.replace(path))
-    return written
+        files.write(paths[name], page.run(current, before).get_html_str(as_iframe=False))
+    return list(paths.values())
 
 
 def samples(params: Params, result: dict[str, Any], log: str | None) -> "dict[str, pd.DataFrame]":

@@ -27,9 +27,10 @@ class Bins:
     """How one column is counted.
 
     Attributes:
+        given: SQL for the value as it is.
         typed: SQL for a value of the column's type; NULL where it is missing or of another type.
         ends: of a number: the largest value of each bin but the last one, which is above all.
-        levels: of a category: those that training saw, the most frequent ones of the reference first.
+        levels: of a category: those that training had, the most frequent ones of the reference first.
         weight: SQL for the number by which the column is correlated with others; empty if it is constant.
     """
 
@@ -43,36 +44,30 @@ class Bins:
     def aggregates(self) -> list[str]:
         """SQL for the number of values, of those that are of the column's type, and the counts by bin."""
         if self.levels:
-            levels = f"[{', '.join(map(literal, self.levels))}]"
-            return [*[f"count({self.typed})"] * 2, f"histogram_exact({self.typed}, {levels})"]
-        number = f"NULLIF({self.typed}, 'nan'::DOUBLE)"
-        return [
-            f"count({self.given}) FILTER (NOT coalesce(isnan({self.typed}), false))",
-            f"count({number})",
-            f"histogram({number}, {literal(self.ends)}::DOUBLE[])",
-        ]
+            levels = ", ".join(map(literal, self.levels))
+            return [*[f"count({self.typed})"] * 2, f"histogram_exact({self.typed}, [{levels}])"]
+        number, nan = f"NULLIF({self.typed}, 'nan'::DOUBLE)", f"coalesce(isnan({self.typed}), false)"
+        present = f"count({self.given}) FILTER (NOT {nan})"
+        return [present, f"count({number})", f"histogram({number}, {literal(self.ends)}::DOUBLE[])"]
 
     @property
     def labels(self) -> list[str]:
         """The names of the bins."""
         if self.levels:
-            more = len(self.levels) - LEVELS
-            return [*self.levels[:LEVELS], f"{more} other levels" if more > 0 else "", "new level"]
+            return [*self.levels[:LEVELS], f"{len(self.levels) - LEVELS} other levels", "new level"]
         single = {end for last, end in pairwise(self.ends) if np.nextafter(end, -np.inf) == last}
         ends = [f"{'' if end in single else 'up to '}{end:.5g}" for end in self.ends]
         return [f"below {self.ends[0]:.5g}", *ends[1:], f"above {self.ends[-1]:.5g}", "of another type"]
 
     def counts(self, rows: int, present: int, typed: int, held: dict[Any, int]) -> "Counts":
         """What the aggregates found."""
-        if not self.levels:
-            other = present - typed
-            above = typed - sum(held.get(end, 0) for end in self.ends)
-            return Counts(
-                rows, present, other, np.array([*(held.get(e, 0) for e in self.ends), above, other])
-            )
-        known = [held.get(level, 0) for level in self.levels]
-        new = present - sum(known)
-        return Counts(rows, present, new, np.array([*known[:LEVELS], sum(known[LEVELS:]), new]))
+        if self.levels:
+            known = [held.get(level, 0) for level in self.levels]
+            bins, unseen = [*known[:LEVELS], sum(known[LEVELS:])], present - sum(known)
+        else:
+            bins, unseen = [held.get(end, 0) for end in self.ends], present - typed
+            bins.append(typed - sum(bins))
+        return Counts(rows, present, unseen, np.array([*bins, unseen]))
 
 
 @dataclass(frozen=True)
@@ -81,37 +76,14 @@ class Counts:
 
     Attributes:
         present: rows that have a value.
-        unseen: of these, those of another type than the column's, or of a level that training never saw.
-        bins: (k,) rows by bin; rows without a value are in none.
+        unseen: of these, those of another type than the column's, or of a level that training did not have.
+        bins: (k,) rows by bin; rows without a value are in none, the unseen ones in the last.
     """
 
     rows: int
     present: int
     unseen: int
     bins: np.ndarray
-
-    @property
-    def missing(self) -> float:
-        """The share of rows without a value."""
-        return 1 - self.present / self.rows if self.rows else 0.0
-
-    @property
-    def unseen_share(self) -> float:
-        """Of the rows with a value, the share of those that training has never seen the like of."""
-        return self.unseen / self.present if self.present else 0.0
-
-    @property
-    def shares(self) -> list[float]:
-        """The share of each bin, (k,)."""
-        return [round(float(share), 6) for share in self.bins / max(self.bins.sum(), 1)]
-
-
-@dataclass(frozen=True)
-class Counted:
-    """What one table has of all columns, and the correlation of each pair of them."""
-
-    columns: dict[str, Counts]
-    correlations: dict[tuple[str, str], float]
 
 
 def bins_of(
@@ -125,18 +97,18 @@ def bins_of(
 
     Args:
         table: SQL of the reference: columns c0, c1, ... in the order of `columns`.
-        trained: for each category the levels seen in training.
-        score: the column, a number, by whose mean the levels of a category are ordered for correlations.
+        trained: for each category the levels that training had.
+        score: the column, a number, by whose mean a category's levels are correlated with other columns.
     """
-    found = {}
     place = {name: f"c{i}" for i, name in enumerate(columns)}
+    found = {}
     for name, column in columns.items():
-        given = place[name]
-        if not column.numeric:
-            found[name] = _levels(db, table, given, place[score], trained.get(name, []))
-            continue
-        value = f"TRY_CAST({given} AS BOOLEAN)" if column.type == "boolean" else given
-        found[name] = _ends(db, table, Bins(given, f"TRY_CAST({value} AS DOUBLE)"))
+        if column.numeric:
+            value = f"TRY_CAST({place[name]} AS BOOLEAN)" if column.type == "boolean" else place[name]
+            found[name] = _ends(db, table, Bins(place[name], f"TRY_CAST({value} AS DOUBLE)"))
+        else:
+            bins = Bins(place[name], f"NULLIF({place[name]}::VARCHAR, '')")
+            found[name] = _levels(db, table, bins, place[score], trained.get(name, []))
     return found
 
 
@@ -155,11 +127,9 @@ def _ends(db: "duckdb.DuckDBPyConnection", table: str, bins: Bins) -> Bins:
     return bins
 
 
-def _levels(db: "duckdb.DuckDBPyConnection", table: str, given: str, score: str, trained: list[str]) -> Bins:
-    bins = Bins(given, f"NULLIF({given}::VARCHAR, '')")
+def _levels(db: "duckdb.DuckDBPyConnection", table: str, bins: Bins, score: str, trained: list[str]) -> Bins:
     query = f"SELECT {bins.typed} AS v, avg({score}) FROM ({table}) WHERE v IS NOT NULL GROUP BY v"
-    mean = dict(db.sql(f"{query} ORDER BY count(*) DESC, v").fetchall())
-    known = set(trained)
+    mean, known = dict(db.sql(f"{query} ORDER BY count(*) DESC, v").fetchall()), set(trained)
     # No value is "", which is missing: it stands for levels where there are none.
     bins.levels = [*(v for v in mean if v in known), *(v for v in trained if v not in mean)] or [""]
     if len(mean) > 1:
@@ -168,7 +138,9 @@ def _levels(db: "duckdb.DuckDBPyConnection", table: str, given: str, score: str,
     return bins
 
 
-def count(db: "duckdb.DuckDBPyConnection", table: str, bins: dict[str, Bins]) -> Counted:
+def count(
+    db: "duckdb.DuckDBPyConnection", table: str, bins: dict[str, Bins]
+) -> tuple[dict[str, Counts], dict[tuple[str, str], float]]:
     """Each column's counts, and the correlation of each pair of columns, in one scan of a table.
 
     Args:
@@ -176,18 +148,16 @@ def count(db: "duckdb.DuckDBPyConnection", table: str, bins: dict[str, Bins]) ->
     """
     weights = {name: f"w{i}" for i, (name, each) in enumerate([*bins.items()][:PAIRED]) if each.weight}
     pairs = list(combinations(weights, 2))
-    parts = [part for each in bins.values() for part in each.aggregates]
-    parts += [f"corr({weights[one]}, {weights[other]})" for one, other in pairs]
     inner = ", ".join(["*", *(f"{bins[name].weight} AS {weight}" for name, weight in weights.items())])
-    rows, *found = db.sql(
-        f"SELECT count(*), {', '.join(parts)} FROM (SELECT {inner} FROM ({table}))"
-    ).fetchall()[0]
-    counts = {}
-    for i, (name, each) in enumerate(bins.items()):
-        present, typed, held = found[3 * i : 3 * i + 3]
-        counts[name] = each.counts(rows, present, typed, held or {})
-    correlations = zip(pairs, found[3 * len(bins) :], strict=True)
-    return Counted(counts, {pair: r for pair, r in correlations if r is not None and np.isfinite(r)})
+    parts = ["count(*)", *(part for each in bins.values() for part in each.aggregates)]
+    parts += [f"corr({weights[one]}, {weights[other]})" for one, other in pairs]
+    rows, *found = db.sql(f"SELECT {', '.join(parts)} FROM (SELECT {inner} FROM ({table}))").fetchall()[0]
+    triples = zip(found[::3], found[1::3], found[2::3], strict=False)
+    counts = {
+        n: bins[n].counts(rows, a, b, held or {}) for n, (a, b, held) in zip(bins, triples, strict=False)
+    }
+    known = zip(pairs, found[3 * len(bins) :], strict=True)
+    return counts, {pair: value for pair, value in known if value is not None and np.isfinite(value)}
 
 
 def distance(reference: np.ndarray, current: np.ndarray) -> float:
@@ -204,7 +174,7 @@ def distance(reference: np.ndarray, current: np.ndarray) -> float:
     return float(np.sqrt(max(divergence, 0.0)))
 
 
-def chance_of_distance(reference: np.ndarray, current: np.ndarray, error: float) -> float:
+def distance_by_chance(reference: np.ndarray, current: np.ndarray, error: float) -> float:
     """The distance that two samples of one distribution, as large as these, reach with the probability `error`.
 
     Of k bins that are not empty, 8 ln 2 nm/(n + m) times the divergence is about chi-square with k - 1 degrees of
@@ -219,12 +189,6 @@ def chance_of_distance(reference: np.ndarray, current: np.ndarray, error: float)
     return float(np.sqrt(quantile * (1 / n + 1 / m) / (8 * np.log(2))))
 
 
-def chance_of_share(share: float, n: int, m: int, error: float) -> float:
-    """The difference that the shares of two samples of n and m rows reach with the probability `error`."""
-    deviation = (share * (1 - share) * (1 / max(n, 1) + 1 / max(m, 1))) ** 0.5
-    return NormalDist().inv_cdf(1 - error / 2) * float(deviation)
-
-
-def chance_of_correlation(n: int, m: int, error: float) -> float:
-    """As `chance_of_share`, of a correlation, which varies most where there is none."""
-    return NormalDist().inv_cdf(1 - error / 2) * (1 / max(n, 1) + 1 / max(m, 1)) ** 0.5
+def mean_by_chance(variance: float, n: int, m: int, error: float) -> float:
+    """The difference that the means of two samples of n and m rows reach with the probability `error`."""
+    return NormalDist().inv_cdf(1 - error / 2) * (variance * (1 / max(n, 1) + 1 / max(m, 1))) ** 0.5

@@ -213,14 +213,14 @@ class DriftBars(Strict):
     """The size from which a difference is drift.
 
     `column` is the Jensen-Shannon distance of a column, `missing` and `unseen` are changes of its share of missing values
-    and of values that training never saw the like of, `correlation` is the change of two columns' correlation, `share`
+    and of values of a level or type that training did not have, `correlation` is the change of two columns' correlation, `share`
     is the share of drifted columns from which the whole has drifted.
     """
 
     column: Annotated[float, Field(gt=0)] = 0.1
     missing: Annotated[float, Field(gt=0)] = 0.1
     unseen: Annotated[float, Field(gt=0)] = 0.01
-    correlation: Annotated[float, Field(gt=0)] = 0.2
+    correlation: Annotated[float, Field(gt=0)] = 0.15
     share: Annotated[float, Field(gt=0, le=1)] = 0.3
 
 

@@ -1,7 +1,6 @@
 """Measure the served models on labelled outcomes, each version by its own threshold."""
 
 import json
-from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +8,6 @@ import numpy as np
 
 from tabloop import files, predictions, roles
 from tabloop.card import ModelCard
-from tabloop.cli import UserError
 from tabloop.columns import literal
 from tabloop.metrics import MIN_CLASS, at_threshold, auc_interval, enough
 from tabloop.params import ROOT, Params
@@ -76,22 +74,16 @@ def own_rows(db: "duckdb.DuckDBPyConnection", champion: ModelCard, since: dateti
     """Make the view `own`: predictions of this project's table with label and threshold. The number of all others.
 
     The service logs of which table a row is, and the threshold by which it decided. An older service did not: of its
-    rows those of the models that are pinned and here are known.
+    rows the champion's are known.
     """
-    pinned = {champion.version: champion.decision_threshold}
-    with suppress(UserError):  # the workflow fetches the champion alone
-        if challenger := roles.current("challenger"):
-            pinned[challenger.version] = challenger.decision_threshold
-    logged = db.view("predictions").columns
+    logged, version = db.view("predictions").columns, literal(champion.version)
     table, threshold = (f"predictions.{n}" if n in logged else "NULL" for n in ("source_table", "threshold"))
-    cases = " ".join(f"WHEN {literal(version)} THEN {value!r}" for version, value in pinned.items())
-    known = f"model_version IN ({', '.join(map(literal, pinned))})"
-    own = f"coalesce({table} = {literal(champion.source_table)}, {known})" if champion.source_table else known
+    own = f"coalesce({table} = {literal(champion.source_table)}, model_version = {version})"
     with predictions.errors():
         db.sql(
             "CREATE VIEW own AS SELECT date_trunc('week', predicted_at)::DATE::VARCHAR AS week, model_version AS version, "
             f"variant, predicted_at >= '{since:%Y-%m-%d %H:%M:%S}' AS recent, probability, label, "
-            f"coalesce({threshold}, CASE model_version {cases} END)::DOUBLE AS threshold "
+            f"coalesce({threshold}, CASE model_version WHEN {version} THEN {champion.decision_threshold!r} END)::DOUBLE AS threshold "
             f"FROM predictions LEFT JOIN outcomes USING (prediction_id) WHERE {own}"
         )
         count = f"SELECT count(*) FROM predictions WHERE NOT {own}"
@@ -156,7 +148,7 @@ def text(result: dict[str, Any]) -> str:
     lines = [head(result), ""]
     if result["others"]:
         lines += [
-            f"- {result['others']:,} predictions of another project, table or unknown model are left out",
+            f"- {result['others']:,} predictions of another project, table or service are left out",
             "",
         ]
     if result["weeks"]:
