@@ -4,9 +4,6 @@ PYTHON := $(shell python3 -c 'import sys; print("3.%d" % min(sys.version_info[1]
 DEMO := demo/fraud-detection
 ifdef PIP_FIND_LINKS
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
-ifneq ($(wildcard $(PIP_FIND_LINKS)/torch-*.whl),) # it is here: bakes need not ask PyTorch's index
-export UV_NO_SOURCES_PACKAGE ?= torch
-endif
 endif
 
 .PHONY: demo

@@ -1,9 +1,11 @@
 """The commands that people type."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
 
+import pytest
 from conftest import ROOT, UV, Bake, Project, Run, clean, edit, environment_of, within
 
 
@@ -16,7 +18,15 @@ def test_make_demo_from_nothing_to_a_prediction(tmp_path: Path) -> None:
         assert f"\n{line}" in done.stdout
 
 
-def test_torch_from_data_to_a_prediction(bake: Bake, project: Project) -> None:
+def test_torch_from_data_to_a_prediction(
+    bake: Bake, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for wheel in Path(os.environ.get("UV_FIND_LINKS") or "nowhere").glob("torch-*.whl"):
+        # It is at hand: a folder with its address stands in for PyTorch's index, which may be out of reach.
+        index = ROOT / ".cache/torch-index"
+        (index / "torch").mkdir(parents=True, exist_ok=True)
+        (index / "torch/index.html").write_text(f'<a href="{wheel.as_uri()}">{wheel.name}</a>')
+        monkeypatch.setenv("UV_INDEX", f"pytorch={index.as_uri()}")
     copy = project(bake(framework="torch"))
     edit(copy, lambda p: p["data"]["simulator"].update(transactions=10_000, users=200))
     variables = within(copy, environment_of(copy, "environment-torch"))

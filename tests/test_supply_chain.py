@@ -271,7 +271,7 @@ def test_torch_is_the_cpu_build_from_pytorchs_index_which_nothing_else_asks(
 ) -> None:
     assert UV and "pytorch" not in (baked / "pyproject.toml").read_text()
     copy = project(bake(framework="torch"))
-    local = ("UV_FIND_LINKS", "UV_NO_SOURCES_PACKAGE")
+    local = ("UV_FIND_LINKS", "UV_INDEX")
     env = {name: value for name, value in clean().items() if name not in local}
     with ThreadingHTTPServer(("127.0.0.1", 0), PyTorch) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
