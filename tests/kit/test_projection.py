@@ -29,7 +29,7 @@ TABLE = pd.DataFrame(
     {
         "who": [1.0, 2.0, 10.0],
         "code": [1.0, None, 2.5],
-        "Since": pd.to_datetime(["2026-01-01 00:00", None, "2025-12-31 12:00"]),
+        "Since": pd.to_datetime(pd.Series(["2026-01-01 00:00", None, "2025-12-31 12:00"])),
         "at": pd.to_datetime(["2026-01-02", "2026-01-03", "2026-01-01"]),
         "y": ["Yes", "maybe", "no"],
     }
@@ -81,4 +81,4 @@ def test_what_is_neither_class_has_no_label_and_is_counted(tmp_path: Path) -> No
     numbers = params(target={"name": "y", "at_least": 5}).schema_
     (breach,) = validate.breaches(events.assign(y=[1.0, 2.0, 3.0]), numbers, datetime.now(UTC))
     assert breach["rule"] == "numbers on both sides of 5"
-    assert validate.breaches(events.assign(y=[1.0, 5.0, None]), numbers, datetime.now(UTC)) == []
+    assert validate.breaches(events.assign(y=[1.0, 5.0, float("nan")]), numbers, datetime.now(UTC)) == []

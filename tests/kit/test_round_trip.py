@@ -164,7 +164,12 @@ def test_the_service_gives_each_row_what_the_model_gives_it(
     reading = table.reading.model_dump(mode="json", exclude_defaults=True)
     data = {"source": path.name, "reading": reading}
     evaluate = PARAMS["evaluate"] | {"segments": found.segments}
-    own = {"data": data, "schema": found.schema, "evaluate": evaluate, "train": {"max_iter": 10, "min_samples_leaf": 5}}
+    own = {
+        "data": data,
+        "schema": found.schema,
+        "evaluate": evaluate,
+        "train": {"max_iter": 5, "min_samples_leaf": 5},
+    }
     params = Params.model_validate(PARAMS | own)
     for module in (ingest, featurize, candidate):
         monkeypatch.setattr(module, "ROOT", tmp_path)

@@ -44,11 +44,11 @@ def fit_or_explain(
         UserError: an argument under `train` in params.yaml is wrong.
     """
     # Estimators fail at a column without a value. A constant is one that they don't use.
-    empty = [name for name in features if (features[name].isna() | (features[name] == "")).all()]
-    if empty:
+    columns = params.schema_.features
+    if empty := [name for name in columns if (features[name].isna() | (features[name] == "")).all()]:
         print(f"train: {', '.join(empty)}: no value in any training row, so not used", flush=True)
-        numbers = [name for name in empty if params.schema_.features[name].numeric]
-        features = features.assign(**dict.fromkeys(numbers, np.float32(0)))
+        zeros = {name: np.float32(0) for name in empty if columns[name].numeric}
+        features = features.assign(**zeros)
     try:
         return fit(features, target, params.schema_, params.train)
     except (TypeError, ValueError) as error:  # what estimators raise for arguments that they don't take
