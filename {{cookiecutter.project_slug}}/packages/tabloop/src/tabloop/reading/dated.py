@@ -78,7 +78,7 @@ def _chosen(
         )
         return None
     way = ways[order]
-    if len(likely) == 1 and {"dayfirst", "monthfirst"} <= ways.keys():
+    if likely == [order] != ["yearfirst"] and {"dayfirst", "monthfirst"} <= ways.keys():
         known.orders.add(order)
     shown = [way.format] if isinstance(way.format, str) else way.format or []
     if shown:

@@ -61,7 +61,8 @@ def find(lines: list[str], delimiter: str | None) -> dict[str, str | None] | Non
     ):
         quotes.insert(0, ("'", None))
     best, chosen = 0.0, None
-    for one in [delimiter] if delimiter else [d for d in DELIMITERS if d in text]:
+    double = [d for d in DELIMITERS if len(d) > 1 and 2 * text.count(d) == text.count(d[0]) > 0]
+    for one in [delimiter] if delimiter else double or [d for d in DELIMITERS if d in text]:
         for quote, escape in quotes:
             rows = [row for row in cells(lines, one, quote, escape) if row]
             widths = Counter(map(len, rows))

@@ -34,7 +34,7 @@ def guess(column: Column, known: Known) -> ReadColumn:
         return usual
     if forced == "boolean":
         found = with_words(
-            column, ReadColumn(type=forced), f"{boolean(column.text)} IS NOT NULL", forced=True
+            column, ReadColumn(type="boolean"), f"{boolean(column.text)} IS NOT NULL", forced=True
         )
     if forced in (None, "timestamp"):
         found = dated.date(column, known, bool(forced))

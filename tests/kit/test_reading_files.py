@@ -1,0 +1,358 @@
+"""Where cells come from: encodings, containers, headers, rows that are none, files with types of their own."""
+
+import bz2
+import datetime
+import gzip
+import io
+import lzma
+import zipfile
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from tabloop.cli import UserError
+from tabloop.params import Reading
+from tabloop.table import Overrides, Table, read
+
+ROWS = [(20 + i, round(i * 1.5 + 0.25, 2), ["Bern", "Basel", "Zürich"][i % 3], i % 2) for i in range(40)]
+HEAD, LINES = "age,income,city,churned\n", [",".join(map(str, row)) + "\n" for row in ROWS]
+CSV = HEAD + "".join(LINES)
+FRAME = pd.DataFrame(ROWS, columns=["age", "income", "city", "churned"])
+RUSSIAN = CSV.replace("Zürich", "Москва").replace("Basel", "Тула")
+
+
+def zipped(**files: str) -> bytes:
+    """An archive of text files."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name.replace("_csv", ".csv"), text)
+    return packed.getvalue()
+
+
+def said(table: Table) -> str:
+    """All notes, one a line."""
+    return "\n".join(f"{note.severity} {note.column or ''}: {note.text}" for note in table.notes)
+
+
+# name of the file: (its bytes, what differs from plain, words of what is said). All hold ROWS.
+SAME: dict[str, tuple[bytes | str, dict[str, Any], str]] = {
+    "plain.csv": (CSV, {}, ""),
+    "UPPER.CSV": (CSV, {}, ""),
+    "no_suffix": (CSV, {}, ""),
+    "utf16.csv": (CSV.encode("utf-16"), {"encoding": "utf-16"}, ""),
+    "utf16_no_mark.csv": (CSV.encode("utf-16-le"), {"encoding": "utf-16-le"}, ""),
+    "utf8_mark.csv": (CSV.encode("utf-8-sig"), {}, ""),
+    "cp1252.csv": (CSV.encode("cp1252"), {"encoding": "cp1252"}, "read as cp1252, so that a value is 'Zürich'"),
+    "gzip.csv.gz": (gzip.compress(CSV.encode()), {}, ""),
+    "cp1252.gz": (gzip.compress(CSV.encode("cp1252")), {"encoding": "cp1252"}, "warning"),
+    "bzip.csv.bz2": (bz2.compress(CSV.encode()), {}, ""),
+    "xz.csv.xz": (lzma.compress(CSV.encode()), {}, ""),
+    "zip.zip": (zipped(t_csv=CSV), {}, ""),
+    "tabs.tsv": (CSV.replace(",", "\t"), {"delimiter": "\t"}, ""),
+    "semicolons.csv": (CSV.replace(",", ";"), {"delimiter": ";"}, ""),
+    "bars.txt": (CSV.replace(",", "||"), {"delimiter": "||"}, ""),
+    "windows.csv": (CSV.replace("\n", "\r\n"), {}, ""),
+    "old_mac.csv": (CSV.replace("\n", "\r"), {}, ""),
+    "line_ends.csv": (CSV.replace("\n", "\r\n", 20), {}, ""),
+    "no_last_end.csv": (CSV[:-1], {}, ""),
+    "blank_lines.csv": (CSV.replace("\n", "\n\n"), {}, ""),
+    "nul.csv": (CSV.replace("Bern", "Be\0rn"), {}, "14 NUL bytes removed"),
+    "aligned.txt": (FRAME.to_string(index=False) + "\n", {"format": "aligned"}, ""),
+    "spaces.csv": (CSV.replace(",", ", "), {}, "spaces around 40 values removed"),
+    "titles.csv": ("My report\n\n" + CSV, {"skip": 2}, "2 lines before the header left out: My report"),
+    "titles_commas.csv": ("Report,2026,,\n,,,\n" + CSV, {"skip": 2}, "2 lines before the header"),
+    "excel_sep.csv": ("sep=;\n" + CSV.replace(",", ";"), {"delimiter": ";", "skip": 1}, "sep=;"),
+    "comments.csv": ("# by, me\n" + CSV, {"skip": 1, "comment": "#"}, "1 lines before the header"),
+    "comment_within.csv": (HEAD + LINES[0] + "# hello\n" + "".join(LINES[1:]), {"comment": "#"}, "1 comments left out"),
+    "header_again.csv": (HEAD + LINES[0] + CSV[len(HEAD + LINES[0]) :] + HEAD, {}, "1 rows left out: the header again"),
+    "commas_only.csv": (HEAD + LINES[0] + ",,,\n,,,\n" + "".join(LINES[1:]), {}, "2 rows left out: blank"),
+    "total.csv": (CSV + "Total,1234.5,,\n", {"footer": ["total"]}, "left out: 'Total,1234.5,,'"),
+    "summe.csv": (CSV + ",,,\nSumme:,1234.5,,\n", {"footer": ["summe:"]}, "left out: 'Summe:,1234.5,,'"),
+    "footer.csv": (CSV + "\nGenerated on 2026-01-01\n", {"footer": ["generated on"]}, "'Generated on 2026-01-01'"),
+    "trailing.csv": (CSV.replace("\n", ",\n"), {}, ""),
+    "trailing_rows.csv": (HEAD + "".join(LINES).replace("\n", ",\n"), {}, ""),
+    "trailing_header.csv": (CSV.replace("\n", ",\n", 1), {}, ""),
+    "cut_off.csv": (CSV + "41,22", {"bad_rows": "skip"}, "line 42; left out; line 42 is '41,22'"),
+    "ragged.csv": (HEAD + LINES[0] + "5,6,Bern, BE,1\n" + "".join(LINES[1:]), {"bad_rows": "skip"}, "line 3 is '5,6,Bern, BE,1'"),
+    "records.json": (FRAME.to_json(orient="records"), {}, ""),
+    "lines.jsonl": (FRAME.to_json(orient="records", lines=True), {}, ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_the_same_table_however_it_is_written(tmp_path: Path, name: str) -> None:
+    content, differs, words = SAME[name]
+    (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    found = read(name, tmp_path)
+    assert found.relation.fetchall() == ROWS and found.relation.columns == list(FRAME)
+    assert found.reading.model_dump(exclude_defaults=True) == differs
+    assert words in said(found) and (words or not found.notes)
+    assert read(name, tmp_path, found.reading).relation.fetchall() == ROWS
+
+
+@pytest.mark.parametrize("encoding", ["cp1251", "koi8-r"])
+def test_letters_of_another_alphabet_are_the_very_letters(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "t.csv").write_bytes(RUSSIAN.encode(encoding))
+    found = read("t.csv", tmp_path)
+    assert found.reading.encoding == encoding and "'Тула'" in said(found)
+    assert {row[2] for row in found.relation.fetchall()} == {"Bern", "Тула", "Москва"}
+
+
+def test_a_few_broken_bytes_do_not_make_another_encoding(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes(CSV.encode() + "Ä,Ö,Ü\nß,é,à\n".encode() + b"1,2,Gen\xe8ve,0\n")
+    with pytest.raises(UserError, match=r"t.csv is UTF-8 with broken bytes, such as b'Gen\\xe8ve'"):
+        read("t.csv", tmp_path)
+
+
+def test_several_files_are_one_table(tmp_path: Path) -> None:
+    for name in ("csv", "parquet", "hive"):
+        (tmp_path / name).mkdir()
+    for part, rows in enumerate((FRAME[:20], FRAME[20:])):
+        rows.to_csv(tmp_path / f"csv/{part}.csv", index=False)
+        rows.to_parquet(tmp_path / f"parquet/{part}.parquet")
+    (tmp_path / "parquet/_SUCCESS").touch()
+    FRAME.to_parquet(tmp_path / "hive", partition_cols=["city"])
+    for source in ("csv", "csv/*.csv", "parquet", "parquet/*.parquet", str(tmp_path / "csv/*")):
+        assert read(source, tmp_path).relation.fetchall() == ROWS
+    assert sorted(read("hive", tmp_path).relation.project("age, income, city, churned").fetchall()) == ROWS
+    FRAME.rename(columns={"age": "years"}).to_csv(tmp_path / "csv/2.csv", index=False)
+    with pytest.raises(UserError, match=r"csv: 2.csv has columns \['years'.*0.csv has \['age'"):
+        read("csv", tmp_path)
+    (tmp_path / "csv/2.csv").write_bytes((tmp_path / "parquet/0.parquet").read_bytes())
+    with pytest.raises(UserError, match=r"several formats \(csv, parquet\)"):
+        read("csv", tmp_path)
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".parq", ".PARQUET", ".feather", ".arrow", ""])
+def test_columnar_files_are_known_by_their_first_bytes(tmp_path: Path, suffix: str) -> None:
+    name = f"table{suffix}"
+    (FRAME.to_feather if suffix in (".feather", ".arrow") else FRAME.to_parquet)(tmp_path / name)
+    assert read(name, tmp_path).relation.fetchall() == ROWS
+
+
+def test_a_stream_of_arrow(tmp_path: Path) -> None:
+    table = pa.Table.from_pandas(FRAME)
+    with pa.ipc.new_stream(str(tmp_path / "t.arrows"), table.schema) as stream:
+        stream.write_table(table)
+    assert read("t.arrows", tmp_path).relation.fetchall() == ROWS
+
+
+def test_each_type_of_parquet(tmp_path: Path) -> None:
+    when = datetime.datetime(2024, 1, 1, 12)
+    values: dict[str, tuple[pa.Array, object, str]] = {
+        "nested": (pa.array([{"a": 1}] * 4), None, "nested or unknown to a model: left out"),
+        "list": (pa.array([[1]] * 4), None, "left out"),
+        "decimal": (pa.array([Decimal("1.50")] * 4), 1.5, ""),
+        "whole_decimal": (pa.array([Decimal("7")] * 4, pa.decimal128(10, 0)), 7, ""),
+        "big_decimal": (pa.array([Decimal(10**25)] * 4, pa.decimal128(38, 0)), str(10**25), "no digit is lost"),
+        "dictionary": (pa.array(["a", "b"] * 2).dictionary_encode(), "a", ""),
+        "bytes": (pa.array([b"abc"] * 4), "abc", ""),
+        "binary": (pa.array([b"\xff\xfe"] * 4), None, "bytes that are no text: left out"),
+        "unsigned": (pa.array([2**64 - 1] * 4, pa.uint64()), str(2**64 - 1), "no digit is lost"),
+        "small": (pa.array([5] * 4, pa.uint64()), 5, ""),
+        "nanoseconds": (pa.array([1704110400_000_000_000] * 4, pa.timestamp("ns")), when, ""),
+        "zoned": (pa.array([when] * 4, pa.timestamp("us", "Europe/Berlin")), when, ""),
+        "date": (pa.array([when.date()] * 4), datetime.datetime(2024, 1, 1), ""),
+        "open": (pa.array([when.date(), datetime.date(9999, 12, 31)] * 2), datetime.datetime(2024, 1, 1), "2 values"),
+        "nan": (pa.array([1.5, float("nan"), None, float("inf")]), 1.5, "2 values NaN or infinite count as missing"),
+        "boolean": (pa.array([True, None] * 2), True, ""),
+        "zip": (pa.array(["01234", "12345"] * 2), "01234", "kept as text"),
+        "digits": (pa.array(["12", "13"] * 2), "12", "kept as text"),
+        "german": (pa.array(["31.12.2025"] * 4), datetime.datetime(2025, 12, 31), "%d.%m.%Y"),
+        "comma": (pa.array(["1,5"] * 4), 1.5, "read as numbers"),
+        "spaces": (pa.array([" a", "b "] * 2), "a", "spaces around 4 values removed"),
+    }  # fmt: skip
+    pq.write_table(pa.table({name: value for name, (value, _, _) in values.items()}), tmp_path / "t.parquet")
+    found = read("t.parquet", tmp_path)
+    first = dict(zip(found.relation.columns, found.relation.fetchall()[0], strict=True))
+    for name, (_, right, words) in values.items():
+        assert first.get(name) == right and type(first.get(name)) is type(right), name
+        notes = " ".join(note.text for note in found.notes if note.column == name)
+        assert words in notes and (words or not notes), name
+    again = read("t.parquet", tmp_path, found.reading)
+    assert (
+        again.relation.fetchall() == found.relation.fetchall()
+        and again.relation.types == found.relation.types
+    )
+
+
+def test_parquet_with_duplicate_names_and_an_index(tmp_path: Path) -> None:
+    columns = [pa.array([1, 2]), pa.array(["x", "y"]), pa.array([3, 4])]
+    pq.write_table(pa.table(columns, names=["a", "b", "A"]), tmp_path / "t.parquet")
+    found = read("t.parquet", tmp_path)
+    assert found.relation.columns == ["a", "b", "A_2"] and found.duplicates == {"a": ["a", "A_2"]}
+    FRAME.set_index(FRAME.index * 2 + 5).to_parquet(tmp_path / "u.parquet")
+    assert read("u.parquet", tmp_path).relation.fetchall() == ROWS
+
+
+def test_sheets_of_a_workbook(tmp_path: Path) -> None:
+    typed = pd.DataFrame(
+        {
+            "when": pd.date_range("2024-01-01", periods=4, freq="7h"),
+            "zip": ["01234", "12345"] * 2,
+            "big": [9007199254740991] * 4,
+            "part": [1.5, None] * 2,
+            "yes": [True, False] * 2,
+        }
+    )
+    with pd.ExcelWriter(tmp_path / "t.xlsx", engine="xlsxwriter") as book:
+        FRAME.to_excel(book, index=False, sheet_name="Data")
+        typed.to_excel(book, index=False, sheet_name="Typed", startrow=3, startcol=1)
+        book.sheets["Typed"].write(0, 0, "A title")
+    found = read("t.xlsx", tmp_path)
+    assert found.relation.fetchall() == ROWS and found.reading.sheet == "Data"
+    assert "warning : sheet 'Data' is read; there are also 'Typed'" in said(found)
+    found = read("t.xlsx", tmp_path, overrides=Overrides(sheet="Typed"))
+    second = datetime.datetime(2024, 1, 1, 7), "12345", 9007199254740991, None, False
+    assert found.relation.columns == list(typed) and found.relation.fetchall()[1] == second
+    assert read("t.xlsx", tmp_path, found.reading).relation.fetchall() == found.relation.fetchall()
+    with pytest.raises(UserError, match=r"no sheet 'Nope'; it has: Data, Typed"):
+        read("t.xlsx", tmp_path, overrides=Overrides(sheet="Nope"))
+
+
+def test_json_keeps_digits_and_zeros_and_leaves_out_what_is_nested(tmp_path: Path) -> None:
+    (tmp_path / "t.json").write_text(
+        '[{"a": 9007199254740993, "z": "007", "n": {"x": 1}}, {"a": 2, "l": [1]}]'
+    )
+    found = read("t.json", tmp_path)
+    assert found.relation.columns == ["a", "z"] and found.relation.fetchall() == [
+        (9007199254740993, "007"),
+        (2, None),
+    ]
+    assert said(found).count("nested: left out") == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "names", "words"),
+    [
+        ("".join(LINES), ["column_1", "column_2", "column_3", "column_4"], "no header found"),
+        ("ann,bern\nbob,basel\ncarl,bern\n", ["column_1", "column_2"], "no header found"),
+        ("unknown,5,Bern,1\n3,4,Basel,1\n5,4,Bern,0\n", [f"column_{i}" for i in range(1, 5)], "no header found"),
+        ("name,town\nann,bern\nbob,basel\n", ["name", "town"], ""),
+        ("country,2019,2020\nDE,3,4\nFR,4,5\n", ["country", "2019", "2020"], ""),
+        ("#id,name\n1,x\n2,y\n", ["#id", "name"], ""),
+        (" a ,b \n1,2\n", ["a", "b"], ""),
+        ('"a\nb",c\n1,2\n', ["a b", "c"], ""),
+        ('"age","n"\n"1",3,4\n"2",5,6\n', ["column_1", "age", "n"], "one name less than the rows have cells"),
+        (",age\n0,3\n1,4\n", ["column_1", "age"], "column_1: has no name in the file"),
+        ("a,b,a,A\n1,2,3,4\n", ["a", "b", "a_2", "A_3"], "a: 3 columns are called 'a'"),
+        ("a,a,a_2\n1,2,3\n", ["a", "a_3", "a_2"], "a_3: 2 columns are called 'a'"),
+    ],
+)  # fmt: skip
+def test_names_of_columns(tmp_path: Path, content: str, names: list[str], words: str) -> None:
+    (tmp_path / "t.csv").write_text(content)
+    found = read("t.csv", tmp_path)
+    assert found.relation.columns == names and words in said(found) and (words or not found.notes)
+    again = read("t.csv", tmp_path, found.reading)
+    assert again.relation.columns == names and again.relation.fetchall() == found.relation.fetchall()
+    assert len(found.relation.fetchall()) == content.replace("a\nb", "a b").count("\n") - found.reading.header
+
+
+def test_duplicate_names_are_told(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(CSV.replace("income", "churned"))
+    found = read("t.csv", tmp_path)
+    assert found.duplicates == {"churned": ["churned", "churned_2"]}
+    assert found.relation.fetchall() == ROWS
+
+
+def test_whether_there_is_a_header_can_be_said(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("a,b\nx,y\nz,u\n")
+    assert len(read("t.csv", tmp_path, overrides=Overrides(header=False)).relation) == 3
+    (tmp_path / "u.csv").write_text("1,2\n3,4\n")
+    assert read("u.csv", tmp_path, overrides=Overrides(header=True)).relation.columns == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("content", "rows"),
+    [
+        ('a,b\n"x, y",1\n"he said ""hi""",2\n"two\nlines",3\n', ["x, y", 'he said "hi"', "two\nlines"]),
+        ('a,b\n"he said \\"hi\\" x",1\n"x, y",2\nz,3\n', ['he said "hi" x', "x, y", "z"]),
+        ("a,b\n'x, y',1\n'u, v',2\n", ["x, y", "u, v"]),
+        ('a,b\n5" pipe,1\n6" pipe,2\n', ['5" pipe', '6" pipe']),
+        ('a,b\n"C:\\dir\\",1\n"D:\\x",2\n', ["C:\\dir\\", "D:\\x"]),
+        ("a;b\nx,1;1,5\ny,2;2,5\n", ["x,1", "y,2"]),
+    ],
+)
+def test_quotes_and_backslashes(tmp_path: Path, content: str, rows: list[str]) -> None:
+    (tmp_path / "t.csv").write_text(content)
+    found = read("t.csv", tmp_path)
+    assert [row[0] for row in found.relation.fetchall()] == rows and not [
+        n for n in found.notes if n.column is None
+    ]
+    assert read("t.csv", tmp_path, found.reading).relation.fetchall() == found.relation.fetchall()
+
+
+RAGGED = CSV + "5,6,Bern, BE,1\n" * 20
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "overrides", "problem"),
+    [
+        (
+            "ragged.csv",
+            RAGGED,
+            Overrides(),
+            r"20 rows have not 4 cells.*line 42, 43, .*, \.\.\.; put text .*in quotes",
+        ),
+        ("one.csv", CSV + "5,6\n", Overrides(bad_rows="refuse"), r"1 rows have not 4 cells.* line 42"),
+        (
+            "quote.csv",
+            'a,b\nx,1\n"y,2\nz,3\nu,4\nv,5\n',
+            Overrides(),
+            "the quote in line 3 is opened and not closed",
+        ),
+        ("header.csv", HEAD, Overrides(), "has no rows"),
+        ("blank.csv", "\n\n\n", Overrides(), "has no rows"),
+        ("none*.csv", None, Overrides(), "no such file"),
+        ("web.xls", "<html><table></table></html>", Overrides(), "is HTML or XML"),
+        (
+            "two.zip",
+            zipped(a_csv=CSV, b_csv=CSV),
+            Overrides(),
+            r"holds 2 files \(a.csv, b.csv\): unpack it and name one",
+        ),
+        ("cut.csv.gz", gzip.compress(CSV.encode())[:-50], Overrides(), "can't be unpacked"),
+        ("binary.csv", bytes(range(256)) * 20, Overrides(), "can't be read as a table"),
+        ("nested.json", '{"a": {"b": 1}}', Overrides(), "must hold a list of flat records"),
+        ("not.xlsx", zipped(**{"[Content_Types].xml": "x"}), Overrides(), "can't be read as a workbook"),
+        ("wrong.csv", CSV, Overrides(encoding="ascii"), "is not ascii: .*give another encoding"),
+        ("unknown.csv", CSV, Overrides(encoding="klingon"), "'klingon' is none"),
+    ],
+)
+def test_what_is_no_table_is_refused_in_one_line(
+    tmp_path: Path, name: str, content: str | bytes | None, overrides: Overrides, problem: str
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UserError, match=problem) as caught:
+        read(name, tmp_path, overrides=overrides)
+    assert ("\n" not in str(caught.value) and name in str(caught.value)) or "klingon" in problem
+
+
+def test_a_parquet_file_cut_off_is_refused(tmp_path: Path) -> None:
+    FRAME.to_parquet(tmp_path / "t.parquet")
+    (tmp_path / "t.parquet").write_bytes((tmp_path / "t.parquet").read_bytes()[:-200])
+    with pytest.raises(UserError, match=r"t\.parquet can't be read as a table"):
+        read("t.parquet", tmp_path)
+
+
+def test_wrong_rows_are_skipped_if_that_is_said(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(RAGGED)
+    found = read("t.csv", tmp_path, overrides=Overrides(bad_rows="skip"))
+    assert found.relation.fetchall() == ROWS and "20 rows have not 4 cells" in said(found)
+    (tmp_path / "t.csv").write_text(RAGGED * 2)
+    assert "41 rows" not in said(read("t.csv", tmp_path, found.reading))
+    with pytest.raises(UserError, match=r"data\.reading\.bad_rows: skip"):
+        read("t.csv", tmp_path, Reading())
+
+
+def test_a_url_with_a_query(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(CSV)
+    assert read(f"file://{tmp_path}/t.csv", tmp_path).relation.fetchall() == ROWS
+    with pytest.raises(UserError, match="can't be fetched"):
+        read("http://127.0.0.1:9/t.csv?token=x", tmp_path)
