@@ -223,6 +223,18 @@ def clean(**variables: str) -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if not k.startswith(reaching)} | variables
 
 
+AUTHOR = {f"GIT_{r}_{p}": "test@example.com" for r in ("AUTHOR", "COMMITTER") for p in ("NAME", "EMAIL")}
+
+
+def git(folder: Path, *arguments: str | Path) -> str:
+    """What a git command prints, run as the author of the tests; it must succeed."""
+    done = subprocess.run(
+        ["git", *arguments], cwd=folder, env=clean(**AUTHOR), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
 def within(project: Path, environment: Path) -> dict[str, str]:
     """The variables with which a command in `project` finds the shared environment and the project's own code."""
     return clean(
@@ -231,10 +243,7 @@ def within(project: Path, environment: Path) -> dict[str, str]:
         # `uv run`, in the project's Makefile, takes the environment as it is.
         UV_PROJECT_ENVIRONMENT=str(environment),
         UV_NO_SYNC="1",
-        GIT_AUTHOR_NAME="Test",
-        GIT_AUTHOR_EMAIL="test@example.com",
-        GIT_COMMITTER_NAME="Test",
-        GIT_COMMITTER_EMAIL="test@example.com",
+        **AUTHOR,
     )
 
 

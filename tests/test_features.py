@@ -173,8 +173,8 @@ def test_the_workflow_materialize_refreshes_redis_and_is_skipped_without(
     another: Forge,  # noqa: F811
     tmp_path: Path,
 ) -> None:
-    # The run of an old commit, which has 400 users, works on the newest main.
-    another.change("users: 400", "users: 300")
+    # The run of an old commit, which has 200 users, works on the newest main.
+    another.change("users: 200", "users: 150")
     another.commit("Fewer users")
     another.git("reset", "--quiet", "--hard", "HEAD~")
 
@@ -186,6 +186,6 @@ def test_the_workflow_materialize_refreshes_redis_and_is_skipped_without(
     assert "tabloop materialize" not in act()
     with redis_server(tmp_path, "--requirepass", "secret") as address:
         setting = ["--var", f"ONLINE_STORE=redis://{address}/0", "--secret", "ONLINE_STORE_PASSWORD=secret"]
-        assert "materialize: 300 of 300 entities written" in act(*setting)
-        assert "materialize: 0 of 300 entities written" in act(*setting)
+        assert "materialize: 150 of 150 entities written" in act(*setting)
+        assert "materialize: 0 of 150 entities written" in act(*setting)
     assert f"materialize: ONLINE_STORE=redis://{address}/0: " in act(*setting, code=1)

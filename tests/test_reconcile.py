@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import PYTHON, clean, free_port, locked, wait_for
+from conftest import PYTHON, clean, free_port, git, locked, wait_for
 from test_container import compose, docker
 
 PROJECT = "reconciled"
@@ -116,12 +116,7 @@ class Machine:
         )
 
     def git(self, *arguments: str | Path) -> str:
-        who = {f"GIT_{r}_{p}": "t@example.com" for r in ("AUTHOR", "COMMITTER") for p in ("NAME", "EMAIL")}
-        done = subprocess.run(
-            ["git", *arguments], cwd=self.desk, env=clean() | who, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
+        return git(self.desk, *arguments)
 
     def declare(self, environment: str = "staging", push: bool = True, **values: object) -> None:
         """Push a commit that sets these names of release.env."""

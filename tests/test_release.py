@@ -9,18 +9,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, clean
+from conftest import ROOT, clean, git
 from github_api import GitHub
 
 CHANGELOG = "# Changelog\n\n## Unreleased\n\n## 1.1.0\n\n- **Service**: new. Nothing to change.\n\n## 1.0.0\n\nThe first.\n"
 Release = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-def git(folder: Path, *arguments: str | Path) -> str:
-    who = {f"GIT_{r}_{p}": "test@example.com" for r in ("AUTHOR", "COMMITTER") for p in ("NAME", "EMAIL")}
-    done = subprocess.run(["git", *arguments], cwd=folder, env=clean(**who), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import ROOT, UV, Bake, Project, Run, Serve, clean, edit, free_port, within
+from conftest import ROOT, UV, Bake, Project, Run, Serve, clean, edit, free_port, git, within
 from github_api import GitHub
 from tabloop.release import Release
 from test_container import compose, docker
@@ -48,16 +48,7 @@ class Forge:
     page: list[tuple[str, str]] = field(default_factory=lambda: list(PAGE))
 
     def git(self, *arguments: str | Path, where: Path | None = None) -> str:
-        who = {
-            f"GIT_{role}_{part}": "test@example.com"
-            for role in ("AUTHOR", "COMMITTER")
-            for part in ("NAME", "EMAIL")
-        }
-        done = subprocess.run(
-            ["git", *arguments], cwd=where or self.project, env=clean() | who, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
+        return git(where or self.project, *arguments)
 
     def commit(self, message: str) -> None:
         self.git("pull", "--quiet", "--rebase", "--autostash")

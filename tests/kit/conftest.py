@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from conftest import AUTHOR
 
 TEMPLATE = Path(__file__).parents[2] / "{{cookiecutter.project_slug}}"
 PARAMS: dict[str, Any] = {
@@ -46,13 +47,8 @@ def clean(**variables: str) -> dict[str, str]:
     """This process's environment without what would reach into a project: of git, Python, MLflow, DVC."""
     reaching = ("GIT_", "PYTHON", "MLFLOW_", "DVC_", "PROJECT_ROOT", "PREDICTION_LOG", "ONLINE_STORE")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(reaching)}
-    who = {
-        f"GIT_{role}_{part}": "test@example.com"
-        for role in ("AUTHOR", "COMMITTER")
-        for part in ("NAME", "EMAIL")
-    }
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return kept | who | {"PATH": path} | variables
+    return kept | AUTHOR | {"PATH": path} | variables
 
 
 def orders(rows: int = 400, customers: int = 40) -> pd.DataFrame:

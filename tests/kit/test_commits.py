@@ -6,9 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from conftest import git
 
 from .conftest import Tabloop, clean
-from .test_release import FIRST, git
+from .test_release import FIRST
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import re
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,9 +13,10 @@ from typing import Any
 
 import httpx
 import pytest
+from conftest import git as run_git
 from github_api import BOT, GitHub, Token
 
-from .conftest import Tabloop, clean
+from .conftest import Tabloop
 
 HOME, TOKEN = "acme/fraud", "of-the-test"
 MARK = "<!-- tabloop -->"
@@ -83,10 +83,7 @@ def step(tmp_path: Path, tabloop: Tabloop) -> Iterator[Step]:
     origin, work = tmp_path / "origin.git", tmp_path / "work"
 
     def git(*arguments: str | Path, where: Path = origin) -> str:
-        done = subprocess.run(
-            ["git", *arguments], cwd=where, env=clean(), capture_output=True, text=True, check=True
-        )
-        return done.stdout.strip()
+        return run_git(where, *arguments)
 
     git("init", "--quiet", "--initial-branch=main", work, where=tmp_path)
     workflows = work / ".github/workflows"

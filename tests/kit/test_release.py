@@ -1,9 +1,9 @@
 """release.env and its history, in a real git repository: set, roll back, refuse."""
 
-import subprocess
 from pathlib import Path
 
 import pytest
+from conftest import git
 from tabloop import release
 from tabloop.cli import UserError
 
@@ -17,13 +17,6 @@ MODEL_VERSION=none
 CHALLENGER_MODE=off
 CHALLENGER_SHARE=0
 """
-
-
-def git(folder: Path, *arguments: str | Path) -> str:
-    done = subprocess.run(
-        ["git", *arguments], cwd=folder, env=clean(), capture_output=True, text=True, check=True
-    )
-    return done.stdout.strip()
 
 
 @pytest.fixture
