@@ -13,7 +13,7 @@ import click.testing
 import pytest
 import tabloop.adopt as adopt
 import yaml
-from tabloop import files, own_params, place
+from tabloop import files, own_params, place, predictions
 from tabloop.main import tabloop as command
 
 from .conftest import PARAMS, TEMPLATE, Project, begin_history, clean, commit, orders
@@ -52,7 +52,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
 def enter(folder: Path, patch: pytest.MonkeyPatch) -> None:
     """Let this process work on the project in `folder`."""
     patch.chdir(folder)
-    for module in (adopt, own_params, place):
+    for module in (adopt, own_params, place, predictions):
         patch.setattr(module, "ROOT", folder)
     patch.setattr(adopt, "PLAN", folder / ".dvc/tmp/adopt.json")
 
@@ -139,13 +139,20 @@ def test_the_example_leaves_and_the_table_takes_its_place(example: Path, run: Ru
         assert decision in done
 
 
-def test_what_was_decided_for_the_example_does_not_stay_in_silence(example: Path, run: Run) -> None:
+def test_what_was_decided_for_the_example_does_not_stay_in_silence(
+    example: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """And whatever adopt leaves alone stays as it was."""
     (example / "data/log/predictions").mkdir(parents=True)
     (example / "data/log/predictions/a.parquet").write_text("rows")
     text = (example / "params.yaml").read_text().replace("feedback: null", "feedback: data/log")
     (example / "params.yaml").write_text(text)
+    (example / "mlflow.db").touch()
+    (example / "MODEL_CARD.md").write_text("<!-- use -->\nWe decide about refunds.\n<!-- /use -->")
+    (example / "deploy/production").mkdir(parents=True)
+    (example / "deploy/production/release.env").write_text("MODEL_VERSION=abc\n")
     commit(example)
+    monkeypatch.setenv("PREDICTION_LOG", "s3://bucket/log")
     done = run(example, mine(example), *ROLES).output
     found = params(example)
     assert found["gates"] == {"min_auc": 0.5} and found["evaluate"]["segments"] == ["country", "class_"]
@@ -160,6 +167,9 @@ def test_what_was_decided_for_the_example_does_not_stay_in_silence(example: Path
         "data.feedback was data/log",
         "data/log -> data/log/before-1",
         "'kit' in MLflow",
+        "MODEL_CARD.md: its section on intended use",
+        "PREDICTION_LOG=s3://bucket/log",
+        "production: the model of the table before runs there",
     ):
         assert line in done, line
 
@@ -409,7 +419,7 @@ def test_an_interrupted_adopt_left_all_as_it_was_or_is_finished_by_the_next(exam
     assert forked(whole, arguments, lambda patch: None) == 0, (example.parent / "output").read_text()
     expected, before = contents(whole), contents(example)
     ways = set()
-    for at in range(0, 100, 3):
+    for at in range(0, 100, 4):
         folder = shutil.copytree(example, example.parent / f"at{at}", symlinks=True)
         status = forked(folder, arguments, dying(at, kind))
         if status == 0:

@@ -185,7 +185,7 @@ def target_of(*values: object, **said: Any) -> tuple[dict[str, Any], str, str]:
     frame = pd.DataFrame({"y": pd.Series(values, dtype=object)})
     numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
     table = duckdb.connect().from_df(frame if not numeric else frame.astype(float))
-    found, why, warnings = labels.decide(table, "y", said, numeric)
+    found, why, warnings = labels.decide(table, Choices("y", **said), numeric)
     return found, why, "; ".join(warnings)
 
 
@@ -235,8 +235,10 @@ def test_more_than_two_values() -> None:
     assert why == "'yes' is positive (100 rows), 'no' is not (200); 100 rows have no label yet"
     found, _, warnings = target_of(*("yes", "no", "Unknown") * 100)
     assert found == {"positive": "yes", "negative": ["no"]} and "'unknown' (100) have no label" in warnings
+    both = {"positive": "yes", "negative": ["no", "maybe"]}
+    assert target_of(*three, negative=("no", "maybe"))[0] == both
     for said, problem in (
-        ({"positive": "si"}, "--positive si"),
+        ({"positive": "si"}, "no value 'si'; it has: no 200"),
         ({"positive": "yes", "negative": ("yes",)}, "both"),
     ):
         with pytest.raises(UserError, match=problem):

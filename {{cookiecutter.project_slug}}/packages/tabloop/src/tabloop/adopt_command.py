@@ -1,6 +1,6 @@
 """The `tabloop adopt` command and its options."""
 
-from typing import Any, Literal
+from typing import Any
 
 import click
 
@@ -8,6 +8,7 @@ from tabloop.cli import UserError
 
 FEATURE_TYPES = ("number", "integer", "boolean", "category", "days")
 # How the reader takes what is then a feature of this type.
+READER = ("encoding", "delimiter", "sheet", "header", "bad_rows")  # options of the reader alone
 READ = {"category": "text", "days": "timestamp"}
 
 
@@ -34,19 +35,7 @@ READ = {"category": "text", "days": "timestamp"}
 )
 @click.option("--dry-run", is_flag=True, help="Show the decisions, change nothing.")
 @click.option("--json", "as_json", is_flag=True, help="The decisions for machines.")
-def adopt(
-    data: str,
-    types: tuple[str, ...],
-    date_format: tuple[str, ...],
-    encoding: str | None,
-    delimiter: str | None,
-    sheet: str | None,
-    header: bool | None,
-    bad_rows: Literal["refuse", "skip"] | None,
-    dry_run: bool,
-    as_json: bool,
-    **said: Any,
-) -> None:
+def adopt(data: str, dry_run: bool, as_json: bool, **said: Any) -> None:
     """Replace the example by your own table DATA, a file, folder or URL."""
     from tabloop.adopt import adopt
     from tabloop.infer import Choices
@@ -54,14 +43,14 @@ def adopt(
 
     if not data or not said["target"]:
         raise UserError("say which table and what to predict: make adopt DATA=my.csv TARGET=churned")
-    chosen = dict(pair("--type", text) for text in types)
-    for name, kind in chosen.items():
+    types = dict(pair("--type", text) for text in said.pop("types"))
+    for name, kind in types.items():
         if kind not in FEATURE_TYPES:
             raise UserError(f"--type {name}={kind}: give one of {', '.join(FEATURE_TYPES)}")
-    dates = {name or None: kind for name, _, kind in (text.rpartition("=") for text in date_format)}
-    read = {name: READ.get(kind, kind) for name, kind in chosen.items()}
-    overrides = Overrides(encoding, delimiter, sheet, header, bad_rows, dates, read)
-    click.echo(adopt(data, Choices(types=chosen, **said), overrides, dry_run, as_json))
+    dates = {name or None: how for name, _, how in (text.rpartition("=") for text in said.pop("date_format"))}
+    read = {name: READ.get(kind, kind) for name, kind in types.items()}
+    overrides = Overrides(dates=dates, types=read, **{name: said.pop(name) for name in READER})
+    click.echo(adopt(data, Choices(types=types, **said), overrides, dry_run, as_json))
 
 
 def pair(option: str, text: str) -> tuple[str, str]:

@@ -56,12 +56,8 @@ def infer(table: Table, said: Choices) -> Inferred:
     relation = table.relation
     roles = check_names(table, said)
     rows, facts = describe(relation)
-    target, why, warnings = labels.decide(
-        relation,
-        said.target,
-        {"positive": said.positive, "negative": said.negative, "at_least": said.at_least},
-        INFERRED.get(facts[said.target].kind) in ("number", "integer"),
-    )
+    numeric = INFERRED.get(facts[said.target].kind) in ("number", "integer")
+    target, why, warnings = labels.decide(relation, said, numeric)
     label = labels.label_sql(relation, said.target, Target(name=said.target, **target))
     decisions = {said.target: Decision(said.target, "target", why, warnings)}
     if said.entity:

@@ -1,9 +1,10 @@
 """params.yaml and dvc.yaml for a new table: comments kept, the example's own settings gone."""
 
 import io
+import os
 from typing import TYPE_CHECKING, Any
 
-from tabloop import place
+from tabloop import model_card, place, predictions, registry
 from tabloop.cli import UserError
 from tabloop.params import ROOT, Params, Reading
 
@@ -42,12 +43,11 @@ def rewritten(source: str, found: "Inferred", reading: Reading) -> tuple[dict[st
     params["evaluate"]["cost"]["false_positive"] = params["evaluate"]["cost"]["false_negative"] = 1
     params["gates"]["min_auc"] = 0.5
     params["gates"].yaml_add_eol_comment("raise it to what the task needs", "min_auc")
-    project = params["project"]
     changes += [
-        f"{project!r} in MLflow keeps the runs and versions of the table before: another `project` parts them",
         "evaluate.cost 1:1: say what a false positive and a false negative cost you",
         "gates.min_auc 0.5: raise it to what the task needs",
         f"evaluate.segments: {', '.join(found.segments) or 'none'}",
+        *stays(params["project"]),
     ]
     try:
         Params.model_validate(params)
@@ -67,6 +67,30 @@ def rewritten(source: str, found: "Inferred", reading: Reading) -> tuple[dict[st
         yaml.dump(content, text)
         texts[name] = text.getvalue()
     return texts, changes
+
+
+def stays(project: str) -> list[str]:
+    """What is of the table before, and is not adopt's to change."""
+    where = predictions.location()
+    card = (ROOT / "MODEL_CARD.md").read_text() if (ROOT / "MODEL_CARD.md").exists() else ""
+    running = [
+        path.parent.name
+        for path in ROOT.glob("deploy/*/release.env")
+        if "VERSION=none" not in path.read_text()
+    ]
+    found = {
+        f"{project!r} in MLflow keeps the runs and versions of the table before: another `project` parts them": (
+            (ROOT / registry.DATABASE).exists() or "MLFLOW_TRACKING_URI" in os.environ
+        ),
+        f"PREDICTION_LOG={where} has the predictions of the table before: give another": where
+        != str(ROOT / "data/log"),
+        "MODEL_CARD.md: its section on intended use is about the table before": "<!-- use" in card
+        and model_card.USE not in card,
+        f"{', '.join(running)}: the model of the table before runs there until the next deploy": bool(
+            running
+        ),
+    }
+    return [text for text, true in found.items() if true]
 
 
 def round_trip() -> "YAML":

@@ -2,6 +2,7 @@
 
 import filecmp
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import takewhile
@@ -106,7 +107,7 @@ def copy(source: Path, part: Path) -> None:
         shutil.copytree(source, part)
         return
     if (size := source.stat().st_size) > 100e6:
-        print(f"adopt: copying {size / 1e9:.1f} GB ...", flush=True)
+        print(f"adopt: copying {size / 1e9:.1f} GB ...", file=sys.stderr, flush=True)
     shutil.copyfile(source, part)
 
 

@@ -19,7 +19,7 @@ CASTS = {
     r"FLOAT|DOUBLE": "CASE WHEN isfinite({c}) THEN {c}::DOUBLE END",
     r"BOOLEAN": "{c}",
     r"DATE|TIMESTAMP(_NS|_MS|_S)?": dates.usable("{c}::TIMESTAMP"),
-    r"TIMESTAMP WITH TIME ZONE": dates.usable("({c} AT TIME ZONE 'UTC')"),
+    r"TIMESTAMP WITH TIME ZONE|TIMESTAMPTZ_NS": dates.usable("({c}::TIMESTAMPTZ AT TIME ZONE 'UTC')"),
     r"DECIMAL\(.*": "{c}::DOUBLE",
     r"VARCHAR|UUID|ENUM.*|TIME|\"NULL\"": "{c}::VARCHAR",
     r"BLOB": "decode({c})",

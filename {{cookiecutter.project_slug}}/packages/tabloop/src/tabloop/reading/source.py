@@ -5,6 +5,7 @@ import bz2
 import gzip
 import lzma
 import shutil
+import sys
 import tempfile
 import zipfile
 from collections.abc import Callable
@@ -143,7 +144,7 @@ def fetched(url: str) -> Path:
     import fsspec
 
     path = temporary() / (Path(url.split("?")[0]).name or "table")
-    print(f"fetching {url} ...", flush=True)
+    print(f"fetching {url} ...", file=sys.stderr, flush=True)
     try:
         with fsspec.open(url) as remote:
             copy(remote, path)
