@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import click.testing
+import pandas as pd
 import pytest
 import tabloop.adopt as adopt
 import yaml
-from tabloop import files, own_params, place, predictions
+from tabloop import files, ingest, own_params, place, predictions
 from tabloop.main import tabloop as command
+from tabloop.params import Schema, load
+from tabloop.table import read
 
 from .conftest import PARAMS, TEMPLATE, Project, begin_history, clean, commit, orders
 
@@ -225,6 +228,43 @@ def test_how_the_table_is_read_stays_in_params(example: Path, run: Run) -> None:
     assert reading["columns"]["zip"]["type"] == "text" and found["schema"]["request"]["zip"] == {
         "type": "category"
     }
+
+
+def test_what_is_written_is_what_was_decided_whatever_the_table_calls_things(example: Path, run: Run) -> None:
+    names = [
+        "a: b",
+        "#x",
+        "no",
+        "null",
+        "1e3",
+        "it's",
+        'q"q',
+        "Größe",
+        "on",
+        "{x}",
+        "- y",
+        "0x1F",
+        "model_config",
+        "copy",
+    ]
+    rows = orders(200)
+    words = [["on", "yes: it's", '"q"', "#"][i % 4] for i in range(200)]
+    table = pd.DataFrame({name: words if i % 2 else rows.amount + i for i, name in enumerate(names)})
+    table["Outcome?"] = rows.returned.map({0: "no", 1: "yes: #1"}).where(rows.index % 9 > 0, "null; maybe")
+    table["at"], table["since"] = rows.ordered_at, rows.ordered_at - pd.to_timedelta(rows.age, unit="D")
+    table.to_parquet(example.parent / "odd.parquet")
+    options = ["--timestamp", "at", "--positive", "yes: #1", "--negative", "no", "--type", "since=days"]
+    arguments = [example.parent / "odd.parquet", "--target", "Outcome?", *options]
+    decided = json.loads(run(example, *arguments, "--json").stdout)["schema"]
+    own = load(example / "params.yaml")
+    schema = own.schema_.model_dump(mode="json", exclude_defaults=True)
+    wanted = {name: value for name, value in decided.items() if value}
+    assert schema == Schema.model_validate(wanted).model_dump(mode="json", exclude_defaults=True)
+    assert schema["target"] == {"name": "outcome", "positive": "yes: #1", "negative": ["no"]}
+    assert {*schema["rename"].values()} >= {"a: b", "it's", 'q"q', "- y"} and "copy" in schema["request"]
+    again = read(own.data.source, example, own.data.reading).relation
+    types = dict(zip(again.columns, map(str, again.types), strict=True))
+    assert ingest.projection(types, own).count(" AS ") == len(table.columns)
 
 
 @pytest.mark.parametrize(
