@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tabloop.cli import command, one_line
 from tabloop.serving import telemetry
-from tabloop.serving.direct_route import Refused
+from tabloop.serving.direct_route import MAX_ERRORS, Refused, problem
 from tabloop.serving.model_app import Guard, ModelApp
 from tabloop.serving.pages import add_pages
 from tabloop.serving.predictor import Predictor
@@ -123,9 +123,9 @@ def _add_predictions(app: ModelApp, predictor: Predictor) -> None:
         if not predictor.settings.prediction_log:
             raise Refused(503, "PREDICTION_LOG is empty: the service has no log to keep outcomes in")
         if unknown := [at for at, o in enumerate(outcomes) if not predictor.ids.given(o.prediction_id)]:
-            about = {"msg": "this service did not give this id", "type": "unknown_prediction"}
-            places = [["body", *([at] if batch else []), "prediction_id"] for at in unknown[:20]]
-            raise Refused(422, [{"loc": place} | about for place in places])
+            places = [(*((at,) if batch else ()), "prediction_id") for at in unknown[:MAX_ERRORS]]
+            reason = "this service did not give this id", "unknown_prediction"
+            raise Refused(422, [problem(place, *reason) for place in places])
         predictor.log.add_feedback([o.prediction_id for o in outcomes], [o.label for o in outcomes])
 
 
