@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 from tabloop import labels
 from tabloop.cli import UserError
-from tabloop.infer import Choices, Inferred, constant_within, infer
+from tabloop.facts import constant_within
+from tabloop.infer import Choices, Inferred, infer
 from tabloop.params import Reading, Target
 from tabloop.reading.result import Table
 
@@ -176,6 +177,15 @@ def test_a_date_becomes_its_age_on_request() -> None:
     frame.loc[:4, "since"] += pd.Timedelta(days=200)
     late = decided(frame, "returned", timestamp="ordered_at", types={"since": "days"})
     assert "5 rows have a date after TIMESTAMP" in late.decisions["since"].warnings[0]
+
+
+def test_dates_that_can_be_read_in_two_ways_are_no_category() -> None:
+    texts = [f"{day:02d}/{month:02d}/2024" for day, month in RANDOM.integers(1, 13, (N, 2))]
+    decision, why, _ = one(texts, "when")
+    assert decision == "left out" and "--date-format" in why
+    with pytest.raises(UserError, match="--date-format when=dayfirst"):
+        one(texts, "when", timestamp="when")
+    assert one([f"{a}-{b}" for a, b in RANDOM.integers(1, 13, (N, 2))], "sizes")[0] == "category"
 
 
 # The target

@@ -50,7 +50,8 @@ def adopt(source: str, said: "Choices", overrides: "Overrides", dry_run: bool, a
             files.write(PLAN, json.dumps(plan))
         finish()
     show = decisions.as_json if as_json else decisions.text
-    return show(found, table.notes, kept, changes, dry_run)
+    notes = [note for note in table.notes if note.column not in said.drop]
+    return show(found, notes, kept, changes, dry_run)
 
 
 def example() -> list[Path]:

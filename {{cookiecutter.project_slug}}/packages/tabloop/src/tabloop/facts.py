@@ -102,6 +102,18 @@ def _parts(column: str, kind: str, many: bool) -> list[str]:
     ]
 
 
+def constant_within(table: duckdb.DuckDBPyRelation, entity: str, names: list[str]) -> list[str]:
+    """The columns that never change within an entity, given as SQL: what can be looked up by its key alone."""
+    # min and max, not count(DISTINCT): that took minutes for hundreds of columns.
+    same = ", ".join(
+        f"count({c}) IN (0, count(*)) AND min({c}) IS NOT DISTINCT FROM max({c}) AS s{i}"
+        for i, c in enumerate(map(quote, names))
+    )
+    every = ", ".join(f"bool_and(s{i})" for i in range(len(names)))
+    per_entity = table.aggregate(f"{entity}, {same}", entity)
+    return [n for n, steady in zip(names, per_entity.aggregate(every).fetchall()[0], strict=True) if steady]
+
+
 def base(kind: object) -> str:
     """DuckDB's type without its arguments: DECIMAL(9,2) is DECIMAL, INTEGER[] is INTEGER[]."""
     return re.sub(r"\(.*", "", str(kind)) + ("[]" if str(kind).endswith("]") else "")

@@ -90,9 +90,7 @@ def timestamp(table: duckdb.DuckDBPyRelation, name: str, facts: Facts, label: st
         values = table.project(column)
         bad = values.filter(f"TRY_CAST({column} AS TIMESTAMP) IS NULL") if facts.kind == "VARCHAR" else values
         if found := bad.limit(1).fetchall():
-            advice = (
-                f"write them like 2026-01-31 or 2026-01-31 12:00:00, or give `--date-format {name}=%d.%m.%Y`"
-            )
+            advice = f"give `--date-format {name}=dayfirst`, `monthfirst` or a format like %d.%m.%Y"
             raise UserError(f"TIMESTAMP={name}: {found[0][0]!r} is no date or time; {advice}")
     time = f"{column}::TIMESTAMP"
     if facts.distinct == 1:

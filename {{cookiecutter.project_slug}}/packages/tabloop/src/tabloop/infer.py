@@ -1,6 +1,7 @@
 """A schema from a table: which columns are features, of what type, and why the others are left out."""
 
 import difflib
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,12 +10,13 @@ import duckdb
 from tabloop import identity, labels, leaks
 from tabloop.cli import UserError
 from tabloop.columns import INFERRED, TYPES, key_of, quote, text_of
-from tabloop.facts import Decision, Facts, describe
+from tabloop.facts import Decision, Facts, constant_within, describe
 from tabloop.params import Target
 from tabloop.reading.result import Table
 from tabloop.table import safe_names
 
 LEVELS = 255  # a text column with more distinct values is no category: trees bin no finer
+DATED = re.compile(r"\d{1,4}[./-]\d{1,2}[./-]\d{1,4}($|[ T])")  # texts that the reader could not tell
 LONGEST = 1000  # characters of a category that a request may have
 EXACT = 2**53  # whole numbers from which floats leave some out
 DAYS = "days"  # the type of a date whose age is a feature
@@ -133,14 +135,15 @@ def decide(name: str, facts: Facts, said: Choices, table: duckdb.DuckDBPyRelatio
     if facts.distinct <= 1:
         return Decision(name, "left out", "always the same" if facts.distinct else "always missing")
     if kind is None:
-        dated = "DATE" in facts.kind or "TIMESTAMP" in facts.kind
-        days = (
-            f"; `--type {name}=days` takes the days from it to TIMESTAMP" if dated and said.timestamp else ""
-        )
-        why = f"a date: not a feature as it is{days}" if dated else f"of type {facts.kind}"
-        return Decision(name, "left out", why, [] if dated else [f"{facts.kind} is no type of a feature"])
+        if "DATE" not in facts.kind and "TIMESTAMP" not in facts.kind:
+            why = f"of type {facts.kind}, which no feature has"
+            return Decision(name, "left out", why, [why])
+        days = f"; `--type {name}=days` takes the days from it to TIMESTAMP" if said.timestamp else ""
+        return Decision(name, "left out", f"a date: not a feature as it is{days}")
     if found := identity.of(name, facts, kind):
         return Decision(name, *found)
+    if kind == "category" and all(DATED.match(text) for text in facts.examples):
+        return Decision(name, "left out", "dates in more than one way: `--date-format` says which it is")
     if kind == "category" and facts.longest > LONGEST:
         return Decision(name, "left out", f"text of up to {facts.longest:,} characters")
     if kind == "category" and facts.distinct > LEVELS:
@@ -149,10 +152,8 @@ def decide(name: str, facts: Facts, said: Choices, table: duckdb.DuckDBPyRelatio
     if facts.largest >= EXACT:
         text = "whole numbers beyond 2^53: a model takes no more than seven digits of them"
         return Decision(name, kind if facts.largest < 2**63 else "number", levels, [text])
-    coded = (
-        [f"a code? `--type {name}=category` if its order says nothing"] if identity.coded(name, facts) else []
-    )
-    return Decision(name, kind, levels, coded)
+    code = f"a code? `--type {name}=category` if its order says nothing"
+    return Decision(name, kind, levels, [code] if identity.coded(name, facts) else [])
 
 
 def as_told(name: str, facts: Facts, said: Choices, table: duckdb.DuckDBPyRelation) -> Decision:
@@ -233,15 +234,3 @@ def schema_of(
         "request": request,
         "rename": {names[n]: n for n in dict.fromkeys(used) if names[n] != n},
     }
-
-
-def constant_within(table: duckdb.DuckDBPyRelation, entity: str, names: list[str]) -> list[str]:
-    """The columns that never change within an entity, given as SQL: what can be looked up by its key alone."""
-    # min and max, not count(DISTINCT): that took minutes for hundreds of columns.
-    same = ", ".join(
-        f"count({c}) IN (0, count(*)) AND min({c}) IS NOT DISTINCT FROM max({c}) AS s{i}"
-        for i, c in enumerate(map(quote, names))
-    )
-    every = ", ".join(f"bool_and(s{i})" for i in range(len(names)))
-    per_entity = table.aggregate(f"{entity}, {same}", entity)
-    return [n for n, steady in zip(names, per_entity.aggregate(every).fetchall()[0], strict=True) if steady]
