@@ -187,8 +187,8 @@ def test_a_writer_whose_service_was_killed_does_not_wait_for_its_target_for_ever
     assert done.returncode == -signal.SIGALRM
 
 
-def test_rows_of_a_writer_that_is_killed_are_counted(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_rows_of_a_writer_that_is_killed_are_counted_and_another_one_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async def scene() -> None:
         before = counted("dropped")
@@ -201,6 +201,10 @@ def test_rows_of_a_writer_that_is_killed_are_counted(
             send(log, signal.SIGKILL)
             await until(lambda: log.process is None)
             give(log, 9)  # nobody takes them
+            with monkeypatch.context() as patch:  # and for a while nobody can
+                patch.setattr(sys, "executable", "/nowhere")
+                await asyncio.sleep(1.2)
+                assert log.process is None
             await until(lambda: log.process)
             last = give(log, 10)
             assert log.process and log.process.pid != pid

@@ -74,8 +74,10 @@ class PredictionLog:
         self._count({"dropped": lost})
         if not self.stopping:
             self._count({"failed": 1, "error": f"its process died, {lost:,} rows are lost"})
+        while not self.process and not self.stopping:
             await asyncio.sleep(1)
-            await self.start()
+            with suppress(OSError):  # no process can be made now
+                await self.start()
 
     def _count(self, report: dict[str, Any]) -> None:
         """Count what became of rows. Keep an error until rows are written, and print it if it is a new one."""
