@@ -1,11 +1,13 @@
 """What is decided about each column of a table, and what its owner is told."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import duckdb
 import numpy as np
 import pandas as pd
+import plotly
 import pytest
 from tabloop import labels
 from tabloop.cli import UserError
@@ -334,6 +336,14 @@ def test_what_is_known_only_afterwards_is_named_and_stays() -> None:
         assert f"`--drop {name}`" in "; ".join(found.decisions[name].warnings), name
     assert found.decisions["f"].warnings == []
     assert found.decisions["reason"].warnings or found.decisions["reason"].decision == "left out"
+
+
+def test_leaks_of_a_public_table_are_told_from_good_measurements() -> None:
+    iris = pd.read_csv(Path(plotly.__file__).parent / "package_data/datasets/iris.csv.gz")
+    found = decided(iris, "species", positive="setosa").decisions
+    assert found["species_id"].decision == "left out" and "copy of the target" in found["species_id"].why
+    assert found["petal_length"].decision == "number" and "AUC 1.0000" in found["petal_length"].warnings[0]
+    assert found["sepal_width"].warnings == []
 
 
 def test_many_levels_do_not_look_like_a_leak_by_chance() -> None:
