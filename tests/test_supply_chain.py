@@ -136,12 +136,13 @@ def test_a_known_vulnerability_of_the_lock_is_red_until_it_is_accepted(project: 
 
 
 def test_the_weekly_audit_is_red_when_there_is_a_vulnerability(another: Forge) -> None:
-    weekly = ["schedule", "--workflows", ".github/workflows/audit.yml"]
+    weekly = ["schedule", "--workflows", ".github/workflows/ci.yml"]
     with ThreadingHTTPServer(("127.0.0.1", 0), Advisories) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         asked = ["--env", f"ARGS=--service-url http://127.0.0.1:{server.server_port}"]
         code, said = another.run(*weekly, *asked)
         assert code and "osv.dev/vulnerability/GHSA-test" in said, said[-3000:]
+        assert "make lint" not in said and "make train" not in said
         with (another.project / "pyproject.toml").open("a") as settings:
             settings.write('\n[tool.uv.audit]\nignore = ["GHSA-test"]\n')
         another.commit("Accept it")
