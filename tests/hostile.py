@@ -67,7 +67,7 @@ ATTACKS: dict[str, list[Attack]] = {
         (300, post("/predict", b" " * 60_000, 60_001), b""),
         (100, b"POST /predict HTTP/1.1\r\n", b"a"),
     ],
-    "connections that say nothing": [(1500, b"", b"")],
+    "connections that say nothing": [(1000, b"", b"")],
 }
 
 
@@ -92,14 +92,14 @@ def attack(address: tuple[str, int], attacks: list[Attack]) -> None:
             time.sleep(0.005)
 
 
-def reset(address: tuple[str, int], connections: int = 32) -> None:
+def reset(address: tuple[str, int], connections: int = 16) -> None:
     """Ask on many connections and reset each, again and again, before its answer or while it comes."""
     until, turn = time.monotonic() + SECONDS, 0
     while time.monotonic() < until:
         lines = [socket.create_connection(address) for _ in range(connections)]
         for line in lines:
             line.sendall(post("/predict", ROW) * 2)
-        time.sleep(0.002 * (turn := (turn + 1) % 4))
+        time.sleep(0.004 * (turn := (turn + 1) % 4))
         for line in lines:
             line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             line.close()

@@ -56,7 +56,8 @@ class DirectRoute:
         """Raises: Refused, ValidationError: the body is not what the route takes."""
         began = time.perf_counter()
         # There are as many values as commas. They take more memory than bytes do, and their errors still more.
-        if body.count(b",") > (most := self.max_bytes // VALUE_BYTES):
+        most = self.max_bytes // VALUE_BYTES
+        if len(body) > most and body.count(b",") > most:
             raise Refused(413, f"more than {most:,} values: send them in parts")
         valid = self.validator.validate_json(body) if self.rows == 1 else await self.validate_rows(body)
         answer = await self.endpoint(valid)
@@ -97,18 +98,20 @@ async def read_body(receive: Receive, limit: int, take: Callable[[int], None] | 
         Refused: it is longer than `limit` bytes.
         ConnectionResetError: the connection was closed before the body was complete.
     """
-    parts, size, more = list[bytes](), 0, True
-    while more and size <= limit:
+    parts, size = list[bytes](), 0
+    while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ConnectionResetError
-        parts.append(message.get("body", b""))
-        size, more = size + len(parts[-1]), message.get("more_body", False)
+        part = message.get("body", b"")
+        size += len(part)
         if take:
-            take(len(parts[-1]))
-    if size > limit:
-        raise Refused(413, f"the body is longer than {limit:,} bytes")
-    return b"".join(parts) if len(parts) > 1 else parts[0]
+            take(len(part))
+        if size > limit:
+            raise Refused(413, f"the body is longer than {limit:,} bytes")
+        if not message.get("more_body"):
+            return b"".join([*parts, part]) if parts else part
+        parts.append(part)
 
 
 def problem(place: Sequence[Any], message: str, kind: str) -> dict[str, Any]:

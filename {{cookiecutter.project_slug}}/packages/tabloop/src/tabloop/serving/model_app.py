@@ -27,6 +27,7 @@ from tabloop.serving import direct_route
 from tabloop.serving.direct_route import DirectRoute, Endpoint, Observe, Refused, invalid, read_body
 
 T = TypeVar("T")
+WHOLE = "tabloop.json"  # an ASGI extension of protocol.py: a message that is a whole answer in JSON
 ROOM_BYTES = 64 << 20  # of all batches that arrive or wait, and of their answers
 PART_BYTES = 64 << 10  # of an answer, sent at once
 OPEN = frozenset(("GET", "HEAD", "OPTIONS"))  # methods that need no key and have no body
@@ -63,7 +64,8 @@ class ModelApp(FastAPI):
 
     def entry(self) -> ASGIApp:
         """What the server is to call. Without any middleware but Guard, direct routes need nothing of FastAPI."""
-        return Guard(self, self.direct_routes, self.keys) if len(self.user_middleware) == 1 else self
+        whole = len(self.user_middleware) == 1
+        return Guard(self, self.direct_routes, self.keys, whole=whole) if whole else self
 
 
 class Room:
@@ -94,8 +96,10 @@ class Room:
 class Guard:
     """ASGI middleware: checks API keys and answers direct routes. It passes all other requests to `app`."""
 
-    def __init__(self, app: ASGIApp, routes: Mapping[str, DirectRoute], keys: Sequence[str]) -> None:
-        self.app, self.routes = app, routes
+    def __init__(
+        self, app: ASGIApp, routes: Mapping[str, DirectRoute], keys: Sequence[str], whole: bool = False
+    ) -> None:
+        self.app, self.routes, self.whole = app, routes, whole
         self.keys = [key.encode() for key in keys]
         self.room, self.turn = Room(), asyncio.Lock()
 
@@ -115,7 +119,10 @@ class Guard:
                 self.check_key(scope)
             if route and route.rows == 1:
                 answer = await route.answer(await read_body(receive, route.max_bytes))
-                await respond(send, route.status, answer)
+                if self.whole and WHOLE in scope.get("extensions", ()):
+                    await send({"type": WHOLE, "status": route.status, "body": answer})
+                else:
+                    await respond(send, route.status, answer)
             elif route:
                 await self.answer_batch(route, receive, send)
         except (ValidationError, Refused) as error:
