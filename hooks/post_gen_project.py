@@ -16,12 +16,11 @@ AUTHOR, EMAIL = "{{ cookiecutter.author }}", "{{ cookiecutter.email }}"
 # What the user gave to cookiecutter, and where that lies on this machine.
 TEMPLATE, CLONE = r"""{{ cookiecutter._template }}""", r"""{{ cookiecutter._repo_dir }}"""
 PLACEHOLDER = "{{ cookiecutter._template_repository }}"
-MANIFESTS = (
-    "application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json"
-)
-MANIFESTS += (
-    ", application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json"
-)
+KINDS = """
+    oci.image.index.v1 docker.distribution.manifest.list.v2
+    oci.image.manifest.v1 docker.distribution.manifest.v2
+"""
+MANIFESTS = ", ".join(f"application/vnd.{kind}+json" for kind in KINDS.split())
 
 
 def environment() -> dict[str, str]:
