@@ -27,19 +27,19 @@ def rewritten(source: str, found: "Inferred", reading: Reading) -> tuple[dict[st
     before, changes = params["data"]["source"], []
     if params["data"].pop("simulator", None):
         params.yaml_set_comment_before_after_key("schema", before="\n")
-    params["data"]["source"] = node(yaml, source, "source")
+    params["data"]["source"] = node(source, "source")
     params["data"].pop("reading", None)
     if said := reading.model_dump(mode="json", exclude_defaults=True):
-        params["data"].insert(1, "reading", node(yaml, said, "reading"))
+        params["data"].insert(1, "reading", node(said, "reading"))
     if params["data"].get("feedback"):
         changes.append(f"data.feedback was {params['data']['feedback']}, the log of another table: null")
         params["data"]["feedback"] = None
     for name, value in found.schema.items():
         if value or value is None:
-            params["schema"][name] = node(yaml, value, name)
+            params["schema"][name] = node(value, name)
         else:
             params["schema"].pop(name, None)
-    params["evaluate"]["segments"] = node(yaml, found.segments, "segments")
+    params["evaluate"]["segments"] = node(found.segments, "segments")
     params["evaluate"]["cost"]["false_positive"] = params["evaluate"]["cost"]["false_negative"] = 1
     params["gates"]["min_auc"] = 0.5
     params["gates"].yaml_add_eol_comment("raise it to what the task needs", "min_auc")
@@ -107,19 +107,19 @@ def round_trip() -> "YAML":
     return yaml
 
 
-def node(yaml: "YAML", value: Any, key: str) -> Any:
+def node(value: Any, key: str) -> Any:
     """A value as YAML: a column on one line, the table's own words in quotes."""
-    from ruamel.yaml.comments import CommentedMap
+    from ruamel.yaml.comments import CommentedMap, CommentedSeq
     from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
     if isinstance(value, dict):
-        made = CommentedMap({name: node(yaml, item, name) for name, item in value.items()})
+        made = CommentedMap({name: node(item, name) for name, item in value.items()})
         if key != "rename" and not any(isinstance(item, dict) for item in value.values()):
             made.fa.set_flow_style()
         return made
     if isinstance(value, list):
-        made = yaml.load("[]")
-        made.extend(node(yaml, item, "key" if key in ("key", "segments") else "") for item in value)
-        return made
+        listed = CommentedSeq([node(item, "key" if key in ("key", "segments") else "") for item in value])
+        listed.fa.set_flow_style()
+        return listed
     plain = not isinstance(value, str) or key in ("type", "name", "entity", "timestamp", "key")
     return value if plain else DoubleQuotedScalarString(value)
