@@ -294,6 +294,9 @@ def test_the_label_is_the_same_in_sql_and_in_python() -> None:
         target = Target(name="y", **rule)
         in_sql = [row[0] for row in table.project(labels.label_sql(table, "y", target)).fetchall()]
         assert in_sql == [None if value is None else target.label(value) for value in values]
+    many = relation(pd.DataFrame({"y": ["rare", *(f"v{i}" for i in range(1500) for _ in "ab"), None]}))
+    rest = labels.label_sql(many, "y", Target(name="y", positive="rare", negative="*"))
+    assert many.project(f"{rest} AS label").aggregate("sum(label), count(label)").fetchall() == [(1, 3001)]
     numbers = relation(pd.DataFrame({"y": [1.0, 2.5, float("nan"), 3.0]}))
     bar = Target(name="y", at_least=2.5)
     in_sql = [row[0] for row in numbers.project(labels.label_sql(numbers, "y", bar)).fetchall()]

@@ -30,13 +30,12 @@ def label_sql(table: duckdb.DuckDBPyRelation, column: str, target: Target) -> st
     if target.at_least is not None:
         number = f"NULLIF(TRY_CAST({quote(column)} AS DOUBLE), 'nan'::DOUBLE)"
         return f"({number} >= {target.at_least!r})::TINYINT"
-    values: dict[int | None, list[str]] = {0: [], 1: [], None: []}
+    values: dict[int | None, list[str]] = {0: ["NULL"], 1: ["NULL"], None: []}
     for value in classes(table, column):
         values[target.label(value)].append(literal(value))
-    cases = [
-        f"WHEN {quote(column)}::VARCHAR IN ({', '.join(values[n])}) THEN {n}" for n in (0, 1) if values[n]
-    ]
-    return f"CASE {' '.join(cases) or 'WHEN false THEN 0'} END::TINYINT"
+    ones, zeros = (f"{quote(column)}::VARCHAR IN ({', '.join(values[label])})" for label in (1, 0))
+    zeros = f"{quote(column)} IS NOT NULL" if target.negative == "*" else zeros
+    return f"CASE WHEN {ones} THEN 1 WHEN {zeros} THEN 0 END::TINYINT"
 
 
 def decide(
