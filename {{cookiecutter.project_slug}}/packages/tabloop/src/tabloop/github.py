@@ -99,7 +99,8 @@ def comment(text: str, part: str) -> str:
             if not ours:
                 ours = [thread.create_comment(body)]
             elif ours[0].body != body:
-                ours[0].edit(body)
+                with suppress(UnknownObjectException):  # the other job removed it, as the younger one
+                    ours[0].edit(body)
             else:
                 break
         for double in ours[1:]:
