@@ -34,14 +34,11 @@ def date(column: Column, known: Known, forced: bool) -> ReadColumn | None:
         found = Counter[str]()
         for s, n in shapes.items():
             found[allowed[s].get(order, "")] += n
-        way = ReadColumn(type="timestamp", format=[f for f, _ in found.most_common() if f] or None)
-        if all(re.fullmatch(dates.ISO, s) for s in shapes if allowed[s]):
-            way = ReadColumn(type="timestamp")
-        if (
-            said in (None, order)
-            and (not way.format or found[""] + rows == column.present)
-            and way not in ways.values()
-        ):
+        iso = all(re.fullmatch(dates.ISO, s) for s in shapes if allowed[s])
+        listed = None if iso else [f for f, _ in found.most_common() if f]
+        way = ReadColumn(type="timestamp", format=listed)
+        covers = found[""] + rows == column.present
+        if said in (None, order) and covers and way not in ways.values():
             ways[order] = way
     return _chosen(column, known, ways, rows, said) if rows and ways else None
 
@@ -63,19 +60,14 @@ def _chosen(
             parts = ", ".join(f"{n:,} {order}" for order, n in counts.items() if order in ways)
             column.note("warning", f"text, because its {rows:,} dates are not all of one kind: {parts}")
         return None
-    future = {
-        order: f"count(*) FILTER ({dates.parsed(column.text, ways[order])} > now())" for order in possible
-    }
-    later = column.count(**future) if len(possible) > 1 else dict.fromkeys(possible, 0)
     likely = [order for order in possible if order != "yearfirst"] or possible
-    if later.get("yearfirst", 0) < min(later[order] for order in likely):  # 25/01/31 was, 31/01/25 is to come
-        likely = ["yearfirst"]
+    if likely != possible:  # 25/01/31 was, 31/01/25 is to come
+        future = {o: f"count(*) FILTER ({dates.parsed(column.text, ways[o])} > now())" for o in possible}
+        later = column.count(**future)
+        likely = ["yearfirst"] if later["yearfirst"] < min(later[o] for o in likely) else likely
     order = likely[0] if len(likely) == 1 else _order(column, known, {o: ways[o] for o in likely})
     if order is None:
-        column.note(
-            "warning",
-            "text, because its dates could be day first or month first: say which by the date format",
-        )
+        column.note("warning", "text, because its dates could be day first or month first: say which")
         return None
     way = ways[order]
     if likely == [order] != ["yearfirst"] and {"dayfirst", "monthfirst"} <= ways.keys():
@@ -106,39 +98,29 @@ def _order(column: Column, known: Known, ways: dict[str, ReadColumn]) -> str | N
     for order, way in ways.items():
         times = f"SELECT epoch({dates.parsed(column.text, way)}) AS t, rowid FROM raw WHERE {column.has()}"
         steps = f"SELECT t, abs(t - lag(t) OVER (ORDER BY rowid)) AS step FROM ({times})"
-        jumps[order] = (
-            column.db.execute(f"SELECT avg(step) / nullif(max(t) - min(t), 0) FROM ({steps})").fetchall()[0][
-                0
-            ]
-            or 0
-        )
+        found = column.db.execute(f"SELECT avg(step) / nullif(max(t) - min(t), 0) FROM ({steps})").fetchall()
+        jumps[order] = found[0][0] or 0
     best, other = sorted(jumps, key=lambda o: jumps[o])
     if 4 * jumps[best] < jumps[other] and column.present >= 30:
         column.note(
-            "warning", f"{best}, because the rows are then in the order of time; say it if it is not so"
+            "warning", f"{best}, because the rows are then in the order of time; else say which is first"
         )
         return best
     if known.decimals == {","} or known.delimiter == ";":
-        column.note(
-            "warning", "dayfirst, because the table has decimal commas or semicolons; say it if it is not so"
-        )
+        column.note("warning", "dayfirst, because the table has decimal commas or semicolons; else say which")
         return "dayfirst"
     return None
 
 
 def _epoch(column: Column, shapes: Formats, forced: bool) -> ReadColumn | None:
     """Seconds (or parts of them) since 1970, of the years 2001 to 2100."""
-    if len(shapes) != 1 or not (forced or dates.SIGN_OF_TIME.search(column.name)):
+    digits = len(next(iter(shapes)))
+    name = next((name for name, one in dates.EPOCHS.items() if len(str(one)) == digits), None)
+    if not name or len(shapes) != 1 or not (forced or dates.SIGN_OF_TIME.search(column.name)):
         return None
-    for name, one in dates.EPOCHS.items():
-        if len(next(iter(shapes))) == len(str(one)):
-            least, most = column.count(
-                a=f"min(TRY_CAST({column.text} AS HUGEINT))", b=f"max(TRY_CAST({column.text} AS HUGEINT))"
-            ).values()
-            if one <= least and most < 4.11 * one:
-                unit = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}[
-                    name[6:]
-                ]
-                column.note("warning", f"read as {unit} since 1970")
-                return ReadColumn(type="timestamp", format=name)
-    return None
+    way = ReadColumn(type="timestamp", format=name)
+    outside = f"year({dates.parsed(column.text, way)}) NOT BETWEEN 2001 AND 2100"
+    if column.count(n=f"count(*) FILTER ({outside})")["n"]:
+        return None
+    column.note("warning", f"read as {dates.UNITS[name]} since 1970")
+    return way

@@ -17,13 +17,10 @@ NAMED = re.compile(
     rf"(?P<day>{DAY})(?P<date>9{{1,2}}[-/. ]*{MONTH}[-/., ]*9{{2,4}}|{MONTH}[-/ ]*(?:9{{1,2}},? )?9{{2,4}}|9{{4}}[-/ ]{MONTH}[-/ ]9{{1,2}})"
     + TIME
 )
-DIGITS = {"99999999": "%Y%m%d", "99999999999999": "%Y%m%d%H%M%S", "999999999999": "%Y%m%d%H%M", "9999-99": "%Y-%m", "9999/99": "%Y/%m", "99/9999": "%m/%Y", "99.9999": "%m.%Y"}  # fmt: skip
-EPOCHS = {
-    "epoch_s": 10**9,
-    "epoch_ms": 10**12,
-    "epoch_us": 10**15,
-    "epoch_ns": 10**18,
-}  # values of the year 2001
+DIGITS = {"9" * 8: "%Y%m%d", "9" * 12: "%Y%m%d%H%M", "9" * 14: "%Y%m%d%H%M%S"}
+DIGITS |= {"9999-99": "%Y-%m", "9999/99": "%Y/%m", "99/9999": "%m/%Y", "99.9999": "%m.%Y"}
+EPOCHS = {"epoch_s": 10**9, "epoch_ms": 10**12, "epoch_us": 10**15, "epoch_ns": 10**18}  # in the year 2001
+UNITS = dict(zip(EPOCHS, ("seconds", "milliseconds", "microseconds", "nanoseconds"), strict=True))
 SIGN_OF_TIME = re.compile(
     r"time|date|day|when|epoch|stamp|created|updated|datum|zeit|fecha|(^|_)(at|ts|on|dt)($|_)", re.I
 )

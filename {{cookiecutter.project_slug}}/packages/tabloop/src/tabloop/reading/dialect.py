@@ -39,10 +39,8 @@ def cells(lines: list[str], delimiter: str, quote: str, escape: str | None) -> R
     one = delimiter if len(delimiter) == 1 else "\x1e"
     lines = [line.replace(delimiter, one) for line in lines] if one != delimiter else lines
     double = escape in (None, quote)
-    options = {"quotechar": quote, "quoting": csv.QUOTE_MINIMAL} if quote else {"quoting": csv.QUOTE_NONE}
-    reader = csv.reader(
-        lines, delimiter=one, doublequote=double, escapechar=None if double else escape, **options
-    )
+    escapes = None if double else escape
+    reader = csv.reader(lines, delimiter=one, doublequote=double, escapechar=escapes, quotechar=quote)
     try:
         return list(reader)
     except csv.Error:  # a cell that never ends
@@ -55,10 +53,8 @@ def find(lines: list[str], delimiter: str | None) -> dict[str, str | None] | Non
     quotes: list[tuple[str, str | None]] = [('"', None)]
     if re.search(r'\\"[^,;\t|\r\n]', text):  # he said \"hi\"
         quotes.insert(0, ('"', "\\"))
-    if (
-        re.search(r"(^|[,;\t|])'[^'\n]*'([,;\t|]|$)", text, re.MULTILINE)
-        and text.count('"') < text.count("'") / 4
-    ):
+    single = re.search(r"(^|[,;\t|])'[^'\n]*'([,;\t|]|$)", text, re.MULTILINE)
+    if single and text.count('"') < text.count("'") / 4:
         quotes.insert(0, ("'", None))
     best, chosen = 0.0, None
     double = [d for d in DELIMITERS if len(d) > 1 and 2 * text.count(d) == text.count(d[0]) > 0]
@@ -70,10 +66,10 @@ def find(lines: list[str], delimiter: str | None) -> dict[str, str | None] | Non
             full = [row for row in rows if len(row) == width]
             inside = [c for row in full[:1000] for c in row]
             others = re.compile("|".join(re.escape(d) for d in DELIMITERS[:4] if d != one))
-            clean = sum(1 for c in inside if NUMBER.fullmatch(c) or not others.search(c)) / max(
-                len(inside), 1
+            clean = sum(bool(NUMBER.fullmatch(c) or not others.search(c)) for c in inside) / (
+                len(inside) or 1
             )
-            score = (width > 1) * len(full) / max(len(rows), 1) * clean**2 * (1 - 0.2 / width)
+            score = (width > 1) * len(full) / (len(rows) or 1) * clean**2 * (1 - 0.2 / width)
             if score > best + 1e-9:
                 best, chosen = score, {"delimiter": one, "quote": quote, "escape": escape}
     return chosen if best > 0.3 or delimiter else None
@@ -101,12 +97,8 @@ def head(lines: list[str], reading: Reading, guess: bool, header: bool | None) -
             continue
         if guess and header is not True and len(row) == width and (header is False or is_data(row, body)):
             return Head(None, width, at)
-        short = (
-            len(row) < width
-            and at + 1 < len(rows)
-            and len(rows[at + 1]) == width
-            and not is_data(rows[at + 1], body)
-        )
+        below = next((r for r in rows[at + 1 :] if r), [])
+        short = len(row) < width == len(below) and not is_data(below, body)  # a title above the header
         if not guess or (len(row) >= width - 1 and named >= min(expected, width) - 1 and not short):
             return _named(row, body, width, at)
     return Head(None, width, reading.skip)
@@ -120,10 +112,9 @@ def comment(lines: list[str], reading: Reading) -> str | None:
     if not marked or len(marked) > len(others):
         return None
     width = Counter(map(len, others)).most_common(1)[0][0]
-    above = (
-        is_data(others[0], [row for row in others if len(row) == width]) if len(others[0]) == width else False
-    )
-    return None if len(marked) == 1 and len(marked[0]) == width and above else "#"
+    body = [row for row in others if len(row) == width]
+    header = len(marked) == 1 and len(marked[0]) == len(others[0]) == width and is_data(others[0], body)
+    return None if header else "#"
 
 
 def _named(row: list[str], body: Rows, width: int, at: int) -> Head:
@@ -134,13 +125,8 @@ def _named(row: list[str], body: Rows, width: int, at: int) -> Head:
     if len(names) == width - 1:
         if any(r[-1].strip() for r in body if [c.strip() for c in r[:-1]] != names):
             names.insert(0, "")
-            notes.append(
-                Note(
-                    None,
-                    "warning",
-                    "the header has one name less than the rows have cells: the first column has none",
-                )
-            )
+            what = "the header has one name less than the rows have cells: the first column has none"
+            notes.append(Note(None, "warning", what))
         else:
             names.append("")
     return Head(names, max(width, len(names)), at + 1, notes)

@@ -20,22 +20,15 @@ def guess(column: Column, known: Known) -> ReadColumn:
     if forced == "text" or not column.present:
         return TEXT
     usual, found = plain(column), None
-    if (
-        not forced
-        and known.typed
-        and all(re.fullmatch("[-+]?[09]+|true|false", s.lower()) for s in column.shapes)
-    ):
-        column.note("note", "text in the file: kept as text")
-        return TEXT
-    if not forced and all(re.match("0[xX]9?", s) for s in column.shapes):
-        column.note("note", "hexadecimal: read as text")
+    names = r"[-+]?[09]+|true|false|0x[09a-f]+" if known.typed else "0x[09a-f]+"
+    if not forced and all(re.fullmatch(names, s.lower()) for s in column.shapes):
+        column.note("note", "digits or hexadecimal: kept as text")
         return TEXT
     if usual.type == "boolean" and forced in (None, "boolean"):
         return usual
     if forced == "boolean":
-        found = with_words(
-            column, ReadColumn(type="boolean"), f"{boolean(column.text)} IS NOT NULL", forced=True
-        )
+        fits = f"{boolean(column.text)} IS NOT NULL"
+        found = with_words(column, ReadColumn(type="boolean"), fits, forced=True)
     if forced in (None, "timestamp"):
         found = dated.date(column, known, bool(forced))
     if not found and forced in (None, "number", "integer"):
@@ -55,13 +48,10 @@ def spelled(column: Column) -> list[tuple[ReadColumn, Counter[str]]]:
     unit = max(units, key=lambda u: units[u], default=None)
     found, signs = [], "".join(column.shapes)
     for way in numbers.spellings():
-        seen = (way.decimal == "." or {",", "."} & set(signs)) and (
-            not way.thousands or way.thousands in signs
-        )
-        if not seen:
-            continue
-        way = way.model_copy(update={"unit": unit})
-        found.append((way, column.matching(numbers.pattern(way, shape=True))))
+        decimal = way.decimal == "." or "," in signs or "." in signs
+        if decimal and (not way.thousands or way.thousands in signs):
+            way = way.model_copy(update={"unit": unit})
+            found.append((way, column.matching(numbers.pattern(way, shape=True))))
     most = max(shapes.total() for _, shapes in found)
     return [(way, shapes) for way, shapes in found if shapes.total() == most and most]
 

@@ -42,6 +42,7 @@ def locate(source: str, root: Path) -> Source:
     Raises:
         UserError: there are none, they are empty, or of several formats.
     """
+    folder: Path | None
     if "://" in source:
         paths, folder = [fetched(source)], None
     elif (path := root / source).is_dir():
@@ -49,11 +50,8 @@ def locate(source: str, root: Path) -> Source:
         paths = [p for p in paths if not any(part[0] in "._" for part in p.relative_to(path).parts)]
     elif any(c in source for c in "*?[") and not path.exists():
         whole = Path(source) if Path(source).is_absolute() else path
-        paths, folder = (
-            sorted(p for p in Path(whole.anchor).glob(str(whole.relative_to(whole.anchor))) if p.is_file()),
-            None,
-        )
-        folder = next((p for p in whole.parents if not any(c in str(p) for c in "*?[")), None)
+        folder = next(p for p in whole.parents if not any(c in str(p) for c in "*?["))
+        paths = sorted(p for p in folder.glob(str(whole.relative_to(folder))) if p.is_file())
     else:
         paths, folder = [path] if path.is_file() else [], None
     if not paths:
@@ -63,9 +61,8 @@ def locate(source: str, root: Path) -> Source:
     files = [unpacked(p) for p in paths if p.stat().st_size]
     formats = {format_of(p) for p in files}
     if len(formats) > 1:
-        raise UserError(
-            f"{source} has files of several formats ({', '.join(sorted(formats))}): name one, or a pattern like {source}/*.csv"
-        )
+        listed = ", ".join(sorted(formats))
+        raise UserError(f"{source} has files of several formats ({listed}): name one, or {source}/*.csv")
     partitioned = folder and any("=" in part for part in paths[0].relative_to(folder).parts[:-1])
     return Source(source, files, formats.pop(), folder if partitioned else None)
 
