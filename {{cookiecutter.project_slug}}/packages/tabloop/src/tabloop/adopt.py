@@ -49,9 +49,9 @@ def adopt(source: str, said: "Choices", overrides: "Overrides", dry_run: bool, a
         with place.keep(source, kept):
             files.write(PLAN, json.dumps(plan))
         finish()
-    show = decisions.as_json if as_json else decisions.text
     notes = [note for note in table.notes if note.column not in said.drop]
-    return show(found, notes, kept, changes, dry_run)
+    shown = decisions.summary(found, notes, kept, changes, dry_run)
+    return json.dumps(shown, indent=1, ensure_ascii=False) if as_json else decisions.text(shown)
 
 
 def example() -> list[Path]:

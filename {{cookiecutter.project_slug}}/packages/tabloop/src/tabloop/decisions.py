@@ -1,6 +1,5 @@
 """What adopt decided, for people and for machines."""
 
-import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -9,58 +8,54 @@ if TYPE_CHECKING:
     from tabloop.reading.result import Note
 
 
-def text(found: "Inferred", notes: "list[Note]", source: str, changes: list[str], dry_run: bool) -> str:
-    """A line for each column, warnings, how the table is used, and what else changes."""
-    rows = [("column", "is", "type", "missing", "examples", "because")]
+def summary(
+    found: "Inferred", notes: "list[Note]", source: str, changes: list[str], dry_run: bool
+) -> dict[str, Any]:
+    """All of it as JSON's types."""
+    warned = [note for note in notes if note.severity == "warning"]
+    columns = []
     for name, decision in found.decisions.items():
         facts = found.facts[name]
-        share = f"{facts.missing / found.rows:.1%}" if facts.missing else "0"
-        rows.append(
-            (name, decision.decision, facts.kind.lower(), share, ", ".join(facts.examples), decision.why)
-        )
-    widths = [max(len(row[i]) for row in rows) for i in range(5)]
-    lines = [
-        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[5]])
-        for row in rows
-    ]
-    warnings = [f"{n.column}: {n.text}" if n.column else n.text for n in notes if n.severity == "warning"]
-    warnings += [
-        f"{name}: {text}" for name, d in found.decisions.items() for text in d.warnings
-    ] + found.warnings
-    said = [f"{n.column}: {n.text}" if n.column else n.text for n in notes if n.severity == "note"]
-    views = [
-        f"looked up by {found.schema['entity']}: {', '.join(view)}" for view in found.schema["views"].values()
-    ]
-    renamed = [f"{raw!r} is called {name} here" for name, raw in found.schema["rename"].items()]
-    schema = found.schema
+        column = {"type": facts.kind, "missing": facts.missing / found.rows, "distinct": facts.distinct}
+        said = [note.text for note in warned if note.column == name] + decision.warnings
+        columns.append(asdict(decision) | column | {"examples": facts.examples, "warnings": said})
+    rest = [about(note) for note in warned if note.column not in found.decisions]
+    return {
+        "source": source,
+        "rows": found.rows,
+        "columns": columns,
+        "schema": found.schema,
+        "warnings": rest + found.warnings,
+        "notes": [about(note) for note in notes if note.severity == "note"],
+        "changes": changes,
+        "dry_run": dry_run,
+    }
+
+
+def about(note: "Note") -> str:
+    """A note with its column."""
+    return f"{note.column}: {note.text}" if note.column else note.text
+
+
+def text(found: dict[str, Any]) -> str:
+    """A summary with a line for each column, warnings, how the table is used, and what else changes."""
+    schema, columns = found["schema"], found["columns"]
+    rows = [("column", "is", "type", "missing", "examples", "because")]
+    for column in columns:
+        share = f"{column['missing']:.1%}" if column["missing"] else "0"
+        examples = ", ".join(column["examples"])
+        kind = column["type"].lower()
+        rows.append((column["column"], column["decision"], kind, share, examples, column["why"]))
+    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    lines += [f"! {warning}" for warning in found["warnings"]]
+    lines += [f"! {c['column']}: {warning}" for c in columns for warning in c["warnings"]]
+    lines += found["notes"]
+    lines += [f"{raw!r} is called {name} here" for name, raw in schema["rename"].items()]
+    lines += [f"looked up by {schema['entity']}: {', '.join(view)}" for view in schema["views"].values()]
     by = "by time" if schema["timestamp"] else f"by hash of {schema['entity'] or 'the row'}"
     key = " + ".join(schema["key"]) or "none, so duplicates are not checked"
-    end = (
-        "A dry run: nothing was changed."
-        if dry_run
-        else "params.yaml has the schema: read and correct it, by hand or by another adopt. Next: `make train`."
-    )
-    parts = [
-        *(f"  {line.rstrip()}" for line in lines),
-        *(f"  ! {warning}" for warning in warnings),
-        *(f"  {line}" for line in (*said, *renamed, *views)),
-        f"  {found.rows:,} rows of {source}; key: {key}; split {by}",
-        *(f"  {change}" for change in changes),
-    ]
-    return "\n".join([*parts, "", end])
-
-
-def as_json(found: "Inferred", notes: "list[Note]", source: str, changes: list[str], dry_run: bool) -> str:
-    """All of it as JSON."""
-    columns: list[dict[str, Any]] = []
-    for name, decision in found.decisions.items():
-        facts = found.facts[name]
-        read = [n.text for n in notes if n.column == name and n.severity == "warning"]
-        columns.append(
-            asdict(decision)
-            | {"type": facts.kind, "missing": facts.missing / found.rows, "distinct": facts.distinct}
-            | {"examples": facts.examples, "warnings": [*read, *decision.warnings]}
-        )
-    result = {"source": source, "rows": found.rows, "columns": columns, "schema": found.schema}
-    result |= {"warnings": found.warnings, "notes": [asdict(note) for note in notes]}
-    return json.dumps(result | {"changes": changes, "dry_run": dry_run}, indent=1, ensure_ascii=False)
+    lines.append(f"{found['rows']:,} rows of {found['source']}; key: {key}; split {by}")
+    end = "params.yaml has the schema: read and correct it, by hand or by another adopt. Next: `make train`."
+    end = "A dry run: nothing was changed." if found["dry_run"] else end
+    return "\n".join([*(f"  {line}" for line in (*lines, *found["changes"])), "", end])
