@@ -69,6 +69,8 @@ def test_drift_and_performance_of_the_served_champion(
         said = watch(run, copy, "performance", server.log)
         window = json.loads((copy / "reports/performance.json").read_text())["window"]
         assert window["unlabelled"] == pytest.approx(0.2) and "| champion | 5,000 | 20% |" in said
+        card = json.loads((copy / "models/champion/model.json").read_text())
+        assert window["thresholds"] == [card["threshold"]] * 2 and "left out" not in said
         assert 0.85 < window["auc_low"] < window["auc"] < window["auc_high"]
         assert outputs(copy)["worse"] == "false"
 
@@ -76,6 +78,8 @@ def test_drift_and_performance_of_the_served_champion(
         assert "⚠️ **Drift** in 11,000 predictions" in watch(run, copy, "drift", server.log, code=3)
         columns = json.loads((copy / "reports/drift.json").read_text())["columns"]
         assert columns["amount"]["drift"] and not columns["country"]["drift"]
+        assert (copy / "reports/drift.html").stat().st_size < 100_000
+        assert not run(copy, "git", "status", "--porcelain", "--", "reports").stdout
         edit(copy, lambda p: p["gates"].update(min_auc=0.999))
         assert "⚠️ **Worse" in watch(run, copy, "performance", server.log, code=3)
         assert outputs(copy) == {"drift": "true", "worse": "true"}

@@ -84,7 +84,11 @@ def test_the_score_alone_is_enough_and_missing_values_are_drift_of_a_column(fold
         ({"age": None}, "age", "100% of its values are gone"),
         ({"country": None}, "country", "100% of its values are gone"),
         ({"country": ""}, "country", "100% of its values are gone"),
-        ({"country": "Österreich"}, "country", "100.0% more new values, of a level or type that training did not have"),
+        (
+            {"country": "Österreich"},
+            "country",
+            "100.0% more new values, of a level or type that training did not have",
+        ),
         ({"amount": float("nan")}, "amount", "100% of its values are gone"),
     ],
 )
@@ -151,6 +155,22 @@ def test_two_columns_whose_correlation_changed_have_drifted(folder: Path) -> Non
     assert drifted(result) == {"age", "amount"} and result["drift"]
     assert all(c["distance"] < 0.1 for c in result["columns"].values())
     assert "correlation with amount" in drift.text(result)
+
+
+def test_of_many_columns_the_first_are_correlated_and_that_is_said(folder: Path) -> None:
+    request = {f"n{i}": {"type": "number"} for i in range(30)}
+    chosen = params(schema={"views": {}, "request": request}, evaluate=PARAMS["evaluate"] | {"segments": []})
+    random = np.random.default_rng(0)
+
+    def wide(rows: int) -> pd.DataFrame:
+        return served(rows).assign(**{name: random.normal(size=rows) for name in request})
+
+    install(folder, "champion", chosen, wide(3000))
+    rows = wide(2000)
+    log(folder, chosen, rows.assign(n2=rows.n1, n28=rows.n29))
+    result = check(folder, chosen)
+    assert drifted(result) == {"n1", "n2"} and not result["drift"]
+    assert result["notes"] == ["correlations are compared of the first 16 columns alone"]
 
 
 def test_few_reference_rows_or_many_levels_are_no_drift(folder: Path) -> None:
@@ -235,7 +255,7 @@ def test_no_champion_no_reference_an_old_report_stays(folder: Path) -> None:
     path.write_text("no Parquet")
     with pytest.raises(UserError, match=r"models/champion\.dvc pins a model"):
         check(folder)
-    for broken in (None, kept.drop(columns="probability")):
+    for broken in (None, kept.drop(columns="probability"), kept.head(0)):
         path.unlink(missing_ok=True)
         install(folder, "champion", params(), broken)
         with pytest.raises(UserError, match=r"reference\.parquet can't be read") as caught:

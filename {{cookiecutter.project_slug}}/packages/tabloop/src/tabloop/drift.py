@@ -67,9 +67,11 @@ def reference(db: "duckdb.DuckDBPyConnection") -> "duckdb.DuckDBPyRelation":
     path = roles.MODELS / "champion/reference.parquet"
     try:
         rows = db.sql(f"FROM read_parquet({literal(path)})")
-        rows.aggregate(f"max({SCORE})").fetchall()
+        scored = rows.aggregate(f"count({SCORE})").fetchall()[0][0]
     except duckdb.Error as error:
         raise UserError(f"{path} can't be read: {one_line(error)}; promote a model that has it") from None
+    if not scored:
+        raise UserError(f"{path} can't be read: it has no score; promote a model that has it")
     return rows
 
 
@@ -81,6 +83,8 @@ def compare(
     columns = champion.schema_.features | {SCORE: Column(type="number")}
     notes += [f"{name}: not in the reference" for name in columns if name not in rows.columns]
     columns = {name: column for name, column in columns.items() if name in rows.columns}
+    if len(columns) > histogram.PAIRED:
+        notes.append(f"correlations are compared of the first {histogram.PAIRED} columns alone")
     names = [SCORE if name == SCORE else predictions.feature(name) for name in columns]
     # A column that the log does not have is missing in each row.
     theirs = [f"predictions.{quote(name)}" if name in logged else "NULL" for name in names]
@@ -96,10 +100,10 @@ def compare(
         (before, known), (after, correlations) = (histogram.count(db, table, bins) for table in tables)
     bars, error = params.monitoring.drift, FALSE_ALARMS / (3 * len(columns) + len(known))
     found = {name: judge(bars, before[name], after[name], error) for name in columns}
+    chance = histogram.mean_by_chance(1, before[SCORE].rows, after[SCORE].rows, error)
+    bar = max(bars.correlation, chance)
     for pair, value in correlations.items():
         if pair in known and not any(found[name]["why"] for name in pair):
-            n, m = (min(counts[name].present for name in pair) for counts in (before, after))
-            bar = max(bars.correlation, histogram.mean_by_chance(1, n, m, error))
             for name, other in (pair, pair[::-1]) if abs(value - known[pair]) >= bar else ():
                 change = f"correlation with {other} {known[pair]:+.2f} to {value:+.2f}, bar {bar:.2f}"
                 found[name]["correlations"].append(change)

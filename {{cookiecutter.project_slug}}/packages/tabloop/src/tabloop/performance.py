@@ -35,31 +35,19 @@ def check(params: Params, log: str | None = None, since: datetime | None = None)
     """
     champion = roles.required("champion")
     since = since or predictions.window(params)
-    result: dict[str, Any] = {
-        "version": champion.version,
-        "since": since.isoformat(timespec="seconds"),
-        "weeks": [],
-        "window": {},
-        "worse": False,
-        "min_auc": params.gates.min_auc,
-        "others": 0,
-    }
+    result: dict[str, Any] = {"version": champion.version, "since": since.isoformat(timespec="seconds")}
+    result |= {"weeks": [], "window": {}, "others": 0, "min_auc": params.gates.min_auc, "worse": False}
     try:
         db = predictions.connect(None, log)
     except predictions.NothingLogged as error:
         return save(result | {"note": str(error)})
     result["others"] = own_rows(db, champion, since)
-    with predictions.errors():
-        db.sql(
-            "CREATE TABLE weeks AS SELECT row_number() OVER (ORDER BY week, version, variant) AS id, * FROM "
-            "(SELECT week, version, variant, count(*) AS rows, count(*) FILTER (recent) AS recent FROM own GROUP BY ALL)"
-        )
-    weeks = predictions.table(db, "FROM weeks ORDER BY id")
-    labelled = predictions.table(
-        db,
-        "SELECT id, own.recent, probability, label, threshold "
-        "FROM own JOIN weeks USING (week, version, variant) WHERE label IS NOT NULL ORDER BY id",
-    )
+    names = ", ".join(GROUP)
+    counts = f"SELECT {names}, count(*) AS rows, count(*) FILTER (recent) AS recent FROM own GROUP BY {names}"
+    weeks = predictions.table(db, f"{counts} ORDER BY {names}").reset_index(names="id")
+    db.register("weeks", weeks)
+    chosen = f"SELECT id, own.recent, probability, label, threshold FROM own JOIN weeks USING ({names})"
+    labelled = predictions.table(db, f"{chosen} WHERE label IS NOT NULL ORDER BY ALL")
     for week in weeks.to_dict("records"):
         measured = measure(week["rows"], labelled[labelled.id == week["id"]], params)
         result["weeks"].append({name: week[name] for name in GROUP} | measured)
@@ -97,17 +85,11 @@ def measure(rows: int, labelled: "pd.DataFrame", params: Params) -> dict[str, An
     """
     score, target = labelled.probability.to_numpy(float), labelled.label.to_numpy(int)
     threshold = labelled.threshold.to_numpy(float)
-    measured: dict[str, Any] = {
-        "rows": rows,
-        "unlabelled": float(1 - len(target) / rows) if rows else 1.0,
-    }
-    if not len(target):
+    n, positives = len(target), int(target.sum())
+    measured: dict[str, Any] = {"rows": rows, "unlabelled": 1 - n / rows if rows else 1.0}
+    if not n:
         return measured
-    measured |= {
-        "labelled": len(target),
-        "positives": int(target.sum()),
-        "predicted_positives": float(score.sum()),
-    }
+    measured |= {"labelled": n, "positives": positives, "predicted_positives": float(score.sum())}
     if not np.isnan(threshold).any():
         measured |= {"thresholds": [float(threshold.min()), float(threshold.max())]}
         measured |= at_threshold(target, score, threshold, params.evaluate.cost)
@@ -146,25 +128,16 @@ def head(result: dict[str, Any]) -> str:
 def text(result: dict[str, Any]) -> str:
     """The result as Markdown. The cost is that of the decisions by each version's own threshold."""
     lines = [head(result), ""]
-    if result["others"]:
-        lines += [
-            f"- {result['others']:,} predictions of another project, table or service are left out",
-            "",
-        ]
+    if others := result["others"]:
+        lines += [f"- {others:,} predictions of another project, table or service are left out", ""]
+    columns = [*GROUP, "rows", "unlabelled", "AUC", "observed / predicted", "threshold", "cost per row"]
     if result["weeks"]:
-        lines += [
-            "| week | version | variant | rows | unlabelled | AUC | observed / predicted | threshold | cost per row |",
-            "|---|---|---|---|---|---|---|---|---|",
-        ]
+        lines += [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
     for week in result["weeks"]:
         expected = week.get("predicted_positives")
         thresholds = dict.fromkeys(f"{value:.4f}" for value in week.get("thresholds", ()))
-        cells = [
-            *(week[name] for name in GROUP),
-            f"{week['rows']:,}",
-            f"{week['unlabelled']:.0%}",
-            _interval(week),
-        ]
+        cells = [*(week[name] for name in GROUP), f"{week['rows']:,}", f"{week['unlabelled']:.0%}"]
+        cells += [_interval(week)]
         cells += [f"{week['positives'] / expected:.2f}" if expected else "", " to ".join(thresholds)]
         cells += [f"{week['cost_per_row']:.4f}" if "cost_per_row" in week else ""]
         lines.append(f"| {' | '.join(cells)} |")
