@@ -1,6 +1,7 @@
 """The protocol on real sockets, with an application of a few lines: limits, flow control, independence, counting."""
 
 import asyncio
+import contextlib
 import json
 import re
 import socket
@@ -89,6 +90,11 @@ def answer(line: socket.socket, seconds: float = 0.15) -> bytes:
     return got + b"<end>"
 
 
+def running_of(service: Service) -> list[protocol.Protocol]:
+    """The connections of a service."""
+    return list(service.server.server_state.connections)  # type: ignore[arg-type]
+
+
 def counted(status: int) -> float:
     """The responses with this status so far."""
     return REGISTRY.get_sample_value("responses_total", {"status": str(status)}) or 0
@@ -158,8 +164,12 @@ def test_requests_at_once_are_answered_in_their_order(service: Service) -> None:
     lengths = [i % 50 + 1 for i in range(600)]
     got = service.ask(b"".join(GET % b"%d" % length for length in lengths))
     assert [int(n) for n in re.findall(rb"content-length: (\d+)", got)] == lengths
-    bodies = [bytes([65 + i % 26]) * (i * 37 % 9000 + 1) for i in range(60)]
-    got = service.ask(b"".join(map(post, bodies)))
+    bodies = [bytes([65 + i % 26]) * (i * 997 % 30_000 + 1) for i in range(60)]
+    with service.connect() as line:  # more than is read at once
+        sender = threading.Thread(target=line.sendall, args=[b"".join(map(post, bodies))])
+        sender.start()
+        got = answer(line)
+        sender.join(5)
     assert [part.partition(b"HTTP/1.1")[0] for part in got.split(b"\r\n\r\n")[1:]] == bodies
 
 
@@ -170,6 +180,18 @@ def test_a_body_arrives_whole_however_it_is_cut(service: Service, size: int) -> 
     sent = CHUNKED + b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in parts) + b"0\r\n\r\n"
     got = service.ask(sent + GET % b"5")
     assert got.count(b"HTTP/1.1 200 OK") == 2 and b"\r\n\r\n" + body + b"HTTP/1.1" in got
+
+
+def test_what_the_application_does_not_take_is_not_read(service: Service) -> None:
+    sent, chunks = 0, b"1\r\nx\r\n" * 1000
+    with service.connect(CHUNKED.replace(b"echo", b"slow")) as line:
+        line.settimeout(0.02)
+        until = time.monotonic() + 0.25
+        while time.monotonic() < until:
+            with contextlib.suppress(TimeoutError):
+                sent += line.send(chunks)
+            assert max(len(each.cycle.body) for each in running_of(service) if each.cycle) < 100_000
+        assert answer(line, 0.5).startswith(b"HTTP/1.1 200 OK")
 
 
 def test_who_does_not_read_is_not_asked_for(
@@ -206,7 +228,8 @@ def test_a_reset_harms_no_other_connection(service: Service) -> None:
         for line in others:
             got = b""
             while not got.endswith(b"x"):
-                assert (part := line.recv(1000))
+                part = line.recv(1000)
+                assert part
                 got += part
     for line in others:
         line.close()

@@ -171,10 +171,7 @@ class Protocol(HttpToolsProtocol):
         body = to_json({"detail": reason})
         head = b"connection: close\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
         self.transport.write(STATUS_LINE[status] + head % len(body) + body)
-        # Closed at once, with bytes still to come, the client would see a reset instead of the answer.
-        self.transport.write_eof()
-        self.timer.cancel()
-        self.timer = self.loop.call_later(1, self.transport.abort)
+        self.transport.close()
 
     def _check(self) -> None:
         """End the connection if its request is as incomplete, or its answer as unread, as at the last check."""
