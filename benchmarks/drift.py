@@ -205,19 +205,19 @@ def rates(windows: int, each: int, sizes: list[int]) -> None:
     )
     for name, (column, shift, amounts) in SHIFTS.items():
         for rows in sizes:
-            found: dict[float, tuple[int, int]] = {}
+            verdicts: dict[float, tuple[int, int]] = {}
             for which in (0, 1):
                 low, high = 0, len(amounts)
                 while low < high:  # the more, the more often
                     middle = (low + high) // 2
-                    if (by := amounts[middle]) not in found:
+                    if (by := amounts[middle]) not in verdicts:
                         runs = [window(chosen, card, rows, 10**6 + n, shift, by) for n in range(each)]
                         marked = sum(bool(run["columns"][column]["drift"]) for run in runs)
-                        found[by] = (marked, sum(bool(run["drift"]) for run in runs))
-                    low, high = (low, middle) if found[by][which] == each else (middle + 1, high)
+                        verdicts[by] = (marked, sum(bool(run["drift"]) for run in runs))
+                    low, high = (low, middle) if verdicts[by][which] == each else (middle + 1, high)
                 print(f"| {name} | {rows:,} | " if not which else "", end="")
                 print(f"{amounts[low]:g} | " if low < len(amounts) else "never | ", end="")
-            print("; ".join(f"{by:g}: {n}, {m}" for by, (n, m) in sorted(found.items())), "|", flush=True)
+            print("; ".join(f"{by:g}: {n}, {m}" for by, (n, m) in sorted(verdicts.items())), "|", flush=True)
 
 
 def write_log(rows: int, folder: Path) -> None:

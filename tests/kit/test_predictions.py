@@ -103,3 +103,10 @@ def test_values_of_a_type_that_the_schema_no_longer_has_are_missing(folder: Path
     log(folder, params(), served(1).assign(amount=3.0))
     amount = predictions.select({"amount": params().schema_.features["amount"]})[0]
     assert sorted(read(f"SELECT {amount} FROM predictions").amount.dropna()) == [3.0, 7.5]
+
+
+def test_a_log_that_is_no_folder_is_not_an_empty_one(folder: Path) -> None:
+    (folder / "log").write_text("a file")
+    with pytest.raises(UserError, match="/log can't be read: Not a directory") as caught:
+        predictions.connect()
+    assert not isinstance(caught.value, predictions.NothingLogged)

@@ -116,10 +116,22 @@ def _view(db: "duckdb.DuckDBPyConnection", log: str, table: str, statement: str)
         return True
     except duckdb.Error as error:
         if "No files found" in str(error):
+            _listed(log)
             return False
         # A remote file system's error ends with the last line of its traceback.
         reason = str(error).partition("\n\nLINE")[0].strip().splitlines()[-1]
         raise UserError(f"{log} can't be read: {reason}") from None
+
+
+def _listed(log: str) -> None:
+    """Raises: UserError: it is there, but it is no folder or may not be read; DuckDB finds nothing there."""
+    try:
+        if "://" not in log:
+            os.listdir(log)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise UserError(f"{log} can't be read: {error.strerror}") from None
 
 
 def table(db: "duckdb.DuckDBPyConnection", query: str) -> "pd.DataFrame":
