@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tabloop.cli import UserError, one_line
@@ -127,7 +128,7 @@ def _listed(log: str) -> None:
     """Raises: UserError: it is there, but it is no folder or may not be read; DuckDB finds nothing there."""
     try:
         if "://" not in log:
-            os.listdir(log)
+            any(Path(log).iterdir())
     except FileNotFoundError:
         pass
     except OSError as error:
