@@ -152,13 +152,13 @@ class Reading(Strict):
 
     format: Literal["csv", "parquet", "arrow", "json", "excel", "aligned"] | None = None
     encoding: str | None = None
-    delimiter: str | None = None
-    quote: str = '"'
-    escape: str | None = None
+    delimiter: Annotated[str, Field(min_length=1, max_length=4)] | None = None
+    quote: Annotated[str, Field(min_length=1, max_length=1)] = '"'
+    escape: Annotated[str, Field(min_length=1, max_length=1)] | None = None
     header: bool = True
     names: list[str] = []
     skip: Annotated[int, Field(ge=0)] = 0
-    comment: str | None = None
+    comment: Annotated[str, Field(min_length=1)] | None = None
     footer: list[str] = []
     bad_rows: Literal["refuse", "skip"] = "refuse"
     sheet: str | None = None

@@ -34,11 +34,9 @@ def load(db: duckdb.DuckDBPyConnection, source: Source, kind: str, reading: Read
     try:
         if kind == "parquet":
             files, several = ", ".join(map(literal, source.files)), len(source.files) > 1
-            options = f"union_by_name = {several}, hive_partitioning = {source.folder is not None}"
-            origin, names = (
-                f"read_parquet([{files}], {options})",
-                pa.parquet.read_schema(source.files[0]).names,
-            )
+            hive = f"hive_partitioning = {source.folder is not None}, hive_types_autocast = false"
+            origin = f"read_parquet([{files}], union_by_name = {several}, {hive})"
+            names = pa.parquet.read_schema(source.files[0]).names
         else:
             origin, names = "arrow", _register(db, source)
     except (pa.ArrowException, OSError) as error:
@@ -70,9 +68,8 @@ def _register(db: duckdb.DuckDBPyConnection, source: Source) -> list[str]:
 
     with source.files[0].open("rb") as file:
         stream = not file.read(6).startswith(b"ARROW1")
-    arrow = (
-        pa.ipc.open_stream(source.files[0]) if stream else pa.dataset.dataset(source.files, format="feather")
-    )
+    files = source.files
+    arrow = pa.ipc.open_stream(files[0]) if stream else pa.dataset.dataset(files, format="feather")
     db.register("stream", arrow)
     db.execute(f"CREATE {'TABLE' if stream else 'VIEW'} arrow AS FROM stream")
     return list(arrow.schema.names)
@@ -101,25 +98,27 @@ def _cast(
         return None
     cast = cast.format(c=c)
     if re.match("FLOAT|DOUBLE|DATE|TIMESTAMP", sql) and (count := lacking(cast)):
-        what = (
-            "NaN or infinite" if sql in ("FLOAT", "DOUBLE") else f"before {dates.FIRST} or after {dates.LAST}"
-        )
+        number = sql in ("FLOAT", "DOUBLE")
+        what = "NaN or infinite" if number else f"before {dates.FIRST} or after {dates.LAST}"
         notes.append(Note(name, "note", f"{count:,} values {what} count as missing"))
     return cast
 
 
-def load_json(db: duckdb.DuckDBPyConnection, source: Source, reading: Reading) -> Loaded:
+def load_json(db: duckdb.DuckDBPyConnection, source: Source, reading: Reading, guess: bool) -> Loaded:
     """Make the table `raw` of JSON: records in a list, or one a line."""
-    files = ", ".join(literal(encodings.as_utf8(file, reading.encoding)[0]) for file in source.files)
-    origin = f"read_json([{files}], maximum_depth = 1, sample_size = -1, union_by_name = true)"
-    described = db.execute(f"DESCRIBE FROM {origin}").fetchall()
+    loaded, codec = Loaded([], reading), reading.encoding or (None if guess else "utf-8")
+    files: list[str] = []
+    for path in source.files:
+        file, codec, notes = encodings.as_utf8(path, codec)
+        files, loaded.notes = [*files, literal(file)], loaded.notes + notes
+    if codec != "utf-8":
+        loaded.reading = reading.model_copy(update={"encoding": codec})
+    origin = f"read_json([{', '.join(files)}], maximum_depth = 1, sample_size = -1, union_by_name = true)"
     run(db, f"CREATE TABLE json AS FROM {origin}", f"reading {source.name}")
-    nested = [f"bool_or(json_type({quote(row[0])}) IN ('OBJECT', 'ARRAY'))" for row in described]
-    loaded = Loaded([], reading)
+    names = [row[0] for row in db.execute("DESCRIBE json").fetchall()]
+    nested = ", ".join(f"bool_or(json_type({quote(name)}) IN ('OBJECT', 'ARRAY'))" for name in names)
     parts: list[str] = []
-    for (name, *_), left in zip(
-        described, db.execute(f"SELECT {', '.join(nested)} FROM json").fetchall()[0], strict=True
-    ):
+    for name, left in zip(names, db.execute(f"SELECT {nested} FROM json").fetchall()[0], strict=True):
         if left:
             loaded.notes.append(Note(name, "warning", "nested: left out"))
         else:

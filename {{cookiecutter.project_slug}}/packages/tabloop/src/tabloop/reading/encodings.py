@@ -5,6 +5,7 @@ import codecs
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tabloop.cli import UserError
 from tabloop.reading.result import Note
@@ -39,10 +40,8 @@ def as_utf8(path: Path, encoding: str | None) -> tuple[Path, str, list[Note]]:
     Raises:
         UserError: it isn't in the encoding given, or in none that is known.
     """
-    notes: list[Note] = []
-    found = scan(path)
-    if encoding is None:
-        encoding = marked(path) or ("utf-8" if found.unicode else None)
+    found, notes = scan(path), []
+    encoding = encoding or marked(path) or ("utf-8" if found.unicode else None)
     if encoding is None:
         encoding, note = guessed(path)
         notes.append(note)
@@ -51,9 +50,7 @@ def as_utf8(path: Path, encoding: str | None) -> tuple[Path, str, list[Note]]:
     except LookupError:
         raise UserError(f"encoding: {encoding!r} is none; try utf-8, utf-16, cp1252 or cp1251") from None
     wide = codec.startswith(("utf-16", "utf-32"))
-    mixed = bool(found.crlf and (found.lf > found.crlf or found.cr > found.crlf)) or (
-        found.cr > 0 and not found.lf
-    )
+    mixed = 0 < found.crlf < max(found.lf, found.cr) or (found.cr > 0 and not found.lf)
     if found.nul and not wide:
         notes.append(Note(None, "warning", f"{found.nul:,} NUL bytes removed"))
     if codec == "utf-8" and found.unicode and not mixed and not found.nul:
@@ -61,13 +58,13 @@ def as_utf8(path: Path, encoding: str | None) -> tuple[Path, str, list[Note]]:
     copy = temporary() / path.name
     try:
         with (
-            path.open(encoding=codec, newline="") as source,
-            copy.open("w", encoding="utf-8", newline="") as target,
+            path.open(encoding=codec, newline="") as text,
+            copy.open("w", encoding="utf-8", newline="") as to,
         ):
-            while text := source.read(CHUNK):
-                text += source.read(1) if text.endswith("\r") else ""
-                text = text.replace("\0", "").replace("\r\n", "\n")
-                target.write(text if found.lf or wide else text.replace("\r", "\n"))
+            while part := text.read(CHUNK):
+                part += text.read(1) if part.endswith("\r") else ""
+                part = part.replace("\0", "").replace("\r\n", "\n")
+                to.write(part if found.lf or wide else part.replace("\r", "\n"))
     except UnicodeError as error:
         raise UserError(f"{path.name} is not {encoding}: {str(error)[:150]}; give another encoding") from None
     return copy, codec, notes
@@ -94,16 +91,17 @@ def scan(path: Path) -> Scan:
             found.crlf += chunk.count(b"\r\n")
             found.cr += chunk.count(b"\r")
             found.lf += chunk.count(b"\n")
-            if found.unicode:
-                try:
-                    decoder.decode(chunk)
-                except UnicodeDecodeError:
-                    found.unicode = False
-    try:
-        decoder.decode(b"", final=True)
-    except UnicodeDecodeError:
-        found.unicode = False
+            found.unicode = found.unicode and _continues(decoder, chunk)
+    found.unicode = found.unicode and _continues(decoder, b"", final=True)
     return found
+
+
+def _continues(decoder: codecs.IncrementalDecoder, chunk: bytes, final: bool = False) -> bool:
+    try:
+        decoder.decode(chunk, final)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def guessed(path: Path) -> tuple[str, Note]:
@@ -120,26 +118,19 @@ def guessed(path: Path) -> tuple[str, Note]:
             odd |= dict.fromkeys(word for line in lines for word in ODD.findall(line))
     words = [word for word in odd if not _decodes(word, "utf-8")]
     if len(words) < len(odd) / 2:
-        raise UserError(
-            f"{path.name} is UTF-8 with broken bytes, such as {words[0][:40]!r}: correct them or give an encoding"
-        )
+        what = f"broken bytes, such as {words[0][:40]!r}: correct them or give an encoding"
+        raise UserError(f"{path.name} is UTF-8 with {what}")
     likely: dict[str, float] = {}
-    for one in chardet.detect_all(
-        b" ".join(words)[:100_000], ignore_threshold=True, include_encodings=GUESSED, compat_names=False
-    ):
-        if all(_decodes(word, str(one["encoding"])) for word in words):
-            name, strange = (
-                str(one["encoding"]),
-                any(STRANGE.search(w.decode(str(one["encoding"]))) for w in words),
-            )
-            likely[name] = (
-                float(one["confidence"]) * (1.3 if name == "cp1252" else 1) * (0.5 if strange else 1)
-            )
+    options: dict[str, Any] = {"include_encodings": GUESSED, "ignore_threshold": True, "compat_names": False}
+    for one in chardet.detect_all(b" ".join(words)[:100_000], **options):
+        name, weight = str(one["encoding"]), float(one["confidence"])
+        if all(_decodes(word, name) for word in words):
+            strange = any(STRANGE.search(word.decode(name)) for word in words)
+            likely[name] = weight * (1.3 if name == "cp1252" else 1) * (0.5 if strange else 1)
     best, *others = [*sorted(likely, key=lambda name: -likely[name]), "latin-1"]
     other = next((o for o in others if any(w.decode(o, "replace") != w.decode(best) for w in words)), best)
-    example = min(
-        (w for w in words if w.decode(other, "replace") != w.decode(best)), default=words[0], key=len
-    )
+    differing = [w for w in words if w.decode(other, "replace") != w.decode(best)]
+    example = min(differing or words, key=len)
     text = f"not UTF-8: read as {best}, so that a value is {example.decode(best, 'replace').strip()!r}"
     text += f" ({example.decode(other, 'replace').strip()!r} in {other})" if other != best else ""
     return best, Note(None, "warning", f"{text}; if that is wrong, give the encoding")

@@ -25,7 +25,7 @@ def load(db: duckdb.DuckDBPyConnection, source: Source, given: Reading | None, s
     if kind in ("parquet", "arrow"):
         return columnar.load(db, source, kind, given or Reading())
     if kind == "json":
-        return columnar.load_json(db, source, given or Reading())
+        return columnar.load_json(db, source, given or Reading(encoding=said.encoding), not given)
     notes: list[Note] = []
     fixed: dict[str, Any] = {}
     files = source.files
@@ -54,9 +54,8 @@ def _load_text(
     head = dialect.head(lines, reading, not given, said.header)
     for file in files[1:]:
         if (other := dialect.head(dialect.sample(file), reading, not given, said.header)).names != head.names:
-            raise UserError(
-                f"{name}: {file.name} has columns {other.names}, {files[0].name} has {head.names}"
-            )
+            what = f"{file.name} has columns {other.names}, {files[0].name} has {head.names}"
+            raise UserError(f"{name}: {what}")
     names = head.names or reading.names or [f"column_{i + 1}" for i in range(head.width)]
     if not head.names and len(names) != head.width:
         raise UserError(f"{name} has {head.width} columns, and data.reading.names has {len(names)}")
@@ -68,20 +67,17 @@ def _load_text(
             shown = " | ".join(line.strip() for line in lines[:skip] if line.strip())[:80]
             notes.append(Note(None, "note", f"{skip} lines before the header left out: {shown}"))
         if not head.names and said.header is None:
-            notes.append(
-                Note(None, "warning", f"no header found: the columns are called {names[0]} to {names[-1]}")
-            )
+            what = f"no header found: the columns are called {names[0]} to {names[-1]}"
+            notes.append(Note(None, "warning", what))
     notes += head.notes
     columns = ", ".join(f"'x{i}': 'VARCHAR'" for i in range(len(names)))
     cells = ", ".join(cell(f"x{i}", i) for i in range(len(names)))
-    run(
-        db,
-        f"CREATE TABLE raw AS SELECT {cells} FROM read_csv([{', '.join(literal(f) for f in files)}], auto_detect = false, "
-        f"header = false, delim = {literal(reading.delimiter or ',')}, quote = {literal(reading.quote)}, "
-        f"escape = {literal(reading.escape or reading.quote)}, skip = {head.skip}, columns = {{{columns}}}, "
-        "store_rejects = true, max_line_size = 20000000)",
-        f"reading {name}",
+    origin = (
+        f"read_csv([{', '.join(map(literal, files))}], delim = {literal(reading.delimiter or ',')}, "
+        f"quote = {literal(reading.quote)}, escape = {literal(reading.escape or reading.quote)}, skip = {head.skip}, "
+        f"auto_detect = false, header = false, store_rejects = true, columns = {{{columns}}})"
     )
+    run(db, f"CREATE TABLE raw AS SELECT {cells} FROM {origin}", f"reading {name}")
     loaded = Loaded(names, reading, notes)
     rows.check(db, loaded, name, given is None, said.bad_rows, head.skip)
     return loaded

@@ -141,7 +141,8 @@ def fetched(url: str) -> Path:
     import fsspec
 
     path = temporary() / (Path(url.split("?")[0]).name or "table")
-    print(f"fetching {url} ...", file=sys.stderr, flush=True)
+    if sys.stderr.isatty():
+        print(f"fetching {url} ...", file=sys.stderr, flush=True)
     try:
         with fsspec.open(url) as remote:
             copy(remote, path)
