@@ -49,7 +49,8 @@ GROUPS = {
     "test_drift_opens_one_issue_and_retrains_once_and_the_challenger_is_judged": "watched",
     "test_make_demo_from_nothing_to_a_prediction": "demo",
     "test_torch_from_data_to_a_prediction": "torch",
-    # These import MLflow and DVC, Feast, or scikit-learn, which take seconds: one process does.
+    # These import MLflow and DVC, Feast, scikit-learn, or Evidently, which take seconds: one process does.
+    "test_watch.py": "test_drift",
     "test_registry.py": "test_rollout",
     "test_roles.py": "test_rollout",
     "test_columns.py": "test_featurize",

@@ -1,5 +1,6 @@
 """Drift and performance in one: both said, red where it is not known, green where nothing was ever deployed."""
 
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -29,6 +30,7 @@ def test_both_are_said_and_found(folder: Path) -> None:
     assert watch(params(), folder / "result.md") == {"drift": True, "worse": True}
     assert (folder / "reports/evidently_drift.html").exists()
     text = (folder / "result.md").read_text()
+    assert len(set(re.findall(r" since ([\dT:+-]+)", text))) == 1 and text.count(" since ") == 2
     assert (
         "⚠️ **Drift** in 10,200" in text and "| amount |" in text and "**Worse than the gate asks.**" in text
     )
