@@ -51,6 +51,8 @@ def check(params: Params, log: str | None = None, since: datetime | None = None)
             result |= compare(params, db, champion, result["notes"])
         elif others := rows - result["rows"]:
             result["notes"].append(f"{others:,} predictions are of other versions, or the challenger's")
+    for earlier in REPORT.parent.glob("evidently_*.html"):
+        earlier.unlink()
     files.write(REPORT.with_suffix(".json"), json.dumps(result, indent=1) + "\n")
     files.write(REPORT, page(params, result))
     return result
