@@ -351,6 +351,13 @@ def test_wrong_rows_are_skipped_if_that_is_said(tmp_path: Path) -> None:
         read("t.csv", tmp_path, Reading())
 
 
+def test_a_name_with_signs_of_a_pattern(tmp_path: Path) -> None:
+    (tmp_path / "t [1].csv").write_text(CSV)
+    FRAME.to_parquet(tmp_path / "t*.parquet")
+    for name in ("t [1].csv", "t*.parquet"):
+        assert read(name, tmp_path).relation.fetchall() == ROWS
+
+
 def test_a_url_with_a_query(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text(CSV)
     assert read(f"file://{tmp_path}/t.csv", tmp_path).relation.fetchall() == ROWS

@@ -50,7 +50,7 @@ def load(db: duckdb.DuckDBPyConnection, source: Source, kind: str, reading: Read
     for name, (column, sql, *_) in zip(names, described, strict=True):
         c = quote(column)
         if name.startswith("__index_level_"):
-            loaded.notes.append(Note(name, "note", "the index of pandas is left out"))
+            loaded.note("note", "the index of pandas is left out", name)
         elif cast := _cast(db, origin, c, name, sql, loaded.notes):
             i = len(loaded.names)
             parts.append(cell(cast, i) if cast.endswith("VARCHAR") or sql == "BLOB" else f"{cast} AS c{i}")
@@ -120,7 +120,7 @@ def load_json(db: duckdb.DuckDBPyConnection, source: Source, reading: Reading, g
     parts: list[str] = []
     for name, left in zip(names, db.execute(f"SELECT {nested} FROM json").fetchall()[0], strict=True):
         if left:
-            loaded.notes.append(Note(name, "warning", "nested: left out"))
+            loaded.note("warning", "nested: left out", name)
         else:
             parts.append(cell(f"({quote(name)} ->> '$')", len(parts)))
             loaded.names.append(name)

@@ -78,8 +78,8 @@ def _load_text(
         f"auto_detect = false, header = false, store_rejects = true, columns = {{{columns}}})"
     )
     run(db, f"CREATE TABLE raw AS SELECT {cells} FROM {origin}", f"reading {name}")
-    loaded = Loaded(names, reading, notes)
-    rows.check(db, loaded, name, given is None, said.bad_rows, head.skip)
+    loaded = Loaded(names, reading, notes, name, guess=given is None)
+    rows.check(db, loaded, said.bad_rows, head.skip)
     return loaded
 
 

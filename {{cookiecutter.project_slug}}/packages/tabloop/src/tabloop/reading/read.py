@@ -11,7 +11,7 @@ from tabloop.reading import typed
 from tabloop.reading.database import connect
 from tabloop.reading.guess import guess
 from tabloop.reading.load import load
-from tabloop.reading.result import Loaded, Note, Overrides, Table
+from tabloop.reading.result import Loaded, Overrides, Table
 from tabloop.reading.shapes import TEXT, Column, is_code, plain
 from tabloop.reading.source import locate
 from tabloop.reading.words import Known
@@ -87,7 +87,7 @@ def unique(loaded: Loaded) -> tuple[list[str], dict[str, list[str]]]:
         low = raw.strip().lower()
         seen[low] += 1
         if not low:
-            loaded.notes.append(Note(name, "note", "has no name in the file"))
+            loaded.note("note", "has no name in the file", name)
         elif counts[low] > 1:
             n = seen[low]
             while n > 1 and f"{low}_{n}" in taken:
@@ -95,7 +95,7 @@ def unique(loaded: Loaded) -> tuple[list[str], dict[str, list[str]]]:
             first = duplicates.setdefault(low, [])
             name = name if not first else f"{name}_{n}"
             first.append(name)
-            loaded.notes.append(Note(name, "warning", f"{counts[low]} columns are called {raw.strip()!r}"))
+            loaded.note("warning", f"{counts[low]} columns are called {raw.strip()!r}", name)
         taken.add(name.lower())
         names.append(name)
     return names, {found[0]: found for found in duplicates.values()}

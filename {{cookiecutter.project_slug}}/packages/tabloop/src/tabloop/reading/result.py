@@ -62,8 +62,14 @@ class Loaded:
     names: list[str]
     reading: Reading
     notes: list[Note] = field(default_factory=list)
+    source: str = ""
+    guess: bool = False
     row: str = "rowid"  # the column of `raw` that counts the rows of the file from 0
     typed: bool = False  # whether the columns have types of their own
+
+    def note(self, severity: Literal["note", "warning"], text: str, column: str | None = None) -> None:
+        """Tell the owner."""
+        self.notes.append(Note(column, severity, text))
 
 
 SPACES = literal(" \t\r\n\u00a0\u2007\u2009\u202f\u3000\ufeff")

@@ -61,7 +61,7 @@ class Column:
     def look(self) -> "Column":
         """Count the shapes: 9 for each digit, but 0 for a zero that leads."""
         marked = f"regexp_replace({self.number}, '^([-+−(]?)0', '\\1\x02')"
-        shape = f"translate({marked}, '012345678\x02', '9999999990')"
+        shape = f"translate(left({marked}, 64), '012345678\x02', '9999999990')"
         rows = f"SELECT {self.text}, 1 AS m FROM raw WHERE {self.has()}"
         if self.count(few=f"approx_count_distinct({self.text}) < count(*) / 10")[
             "few"

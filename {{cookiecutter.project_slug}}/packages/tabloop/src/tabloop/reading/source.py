@@ -21,6 +21,7 @@ UNPACK: dict[bytes, Callable[[Path], Any]] = {
     b"\xfd7zXZ": lzma.open,
 }
 FORMATS = {b"PAR1": "parquet", b"ARROW1": "arrow", b"\xff\xff\xff\xff": "arrow", b"\xd0\xcf\x11\xe0": "excel"}
+GLOB = "*?["
 BINARY = dict.fromkeys((".parquet", ".parq", ".pq"), "Parquet") | dict.fromkeys(
     (".feather", ".arrow"), "Arrow"
 )
@@ -48,9 +49,9 @@ def locate(source: str, root: Path) -> Source:
     elif (path := root / source).is_dir():
         paths, folder = sorted(p for p in path.rglob("*") if p.is_file()), path
         paths = [p for p in paths if not any(part[0] in "._" for part in p.relative_to(path).parts)]
-    elif any(c in source for c in "*?[") and not path.exists():
+    elif any(c in source for c in GLOB) and not path.exists():
         whole = Path(source) if Path(source).is_absolute() else path
-        folder = next(p for p in whole.parents if not any(c in str(p) for c in "*?["))
+        folder = next(p for p in whole.parents if not any(c in str(p) for c in GLOB))
         paths = sorted(p for p in folder.glob(str(whole.relative_to(folder))) if p.is_file())
     else:
         paths, folder = [path] if path.is_file() else [], None
@@ -119,6 +120,9 @@ def unpacked(path: Path) -> Path:
         elif opener := next((o for magic, o in UNPACK.items() if head.startswith(magic)), None):
             with opener(path) as packed:
                 copy(packed, target)
+        elif any(c in str(path) for c in GLOB):  # which DuckDB would take for a pattern
+            target = temporary() / "table"
+            target.symlink_to(path.resolve())
         else:
             return path
     except (OSError, EOFError, zipfile.BadZipFile, lzma.LZMAError, RuntimeError) as error:
