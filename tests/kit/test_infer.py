@@ -176,6 +176,9 @@ def test_a_date_becomes_its_age_on_request() -> None:
     )
     aged = decided(frame, "returned", "customer_id", "ordered_at", types={"since": "days"})
     assert aged.schema["request"]["since_days"] == {"type": "number", "days_since": "since"}
+    ended = frame.assign(since=frame.since.where(frame.returned == 1))
+    known = decided(ended, "returned", timestamp="ordered_at", types={"since": "days"}).decisions["since"]
+    assert "alone it tells the target" in known.warnings[0]
     frame.loc[:4, "since"] += pd.Timedelta(days=200)
     late = decided(frame, "returned", timestamp="ordered_at", types={"since": "days"})
     assert "5 rows have a date after TIMESTAMP" in late.decisions["since"].warnings[0]

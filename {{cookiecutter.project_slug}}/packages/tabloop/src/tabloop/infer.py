@@ -195,8 +195,7 @@ def watch(
     said: Choices,
 ) -> None:
     """Leave out copies of the target; warn of columns that alone tell it."""
-    names = [name for name, kind in features.items() if kind != DAYS]
-    for name, (score, copy) in (leaks.find(table, label, facts, names) if names else {}).items():
+    for name, (score, copy) in leaks.find(table, label, facts, list(features)).items():
         if copy and name not in said.types:
             keep = f"`--type {name}={features.pop(name)}` keeps it"
             text = f"a copy of the target: each value goes with one class; {keep}"

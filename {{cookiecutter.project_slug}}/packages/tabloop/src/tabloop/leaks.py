@@ -12,7 +12,7 @@ from tabloop.metrics import auc
 if TYPE_CHECKING:
     import pandas as pd
 
-SAMPLE = 50_000  # labelled rows that are looked at; a hash of the row chooses them, so that the answer is the same again
+SAMPLE = 20_000  # labelled rows that are looked at; a hash of the row chooses them, so that the answer is the same again
 FEWEST = 10  # rows of each class below which nothing is said
 SUSPECT = 0.995  # the AUC of one column alone that is too good to be true
 FEW = {"category": 20}  # values of a column up to which each can be another name of a class; of other types 3
@@ -29,8 +29,8 @@ def find(
         label: SQL for 1, 0 or NULL.
         names: the columns to look at.
     """
-    columns = ", ".join(f"{quote(name)} AS c{i}" for i, name in enumerate(names))
-    rows = table.project(f"{label} AS label, {columns}").filter("label IS NOT NULL")
+    columns = [f"{label} AS label", *(f"{quote(name)} AS c{i}" for i, name in enumerate(names))]
+    rows = table.project(", ".join(columns)).filter("label IS NOT NULL")
     total = rows.aggregate("count(*)").fetchall()[0][0]
     if total > SAMPLE:
         rows = rows.filter(f"hash({', '.join(rows.columns)}) % {total // SAMPLE} = 0")
