@@ -269,6 +269,7 @@ def test_an_incomplete_request_is_ended(service: Service, monkeypatch: pytest.Mo
     lines = [service.connect(data) for data in sent]
     got = [answer(line, 0.6) for line in lines]
     assert [part[9:12] for part in got] == [b"", b"408", b"408", b"408", b"200", b"200"]
+    assert all(part.endswith(b"<end>") for part in got)  # the one that was answered, as it is idle
     assert got[0] == b"<end>" and got[5].count(b"HTTP/1.1 408") == 1
     assert counted(408) - before == 4
 
