@@ -181,6 +181,17 @@ def test_each_type_of_parquet(tmp_path: Path) -> None:
     )
 
 
+def test_numbers_of_parquet_that_are_times(tmp_path: Path) -> None:
+    columns = {"ms": [1704326400000, None], "s": [1704326400.0, 1714326400.0], "days": [20251231, 20250115]}
+    pq.write_table(
+        pa.table({name: pa.array(values) for name, values in columns.items()}), tmp_path / "t.parquet"
+    )
+    found = read("t.parquet", tmp_path, overrides=Overrides(types=dict.fromkeys(columns, "timestamp")))
+    first = datetime.datetime(2024, 1, 4)
+    assert found.relation.fetchall()[0] == (first, first, datetime.datetime(2025, 12, 31))
+    assert read("t.parquet", tmp_path, found.reading).relation.fetchall() == found.relation.fetchall()
+
+
 def test_parquet_with_duplicate_names_and_an_index(tmp_path: Path) -> None:
     columns = [pa.array([1, 2]), pa.array(["x", "y"]), pa.array([3, 4])]
     pq.write_table(pa.table(columns, names=["a", "b", "A"]), tmp_path / "t.parquet")

@@ -26,8 +26,14 @@ CASTS = {
 }
 
 
-def load(db: duckdb.DuckDBPyConnection, source: Source, kind: str, reading: Reading) -> Loaded:
-    """Make the table `raw` of Parquet or Arrow files."""
+def load(
+    db: duckdb.DuckDBPyConnection, source: Source, kind: str, reading: Reading, times: set[str]
+) -> Loaded:
+    """Make the table `raw` of Parquet or Arrow files.
+
+    Args:
+        times: columns that are timestamps, whatever their type: numbers are text here, which is then read as a date.
+    """
     import pyarrow as pa
     import pyarrow.parquet
 
@@ -52,6 +58,8 @@ def load(db: duckdb.DuckDBPyConnection, source: Source, kind: str, reading: Read
         if name.startswith("__index_level_"):
             loaded.note("note", "the index of pandas is left out", name)
         elif cast := _cast(db, origin, c, name, sql, loaded.notes):
+            if name in times and re.fullmatch("DOUBLE|FLOAT|U?[A-Z]*INT(EGER)?", sql):
+                cast = f"{c}::HUGEINT::VARCHAR"
             i = len(loaded.names)
             parts.append(cell(cast, i) if cast.endswith("VARCHAR") or sql == "BLOB" else f"{cast} AS c{i}")
             loaded.names.append(name)
