@@ -15,7 +15,7 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from tabloop.serving.model_app import WHOLE
-from tabloop.serving.telemetry import RESPONSES
+from tabloop.serving.telemetry import responses
 
 REQUEST_SECONDS = 10.0  # after which an incomplete request is ended; after twice as long at the latest
 LEAVING_SECONDS = 0.5  # after SIGTERM, a connection that is idle for so long is closed
@@ -47,12 +47,12 @@ class Cycle(RequestResponseCycle):
             self._send_whole(message["status"], message["body"])
             return
         elif message["type"] == "http.response.start":
-            RESPONSES.counts[message["status"]] += 1
+            responses(message["status"]).inc()
         await super().send(message)
 
     def _send_whole(self, status: int, body: bytes) -> None:
         """Send an answer in JSON at once: a third of the work, as nothing of it needs to be looked at."""
-        RESPONSES.counts[status] += 1
+        responses(status).inc()
         if self.default_headers is not self.known[0]:
             lines = b"".join(b"%s: %s\r\n" % header for header in self.default_headers)
             Cycle.known = self.default_headers, lines + b"content-type: application/json\r\ncontent-length: "
@@ -175,7 +175,7 @@ class Protocol(HttpToolsProtocol):
                 return
             cycle.disconnected = True
             cycle.message_event.set()
-        RESPONSES.counts[status] += 1
+        responses(status).inc()
         body = to_json({"detail": reason})
         head = b"connection: close\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
         self.transport.write(STATUS_LINE[status] + head % len(body) + body)
