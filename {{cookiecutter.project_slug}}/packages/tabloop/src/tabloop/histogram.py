@@ -61,7 +61,8 @@ class Bins:
             return [*self.levels[:LEVELS], f"{len(self.levels) - LEVELS} other levels", "new level"]
         single = {end for last, end in pairwise(self.ends) if np.nextafter(end, -np.inf) == last}
         ends = [f"{'' if end in single else 'up to '}{end:.5g}" for end in self.ends]
-        return [f"below {self.ends[0]:.5g}", *ends[1:], f"above {self.ends[-1]:.5g}", "of another type"]
+        least = np.nextafter(self.ends[0], np.inf) + 0.0  # not -0
+        return [f"below {least:.5g}", *ends[1:], f"above {self.ends[-1]:.5g}", "of another type"]
 
     def counts(self, rows: int, present: int, typed: int, held: dict[Any, int] | None) -> "Counts":
         """What the aggregates found."""
