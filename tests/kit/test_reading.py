@@ -236,6 +236,14 @@ def test_a_type_that_was_said_is_taken(tmp_path: Path, values: list[str], said: 
     assert read("t.csv", tmp_path, found.reading).relation.fetchall() == found.relation.fetchall()
 
 
+def test_the_timestamp_is_read_as_one_whatever_it_is_called(tmp_path: Path) -> None:
+    write(tmp_path / "t.csv", {"x": ["1704326400"], "y": ["word"]})
+    assert read("t.csv", tmp_path, overrides=Overrides(timestamp="x")).relation.fetchall()[0][1] == day(
+        2024, 1, 4
+    )
+    assert read("t.csv", tmp_path, overrides=Overrides(timestamp="y")).relation.fetchall()[0][2] == "word"
+
+
 def test_a_type_that_no_value_has_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "t.csv", {"x": ["a", "b"]})
     with pytest.raises(UserError, match="column 'x' can't be of type number: such as 'a'"):

@@ -49,7 +49,9 @@ def adopt(data: str, dry_run: bool, as_json: bool, **said: Any) -> None:
             raise UserError(f"--type {name}={kind}: give one of {', '.join(FEATURE_TYPES)}")
     dates = {name or None: how for name, _, how in (text.rpartition("=") for text in said.pop("date_format"))}
     read = {name: READ.get(kind, kind) for name, kind in types.items()}
-    overrides = Overrides(dates=dates, types=read, **{name: said.pop(name) for name in READER})
+    overrides = Overrides(
+        dates=dates, types=read, timestamp=said["timestamp"], **{name: said.pop(name) for name in READER}
+    )
     click.echo(adopt(data, Choices(types=types, **said), overrides, dry_run, as_json))
 
 

@@ -23,7 +23,7 @@ def date(column: Column, known: Known, forced: bool) -> ReadColumn | None:
         way = ReadColumn(type="timestamp", format=said)
         return with_words(column, way, _fits(column, way), forced=True)
     if all(s.isdigit() for s in shapes):
-        if epoch := _epoch(column, shapes, forced):
+        if epoch := _epoch(column, shapes, forced or column.name == known.said.timestamp):
             return epoch
         if len(shapes) != 1 and not forced:
             return None

@@ -24,7 +24,9 @@ def load(db: duckdb.DuckDBPyConnection, source: Source, given: Reading | None, s
     kind = (given and given.format) or source.format
     if kind in ("parquet", "arrow"):
         told = {name: way.type for name, way in given.columns.items()} if given else said.types
-        times = {name for name, type_ in told.items() if type_ == "timestamp"} | {n for n in said.dates if n}
+        times = {name for name, type_ in told.items() if type_ == "timestamp"} | {
+            n for n in (said.timestamp, *said.dates) if n
+        }
         return columnar.load(db, source, kind, given or Reading(), times)
     if kind == "json":
         return columnar.load_json(db, source, given or Reading(encoding=said.encoding), not given)

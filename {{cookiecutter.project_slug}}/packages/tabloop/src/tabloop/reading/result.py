@@ -43,7 +43,7 @@ class Overrides:
     """What a person says before anything is guessed.
 
     `dates` is `dayfirst`, `monthfirst`, `yearfirst` or a strptime format, by column; the key None is for all. `types`
-    are the types of ReadColumn by column.
+    are the types of ReadColumn by column. `timestamp` is the column that says when a row happened.
     """
 
     encoding: str | None = None
@@ -53,6 +53,7 @@ class Overrides:
     bad_rows: Literal["refuse", "skip"] | None = None
     dates: dict[str | None, str] = field(default_factory=dict)
     types: dict[str, str] = field(default_factory=dict)
+    timestamp: str | None = None
 
 
 @dataclass
