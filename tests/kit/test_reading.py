@@ -114,6 +114,7 @@ DATES: dict[str, tuple[list[str], list[Any], dict[str, Any], str]] = {
     "compact": (["20251231", "20250115"], [day(2025, 12, 31), day(2025, 1, 15)], {"format": "%Y%m%d"}, "%Y%m%d"),
     "not_compact": (["12024567", "20240131"], [12024567, 20240131], {}, ""),
     "month": (["2025-12", "2025-11"], [day(2025, 12, 1), day(2025, 11, 1)], {"format": "%Y-%m"}, "%Y-%m"),
+    "basic": (["20240131T100000Z"], [day(2024, 1, 31, 10)], {"format": "%Y%m%dT%H%M%SZ"}, ""),
     "names": (["5 Jan 2024", "17 February 2024"], [day(2024, 1, 5), day(2024, 2, 17)], {"format": ["%d %b %Y", "%d %B %Y"]}, ""),
     "american": (["Jan 5, 2024", "Feb 17, 2024"], [day(2024, 1, 5), day(2024, 2, 17)], {"format": "%b %d, %Y"}, ""),
     "oracle": (["05-JAN-24", "17-FEB-24"], [day(2024, 1, 5), day(2024, 2, 17)], {"format": "%d-%b-%y"}, ""),

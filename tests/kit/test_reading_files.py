@@ -286,6 +286,7 @@ def test_whether_there_is_a_header_can_be_said(tmp_path: Path) -> None:
         ("a,b\n'x, y',1\n'u, v',2\n", ["x, y", "u, v"]),
         ('a,b\n5" pipe,1\n6" pipe,2\n', ['5" pipe', '6" pipe']),
         ('a,b\n"C:\\dir\\",1\n"D:\\x",2\n', ["C:\\dir\\", "D:\\x"]),
+        ('a, b, c\n"x, y", "u", 1\n"z", "v, w", 2\n', ["x, y", "z"]),
         ("a;b\nx,1;1,5\ny,2;2,5\n", ["x,1", "y,2"]),
     ],
 )

@@ -18,6 +18,7 @@ NAMED = re.compile(
     + TIME
 )
 DIGITS = {"9" * 8: "%Y%m%d", "9" * 12: "%Y%m%d%H%M", "9" * 14: "%Y%m%d%H%M%S"}
+DIGITS |= {"99999999T999999": "%Y%m%dT%H%M%S", "99999999T999999Z": "%Y%m%dT%H%M%SZ"}
 DIGITS |= {"9999-99": "%Y-%m", "9999/99": "%Y/%m", "99/9999": "%m/%Y", "99.9999": "%m.%Y"}
 EPOCHS = {"epoch_s": 10**9, "epoch_ms": 10**12, "epoch_us": 10**15, "epoch_ns": 10**18}  # in the year 2001
 UNITS = dict(zip(EPOCHS, ("seconds", "milliseconds", "microseconds", "nanoseconds"), strict=True))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tabloop.params import Reading
 from tabloop.reading.result import MISSING, Note
+from tabloop.reading.source import temporary
 
 DELIMITERS = [",", ";", "\t", "|", "^", "~", "\x01", "\x1f", "::", "||"]
 SAMPLE = 1 << 20  # characters; of the rest only counts and patterns are used
@@ -32,6 +33,20 @@ def sample(path: Path) -> list[str]:
         text = file.read(SAMPLE)
         lines = re.split(r"(?<=\n)|(?<=\r)(?!\n)", text)
     return lines[:-1] if len(text) == SAMPLE and len(lines) > 1 else lines
+
+
+def tightened(path: Path) -> Path:
+    """The file, or a copy without the spaces between a delimiter and a quote: `1, "Bern"` is `1,"Bern"`."""
+    apart, lines = re.compile(r'([,;|])[ \t]+(?="[^"]*"\s*(?:[,;|]|$))'), sample(path)
+    if sum(bool(apart.search(line)) for line in lines) <= len(lines) / 2:
+        return path
+    copy = temporary() / path.name
+    with (
+        path.open(encoding="utf-8-sig", newline="") as source,
+        copy.open("w", encoding="utf-8", newline="") as to,
+    ):
+        to.writelines(apart.sub(r"\1", line) for line in source)
+    return copy
 
 
 def cells(lines: list[str], delimiter: str, quote: str, escape: str | None) -> Rows:

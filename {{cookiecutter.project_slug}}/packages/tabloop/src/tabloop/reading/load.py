@@ -50,6 +50,7 @@ def _load_text(
     db: duckdb.DuckDBPyConnection, name: str, files: list[Path], given: Reading | None, said: Overrides,
     fixed: dict[str, Any], notes: list[Note],
 ) -> Loaded:  # fmt: skip
+    files = [dialect.tightened(file) for file in files]
     lines = dialect.sample(files[0])
     reading = given or _guessed(lines, said, fixed)
     if reading.format == "aligned":
