@@ -152,9 +152,6 @@ class Predictor:
     def predict(self, rows: list[Row]) -> list[bytes | None]:
         """The answers to completed rows, in their order; None where a row can't be scored."""
         ids = self.ids.draw(len(rows))
-        for name, levels, unseen in self.levels:
-            if not levels.issuperset(values := [row[name] for row in rows]):
-                unseen.inc(sum(value not in levels for value in values))
         if self.challenger and self.mode == "ab" and not self.challenger.breaker.resting:
             return self._predict_ab(self.challenger, ids, rows)
         answers = self._keep(self.champion, self.champion.score_apart(ids, rows))
@@ -192,6 +189,10 @@ class Predictor:
                 answers.append(None)
             else:
                 model.breaker.failures = 0
+                if model is self.champion or self.mode == "ab":  # in the shadow the champion has counted them
+                    for name, levels, unseen in self.levels:
+                        if not levels.issuperset(columns[name]):
+                            unseen.inc(sum(value not in levels for value in columns[name]))
                 self.answered[model.role].inc(len(ids))
                 self.log.add_predictions(model, ids, columns, scores)
                 answers += model.answers(ids, scores)

@@ -10,7 +10,6 @@ from pydantic import (
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
     Strict,
-    StringConstraints,
     with_config,
 )
 from pydantic_core import CoreSchema, PydanticCustomError, ValidationError
@@ -21,31 +20,38 @@ from tabloop.card import ModelCard
 from tabloop.params import Column, Schema
 
 MAX_INTEGER = 2**63 - 1  # what the prediction log's column holds
+MAX_TEXT = 1000
 
 
 class First:
-    """JSON's values that a column takes: the first of `choices` that fits, else the error is of type `error`."""
+    """JSON's values that a column takes: the first of `choices` that fits, which may convert; else the error `message`."""
 
-    def __init__(self, error: str, *choices: CoreSchema) -> None:
-        self.choice = core.union_schema([*choices], mode="left_to_right", custom_error_type=error)
+    def __init__(self, message: str, *choices: CoreSchema) -> None:
+        self.choice = core.union_schema(
+            [*choices], mode="left_to_right", custom_error_type="wrong_value", custom_error_message=message
+        )
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """`choices`, then the annotated type, which converts."""
-        return core.chain_schema([self.choice, handler(source)])
+        """The choices, a copy, as pydantic writes into it."""
+        return {**self.choice}
 
     def __get_pydantic_json_schema__(self, schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        """The annotated type's."""
-        return handler(schema["steps"][-1])
+        """The first of them."""
+        return handler(schema["choices"][0])
 
 
 # Strict: neither `true` nor "1_000" is a number. 12.0 is a whole one, and NaN, which JSON does not have, is none.
 _float, _int = core.float_schema(strict=True, allow_inf_nan=False), core.int_schema(strict=True)
 _whole = core.chain_schema([_float, core.int_schema()])
-_integer = First("int_type", _int, _whole)
-# A number is the text that it is in data/features and in the online store: 17 and 17.0 are "17".
-_text = Annotated[
-    str, Field(max_length=1000), First("string_type", core.str_schema(strict=True), _int, _whole, _float)
-]
+_number = core.union_schema([_int, _whole, _float], mode="left_to_right")
+
+
+def _text(strip: bool = False) -> Any:
+    """A text. A number is the text that it is in data/features and in the online store: 17 and 17.0 are "17"."""
+    text = core.str_schema(strict=True, max_length=MAX_TEXT, strip_whitespace=strip)
+    number = core.chain_schema([_number, core.str_schema(coerce_numbers_to_str=True, max_length=MAX_TEXT)])
+    message = f"Input should be a text of at most {MAX_TEXT:,} characters, or a number"
+    return Annotated[str, First(message, text, number)]
 
 
 def request_columns(
@@ -77,8 +83,8 @@ def row_type(card: ModelCard, columns: Mapping[str, Column], optional: Set[str])
     if schema.entity:
         about = f"Key of the entity. With it, a row may leave out {', '.join(schema.views) or 'nothing'}."
         # Without the spaces that ingest removes, too.
-        key = Annotated[_text, StringConstraints(strip_whitespace=True)]
-        fields[schema.entity] = NotRequired[Annotated[key | None, Field(description=about)]]
+        key = _text(strip=True) | None
+        fields[schema.entity] = NotRequired[Annotated[key, Field(description=about)]]
     for name, column in columns.items():
         about = column.description or ""
         if levels := card.categories.get(name):
@@ -89,7 +95,6 @@ def row_type(card: ModelCard, columns: Mapping[str, Column], optional: Set[str])
         fields[name] = values if not column.nullable and name not in optional else NotRequired[values]
     config = ConfigDict(
         extra="forbid",
-        coerce_numbers_to_str=True,
         allow_inf_nan=False,
         json_schema_extra={"examples": [card.example]},
     )
@@ -111,8 +116,12 @@ def _values(column: Column) -> Any:
     if python is bool:
         return Annotated[bool, Strict()]
     if python is str:
-        return _text
+        return _text()
     bound = MAX_INTEGER if python is int else sys.float_info.max
     low = -bound if column.min is None else column.min
     high = bound if column.max is None else column.max
-    return Annotated[python, Field(ge=low, le=high), _integer if python is int else Strict()]
+    if python is float:
+        return Annotated[float, Strict(), Field(ge=low, le=high)]
+    message = f"Input should be a whole number from {low:,.15g} to {high:,.15g}"
+    integer = core.int_schema(strict=True, ge=low, le=high)  # type: ignore[arg-type]
+    return Annotated[int, First(message, integer, core.chain_schema([_whole, integer]))]
