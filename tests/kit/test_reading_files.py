@@ -10,12 +10,14 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from tabloop.cli import UserError
 from tabloop.params import Reading
+from tabloop.reading import database
 from tabloop.table import Overrides, Table, read
 
 ROWS = [(20 + i, round(i * 1.5 + 0.25, 2), ["Bern", "Basel", "Zürich"][i % 3], i % 2) for i in range(40)]
@@ -375,3 +377,16 @@ def test_a_url_with_a_query(tmp_path: Path) -> None:
     assert read(f"file://{tmp_path}/t.csv", tmp_path).relation.fetchall() == ROWS
     with pytest.raises(UserError, match="can't be fetched"):
         read("http://127.0.0.1:9/t.csv?token=x", tmp_path)
+
+
+def test_a_table_need_not_fit_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "MEMORY", "60MB")
+    monkeypatch.setattr(database, "LARGE", 0)
+    wide = ", ".join(
+        f"md5((range + {i})::VARCHAR) AS t{i}" for i in range(8)
+    )  # some 30 MB as text and 30 more as typed columns
+    duckdb.sql(f"COPY (SELECT range AS id, {wide} FROM range(120000)) TO '{tmp_path}/t.csv'")
+    found = read("t.csv", tmp_path)
+    assert found.relation.aggregate("count(*), sum(id), min(length(t7))").fetchall() == [
+        (120_000, 7_199_940_000, 32)
+    ]
