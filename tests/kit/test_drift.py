@@ -17,7 +17,20 @@ from . import monitored
 from .conftest import PARAMS
 from .monitored import install, log, params, served
 
-LOG_COLUMNS = ["label", "variant", "prediction_id", "model_version", "predicted_at", "date", "received_at"]
+LOG_COLUMNS = [
+    "c1",
+    "c0",
+    "v",
+    "w0",
+    "rows",
+    "label",
+    "variant",
+    "prediction_id",
+    "model_version",
+    "predicted_at",
+    "date",
+    "received_at",
+]
 LEVELS = {"country": ["DE", "FR", "US"]}
 
 

@@ -87,16 +87,16 @@ def compare(
     columns = {name: column for name, column in columns.items() if name in rows.columns}
     if len(columns) > histogram.PAIRED:
         notes.append(f"correlations are compared of the first {histogram.PAIRED} columns alone")
+    own = [f"reference.{quote(name)}" for name in columns]
     names = [SCORE if name == SCORE else predictions.feature(name) for name in columns]
     # A column that the log does not have is missing in each row.
     theirs = [f"predictions.{quote(name)}" if name in logged else "NULL" for name in names]
-    lists = (", ".join(f"{v} AS c{i}" for i, v in enumerate(vs)) for vs in (map(quote, columns), theirs))
+    own_list, their_list = (
+        ", ".join(f"{v} AS c{i}" for i, v in enumerate(values)) for values in (own, theirs)
+    )
     rows.create_view("reference")
     served = predictions.served(champion.version, "champion")
-    tables = [
-        f"SELECT {own} FROM {t}"
-        for own, t in zip(lists, ("reference", f"predictions WHERE {served}"), strict=True)
-    ]
+    tables = (f"SELECT {own_list} FROM reference", f"SELECT {their_list} FROM predictions WHERE {served}")
     with predictions.errors():
         bins = histogram.bins_of(db, tables[0], columns, champion.categories, SCORE)
         (before, known), (after, correlations) = (histogram.count(db, table, bins) for table in tables)
@@ -112,10 +112,8 @@ def compare(
     for name, column in found.items():
         column["why"] += column.pop("correlations")
         shares = [(c[name].bins / max(c[name].bins.sum(), 1)).round(6).tolist() for c in (before, after)]
-        column |= {
-            "drift": bool(column["why"]),
-            "bins": [*map(list, zip(bins[name].labels, *shares, strict=True))],
-        }
+        drawn = [*map(list, zip(bins[name].labels, *shares, strict=True))]
+        column |= {"drift": bool(column["why"]), "bins": drawn}
     order = sorted(found, key=lambda name: (not found[name]["drift"], -found[name]["distance"]))
     return whole(bars, {name: found[name] for name in order})
 
@@ -146,14 +144,14 @@ def judge(bars: DriftBars, reference: Counts, current: Counts, error: float) -> 
         )
     if far >= far_bar and reference.present and current.present:
         why.append(f"distance {far:.3f}, bar {far_bar:.3f}")
-    found = {"distance": far, "distance_bar": far_bar, "missing": missing, "missing_bar": missing_bar}
-    return found | {
-        "unseen": unseen,
-        "unseen_bar": unseen_bar,
-        "lost": lost,
-        "why": lost + why,
-        "correlations": [],
+    found: dict[str, Any] = {
+        "distance": far,
+        "distance_bar": far_bar,
+        "missing": missing,
+        "missing_bar": missing_bar,
     }
+    found |= {"unseen": unseen, "unseen_bar": unseen_bar}
+    return found | {"lost": lost, "why": lost + why, "correlations": []}
 
 
 def moved(bar: float, shares: list[tuple[int, int]], error: float) -> tuple[float, float]:
