@@ -194,6 +194,26 @@ def test_what_the_application_does_not_take_is_not_read(service: Service) -> Non
         assert answer(line, 0.5).startswith(b"HTTP/1.1 200 OK")
 
 
+def test_a_connection_that_is_gone_is_not_looked_at_again(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked, go_on = list[float](), protocol.Protocol._go_on
+
+    def counted(self: protocol.Protocol) -> None:
+        looked.append(time.monotonic())
+        go_on(self)
+
+    monkeypatch.setattr(protocol.Protocol, "_go_on", counted)
+    with service.connect(CHUNKED.replace(b"echo", b"slow") + b"1\r\nx\r\n" * 40_000) as line:
+        time.sleep(0.1)
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    assert looked
+    time.sleep(0.1)
+    looked.clear()
+    time.sleep(0.3)
+    assert not looked
+
+
 def test_who_does_not_read_is_not_asked_for(
     service: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

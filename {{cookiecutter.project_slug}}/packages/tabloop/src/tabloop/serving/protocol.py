@@ -32,10 +32,8 @@ logging.getLogger("uvicorn.error").addFilter(lambda record: record.levelno != lo
 class Cycle(RequestResponseCycle):
     """One request and its answer, which is counted."""
 
-    known: ClassVar[tuple[Any, bytes]] = (
-        None,
-        b"",
-    )  # the headers of all answers, which change each second, and their bytes
+    # The headers of all answers, which change each second, and their bytes.
+    known: ClassVar[tuple[Any, bytes]] = None, b""
 
     async def send(self, message: Any) -> None:
         """Send a part of the answer, as soon as the client has read those before."""
@@ -122,9 +120,11 @@ class Protocol(HttpToolsProtocol):
 
     def _go_on(self) -> None:
         """Parse what was left, and read on, once the application has taken what came before."""
-        if self.cycle and len(self.cycle.body) > HIGH_WATER_LIMIT:
+        if not self.unread or self.pipeline or self.transport.is_closing():
+            return
+        if len(self.cycle.body) > HIGH_WATER_LIMIT and not self.cycle.response_complete:
             self.loop.call_later(0.01, self._go_on)
-        elif self.unread and not self.pipeline and not self.transport.is_closing():
+        else:
             unread, self.unread = self.unread, b""
             self.transport.resume_reading()
             self.data_received(unread)
