@@ -359,7 +359,7 @@ def test_a_table_called_like_our_folders_or_like_another_is_refused(example: Pat
     for name in ("raw", "features", "log"):
         orders().to_csv(example.parent / name, index=False)
         refused = run(example, example.parent / name, "--target", "returned", code=1).stderr
-        assert f"give the table another name than {name}" in refused
+        assert f"data/{name} is the pipeline's own: give the table another name" in refused
     (example / "data/My orders.csv").write_text("another\n")
     before = contents(example)
     assert "data/My orders.csv exists already" in run(example, mine(example), *ROLES, code=1).stderr

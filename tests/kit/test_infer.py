@@ -405,7 +405,7 @@ def test_spaces_around_the_entity_and_a_unique_entity_are_said() -> None:
     assert decided(floats, "returned", "customer_id").decisions["customer_id"].why == "40 of them"
     unique = decided(frame, "returned", "order_id")
     assert unique.schema["views"] == {} and len(unique.schema["request"]) == 5
-    assert "nothing can be looked up" in unique.decisions["order_id"].warnings[0]
+    assert "nothing is looked up" in unique.decisions["order_id"].warnings[0]
 
 
 def test_a_name_that_stands_twice_is_asked_for() -> None:

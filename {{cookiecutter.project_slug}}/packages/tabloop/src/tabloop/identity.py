@@ -1,6 +1,7 @@
 """What tells rows apart: ids, the key, the entity, the timestamp, duplicates."""
 
 import re
+from datetime import UTC, datetime
 
 import duckdb
 
@@ -24,11 +25,8 @@ CODE = re.compile(r"(^|_)(code|zip|zipcode|postcode|postal|plz|phone|sic|naics|i
 def of(name: str, facts: Facts, kind: str) -> tuple[str, str, list[str]] | None:
     """`id` or what else is decided because the column tells rows apart, why, and warnings; None if it does not."""
     named, numbered = (bool(pattern.search(snake(name))) for pattern in (NAMED, NUMBERED))
-    counted = (
-        kind == "category"
-        or (facts.whole and (facts.consecutive or named or numbered or facts.largest > 2**53))
-        or named
-    )
+    counted = facts.whole and (facts.consecutive or numbered or facts.largest > 2**53)
+    counted = counted or named or kind == "category"
     if facts.unique and facts.rows > UNIQUE_ROWS and kind != "boolean" and counted:
         if kind == "category" and facts.longest > 100 and not named:
             return "left out", "free text, another one in every row", []
@@ -41,11 +39,8 @@ def of(name: str, facts: Facts, kind: str) -> tuple[str, str, list[str]] | None:
         text = f"an id of {facts.distinct:,} distinct values"
         return "left out", text, [f"{text}: `--entity {name}` if rows are about it"]
     if named and kind != "boolean":
-        return (
-            "category",
-            f"an id of {facts.distinct:,} levels",
-            [f"taken as category: `--entity {name}` if rows are about it"],
-        )
+        note = f"taken as category: `--entity {name}` if rows are about it"
+        return "category", f"an id of {facts.distinct:,} levels", [note]
     return None
 
 
@@ -72,7 +67,7 @@ def entity(table: duckdb.DuckDBPyRelation, name: str, facts: Facts) -> Decision:
     warnings = [f"{spaced:,} rows have spaces around it, which are removed"] if spaced else []
     if facts.unique:
         warnings.append(
-            "another one in every row: nothing can be looked up by it, so all features come with the request"
+            "another one in every row: nothing is looked up by it, all features come with requests"
         )
     return Decision(name, "entity", f"{after:,} of them", warnings)
 
@@ -95,13 +90,10 @@ def timestamp(table: duckdb.DuckDBPyRelation, name: str, facts: Facts, label: st
     time = f"{column}::TIMESTAMP"
     if facts.distinct == 1:
         raise UserError(f"TIMESTAMP={name} is the same in all rows: leave it out")
-    first, last, future = table.aggregate(
-        f"min({time}), max({time}), count(*) FILTER (WHERE {time} > now()::TIMESTAMP)"
-    ).fetchall()[0]
+    late = f"count(*) FILTER (WHERE {time} > TIMESTAMP '{datetime.now(UTC):%Y-%m-%d %H:%M:%S}')"
+    first, last, future = table.aggregate(f"min({time}), max({time}), {late}").fetchall()[0]
     if future:
-        raise UserError(
-            f"TIMESTAMP={name}: {future:,} rows are in the future, up to {last}: correct or remove them"
-        )
+        raise UserError(f"TIMESTAMP={name}: {future:,} rows are in the future, up to {last}: correct them")
     labelled = table.project(f"{label} AS label, {time} AS t").filter("label IS NOT NULL")
     start = labelled.aggregate(f"quantile_disc(t, {1 - HOLDOUT})").fetchall()[0][0]
     newest = dict(labelled.filter(f"t >= '{start}'").aggregate("label, count(*)").fetchall())
@@ -128,9 +120,8 @@ def key(
     rows = next(iter(facts.values())).rows
     if said:
         if shared := rows - different(table, list(said)):
-            raise UserError(
-                f"--key {' --key '.join(said)}: {shared:,} rows share theirs with another; give more columns"
-            )
+            given = " --key ".join(said)
+            raise UserError(f"--key {given}: {shared:,} rows share theirs with another; give more columns")
         for name in said:
             if decisions[name].decision not in ("entity", "timestamp", "target"):
                 decisions[name] = Decision(name, "key", "as you said")
@@ -141,9 +132,8 @@ def key(
             decisions[name].decision = "key"
         else:
             text = f"another one in every row, as {chosen[0]!r} is"
-            decisions[name] = Decision(
-                name, "left out", text, [f"{text}: `--key {name}` makes this one the key"]
-            )
+            note = f"{text}: `--key {name}` makes this one the key"
+            decisions[name] = Decision(name, "left out", text, [note])
     if chosen or not roles:
         return chosen
     return roles if different(table, roles) == rows else []
@@ -160,6 +150,4 @@ def duplicates(table: duckdb.DuckDBPyRelation, key: list[str], facts: dict[str, 
     rows = next(iter(facts.values())).rows
     if key or not (copies := rows - different(table, table.columns)):
         return []
-    return [
-        f"{copies:,} rows are exact copies of others, and stay: remove them from the table if they are no rows of their own"
-    ]
+    return [f"{copies:,} rows are exact copies of others, and stay: are they rows of their own?"]

@@ -71,26 +71,20 @@ def rewritten(source: str, found: "Inferred", reading: Reading) -> tuple[dict[st
 
 def stays(project: str) -> list[str]:
     """What is of the table before, and is not adopt's to change."""
-    where = predictions.location()
-    card = (ROOT / "MODEL_CARD.md").read_text() if (ROOT / "MODEL_CARD.md").exists() else ""
-    running = [
-        path.parent.name
-        for path in ROOT.glob("deploy/*/release.env")
-        if "VERSION=none" not in path.read_text()
-    ]
-    found = {
-        f"{project!r} in MLflow keeps the runs and versions of the table before: another `project` parts them": (
-            (ROOT / registry.DATABASE).exists() or "MLFLOW_TRACKING_URI" in os.environ
-        ),
-        f"PREDICTION_LOG={where} has the predictions of the table before: give another": where
-        != str(ROOT / "data/log"),
-        "MODEL_CARD.md: its section on intended use is about the table before": "<!-- use" in card
-        and model_card.USE not in card,
-        f"{', '.join(running)}: the model of the table before runs there until the next deploy": bool(
-            running
-        ),
-    }
-    return [text for text, true in found.items() if true]
+    lines = []
+    if (ROOT / registry.DATABASE).exists() or "MLFLOW_TRACKING_URI" in os.environ:
+        lines.append(
+            f"{project!r} in MLflow keeps runs and versions of the table before: or change `project`"
+        )
+    if (where := predictions.location()) != str(ROOT / "data/log"):
+        lines.append(f"PREDICTION_LOG={where} has predictions of the table before: give another")
+    card = ROOT / "MODEL_CARD.md"
+    if card.exists() and "<!-- use" in (text := card.read_text()) and model_card.USE not in text:
+        lines.append("MODEL_CARD.md: its section on intended use is about the table before")
+    releases = (path for path in ROOT.glob("deploy/*/release.env") if "VERSION=none" not in path.read_text())
+    if running := ", ".join(sorted(path.parent.name for path in releases)):
+        lines.append(f"{running}: the model of the table before runs there until the next deploy")
+    return lines
 
 
 def round_trip() -> "YAML":

@@ -29,25 +29,18 @@ def of(source: str, leaving: list[str]) -> str:
     if path.is_relative_to(ROOT):
         name = path.relative_to(ROOT).as_posix()
         if taken := [own for own in (*leaving, "data/log") if Path(name).is_relative_to(own)]:
-            raise UserError(
-                f"{name}: {taken[0]} is the pipeline's own, and is emptied: move the table elsewhere first"
-            )
+            raise UserError(f"{name}: {taken[0]} is the pipeline's own, and is emptied: move the table first")
         if held(name) in (".", "data"):
             raise UserError(f"{source}: put the files into a folder of their own, which DVC then holds")
         return name
     if held(source) != source:
-        raise UserError(
-            f"{source} is outside the project: name the folder, or copy its files into one of the project"
-        )
+        raise UserError(f"{source} is outside the project: name the folder instead")
     if path.name in OURS or path.name.endswith(".dvc"):
-        raise UserError(
-            f"data/{path.name} is the pipeline's own: give the table another name than {path.name}"
-        )
+        raise UserError(f"data/{path.name} is the pipeline's own: give the table another name")
     kept = ROOT / "data" / path.name
     if kept.exists() and not same(path, kept):
-        raise UserError(
-            f"data/{path.name} exists already, with other content: remove it, or adopt it as it is with DATA=data/{path.name}"
-        )
+        advice = f"remove it, or adopt it as it is with DATA=data/{path.name}"
+        raise UserError(f"data/{path.name} exists already, with other content: {advice}")
     return f"data/{path.name}"
 
 
@@ -63,9 +56,8 @@ def same(one: Path, other: Path) -> bool:
     if one.is_file() and other.is_file():
         return filecmp.cmp(one, other, shallow=False)
     names = [{p.relative_to(top) for p in top.rglob("*") if p.is_file()} for top in (one, other)]
-    return names[0] == names[1] and not any(
-        filecmp.cmpfiles(one, other, map(str, names[0]), shallow=False)[1:]
-    )
+    different = filecmp.cmpfiles(one, other, map(str, names[0]), shallow=False)[1:]
+    return names[0] == names[1] and not any(different)
 
 
 @contextmanager
