@@ -45,7 +45,7 @@ Project = Callable[..., Path]
 GROUPS = {
     "test_from_the_first_push_to_a_rollback": "story",
     "test_production_by_dispatch_and_back": "story",
-    "test_a_pull_request_is_tested_and_gets_one_comment_and_nothing_is_pushed": "pull request",
+    "test_a_pull_request_changes_nothing_shared_and_is_not_trained_again_after_the_merge": "pull request",
     "test_drift_opens_one_issue_and_retrains_once_and_the_challenger_is_judged": "watched",
     "test_make_demo_from_nothing_to_a_prediction": "demo",
     "test_torch_from_data_to_a_prediction": "torch",
@@ -179,7 +179,7 @@ def environment_of(project: Path, name: str) -> Path:
                 )  # only what differs: the other process may run it
                 shutil.copy(path, copy)
         sync = [UV, "sync", "--quiet", "--no-install-project", "--python", PYTHON]
-        subprocess.run(sync, cwd=folder, check=True, env=clean(UV_COMPILE_BYTECODE="1"))
+        subprocess.run(sync, cwd=folder, check=True, env=clean())
     return folder / ".venv"
 
 
@@ -245,6 +245,7 @@ def within(project: Path, environment: Path) -> dict[str, str]:
         # `uv run`, in the project's Makefile, takes the environment as it is.
         UV_PROJECT_ENVIRONMENT=str(environment),
         UV_NO_SYNC="1",
+        MYPY_CACHE_DIR=str(ROOT / f".cache/mypy-{os.environ.get('PYTEST_XDIST_WORKER', 'gw0')}"),
         **AUTHOR,
     )
 
