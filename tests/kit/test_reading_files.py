@@ -4,6 +4,7 @@ import bz2
 import datetime
 import gzip
 import io
+import json
 import lzma
 import zipfile
 from decimal import Decimal
@@ -229,15 +230,13 @@ def test_sheets_of_a_workbook(tmp_path: Path) -> None:
 
 
 def test_json_keeps_digits_and_zeros_and_leaves_out_what_is_nested(tmp_path: Path) -> None:
-    (tmp_path / "t.json").write_text(
-        '[{"a": 9007199254740993, "z": "007", "n": {"x": 1}}, {"a": 2, "l": [1]}]'
-    )
+    rows = [{"a": 9007199254740993, "z": "007", "s": "12", "n": {"x": 1}}, {"a": 2, "s": "13", "l": [1]}]
+    (tmp_path / "t.json").write_text(json.dumps(rows))
     found = read("t.json", tmp_path)
-    assert found.relation.columns == ["a", "z"] and found.relation.fetchall() == [
-        (9007199254740993, "007"),
-        (2, None),
-    ]
+    assert found.relation.columns == ["a", "z", "s"]
+    assert found.relation.fetchall() == [(9007199254740993, "007", 12), (2, None, 13)]
     assert said(found).count("nested: left out") == 2
+    assert "warning s: text in the file, read as integer" in said(found)
 
 
 @pytest.mark.parametrize(

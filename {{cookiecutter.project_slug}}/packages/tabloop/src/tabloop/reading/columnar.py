@@ -124,13 +124,14 @@ def load_json(db: duckdb.DuckDBPyConnection, source: Source, reading: Reading, g
     origin = f"read_json([{', '.join(files)}], maximum_depth = 1, sample_size = -1, union_by_name = true)"
     run(db, f"CREATE TABLE json AS FROM {origin}", f"reading {source.name}")
     names = [row[0] for row in db.execute("DESCRIBE json").fetchall()]
-    nested = ", ".join(f"bool_or(json_type({quote(name)}) IN ('OBJECT', 'ARRAY'))" for name in names)
+    nested = ", ".join(f"list(DISTINCT json_type({quote(name)}))" for name in names)
     parts: list[str] = []
-    for name, left in zip(names, db.execute(f"SELECT {nested} FROM json").fetchall()[0], strict=True):
-        if left:
+    for name, types in zip(names, db.execute(f"SELECT {nested} FROM json").fetchall()[0], strict=True):
+        if {"OBJECT", "ARRAY"} & set(types or ()):
             loaded.note("warning", "nested: left out", name)
         else:
             parts.append(cell(f"({quote(name)} ->> '$')", len(parts)))
+            loaded.strings |= {name} if "VARCHAR" in (types or ()) else set()
             loaded.names.append(name)
     if not parts:
         raise UserError(f"{source.name} has no column that can be used: it must hold a list of flat records")

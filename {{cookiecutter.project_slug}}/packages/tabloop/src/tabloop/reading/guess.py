@@ -36,6 +36,8 @@ def guess(column: Column, known: Known) -> ReadColumn:
     if not found and forced:
         why = [note.text for note in column.notes] or [f"such as {column.others('false')[0][0]!r}"]
         raise UserError(f"column {column.name!r} can't be of type {forced}: {why[-1]}")
+    if found and found.type in ("integer", "number") and column.name in column.loaded.strings:
+        column.note("warning", f"text in the file, read as {found.type}; give the type text if it is a code")
     return found or TEXT
 
 

@@ -67,6 +67,7 @@ class Loaded:
     guess: bool = False
     row: str = "rowid"  # the column of `raw` that counts the rows of the file from 0
     typed: bool = False  # whether the columns have types of their own
+    strings: set[str] = field(default_factory=set)  # columns of JSON that are text there
 
     def note(self, severity: Literal["note", "warning"], text: str, column: str | None = None) -> None:
         """Tell the owner."""
