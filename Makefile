@@ -14,7 +14,7 @@ $(DEMO): | $(UV)
 	$(UV) run --quiet --only-group bake cookiecutter . --no-input --output-dir demo python_version=$(PYTHON)
 
 .PHONY: test
-test: $(UV) ## the tests, in two processes
+test: $(UV) ## the tests, in three processes
 	$(UV) run pytest
 
 .PHONY: lint

@@ -1,6 +1,6 @@
 """Bake once for each set of answers, build one environment, train once; every test works on its own copy.
 
-The tests run in two processes (pytest-xdist). What takes long is made by the one that needs it first; see `once`.
+The tests run in three processes (pytest-xdist). What takes long is made by the one that needs it first; see `once`.
 """
 
 import contextlib
@@ -62,15 +62,20 @@ LONGEST = (
     "story",
     "test_pipeline",
     "pull request",
-    "test_serving",
-    "test_monitoring",
+    "test_owner",
     "watched",
-    "test_reconcile",
-    "test_loop",
+    "torch",
     "demo",
+    "test_reconcile",
+    "test_monitoring",
+    "test_loop",
+    "test_features",
+    "test_adopt",
+    "test_object_store",
+    "test_online_store",
+    "test_bake",
+    "test_serving",
     "test_rollout",
-    "test_featurize",
-    "test_drift",
 )
 
 
@@ -116,7 +121,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def once(folder: Path, make: Callable[[Path], object]) -> Path:
-    """The folder that the first process to ask for it makes, by `make(folder)`; the other one waits for it."""
+    """The folder that the first process to ask for it makes, by `make(folder)`; the others wait for it."""
     done = folder.with_name(f"{folder.name}.done")
     with locked(folder.with_name(f"{folder.name}.lock")):
         if not done.exists():

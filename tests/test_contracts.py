@@ -11,7 +11,7 @@ from typing import Any
 import click
 import pytest
 import yaml
-from conftest import ROOT
+from conftest import GROUPS, LONGEST, ROOT
 from tabloop.main import tabloop
 
 WORKFLOWS = ROOT / ".github/workflows"
@@ -161,3 +161,11 @@ def test_linters_find_nothing(which: str, baked: Path) -> None:
         lint(*schema, "vendor.compose-spec", folder / "deploy/compose.yaml")
         lint(programs / "hadolint", folder / "Dockerfile")
         lint(programs / "shellcheck", folder / "deploy/release.sh")
+
+
+def test_the_groups_of_tests_have_names_of_tests() -> None:
+    files = {path.name: path.read_text() for path in (ROOT / "tests").rglob("test_*.py")}
+    for name in GROUPS:
+        assert name in files or any(f"\ndef {name}(" in text for text in files.values()), name
+    groups = {*GROUPS.values(), *(name.removesuffix(".py") for name in files)}
+    assert groups >= {*LONGEST}
