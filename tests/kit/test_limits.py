@@ -95,13 +95,13 @@ def test_no_json_is_no_json(client: TestClient) -> None:
 
 
 async def ask(
-    guard: Guard, path: str, parts: list[bytes], *, pause: float = 0, stall: bool = False
+    guard: Guard, path: str, parts: list[bytes], *, method: str = "POST", stall: bool = False
 ) -> list[Any]:
-    """What the guard sends for a POST whose body comes in these parts; `stall`: the last one never comes."""
+    """What the guard sends for a request whose body comes in these parts; `stall`: the last one never comes."""
     sent, left = list[Any](), list(parts)
 
     async def receive() -> Any:
-        await asyncio.sleep(pause)
+        await asyncio.sleep(0)
         if stall and len(left) == 1:
             await asyncio.Event().wait()
         return {"type": "http.request", "body": left.pop(0), "more_body": bool(left)}
@@ -109,7 +109,15 @@ async def ask(
     async def send(message: Any) -> None:
         sent.append(message)
 
-    await guard({"type": "http", "method": "POST", "path": path, "headers": []}, receive, send)
+    scope = {
+        "type": "http",
+        "method": method,
+        "path": path,
+        "headers": [],
+        "query_string": b"",
+        "root_path": "",
+    }
+    await guard(scope, receive, send)
     return sent
 
 
@@ -141,7 +149,7 @@ def test_who_stalls_leaves_when_others_need_the_room(app: ModelApp, monkeypatch:
     asyncio.run(scene())
 
 
-def test_rows_go_before_batches(app: ModelApp) -> None:
+def test_rows_go_before_batches_and_before_gets(app: ModelApp) -> None:
     async def scene() -> None:
         guard: Any = app.entry()
         batches = [
@@ -151,6 +159,10 @@ def test_rows_go_before_batches(app: ModelApp) -> None:
         rows = await asyncio.gather(*(ask(guard, "/predict", [to_json(ROW)]) for _ in range(50)))
         assert {sent[0]["status"] for sent in rows} == {200}
         assert sum(task.done() for task in batches) <= 2
+        gets = [asyncio.create_task(ask(guard, "/metrics", [b""], method="GET")) for _ in range(50)]
+        assert (await ask(guard, "/predict", [to_json(ROW)]))[0]["status"] == 200
+        assert sum(task.done() for task in gets) < 25
+        assert {sent[0]["status"] for sent in await asyncio.gather(*gets)} == {200}
         assert {sent[0]["status"] for sent in await asyncio.gather(*batches)} == {200}
 
     asyncio.run(scene())

@@ -128,6 +128,7 @@ def service(running: Service) -> Service:
         ("an extension of a chunk", CHUNKED + b"1;" + b"a" * 100_000, 431),
         ("lines before a request", b"\r\n" * 50_000, 431),
         ("no HTTP", b"\x16\x03\x01\x02\x00\x01\r\n\r\n", 400),
+        ("much that is no HTTP", b"\x16\x03" * 10_000, 400),
         ("no length", post(b"{}").replace(b": 2", b": two"), 400),
         ("no chunk", CHUNKED + b"much\r\n", 400),
     ],
@@ -204,13 +205,15 @@ def test_a_connection_that_is_gone_is_not_looked_at_again(
         go_on(self)
 
     monkeypatch.setattr(protocol.Protocol, "_go_on", counted)
-    with service.connect(CHUNKED.replace(b"echo", b"slow") + b"1\r\nx\r\n" * 40_000) as line:
+    with service.connect(
+        CHUNKED.replace(b"echo", b"slow") + (b"400\r\n" + b"x" * 1024 + b"\r\n") * 300
+    ) as line:
         time.sleep(0.1)
         line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     assert looked
-    time.sleep(0.1)
+    time.sleep(0.4)  # the application has ended
     looked.clear()
-    time.sleep(0.3)
+    time.sleep(0.1)
     assert not looked
 
 
