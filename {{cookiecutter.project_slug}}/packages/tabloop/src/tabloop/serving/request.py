@@ -4,14 +4,7 @@ import sys
 from collections.abc import Mapping, Set
 from typing import Annotated, Any, NotRequired
 
-from pydantic import (
-    ConfigDict,
-    Field,
-    GetCoreSchemaHandler,
-    GetJsonSchemaHandler,
-    Strict,
-    with_config,
-)
+from pydantic import ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, Strict, with_config
 from pydantic_core import CoreSchema, PydanticCustomError, ValidationError
 from pydantic_core import core_schema as core
 from typing_extensions import TypedDict  # pydantic takes typing's own from Python 3.12 on only

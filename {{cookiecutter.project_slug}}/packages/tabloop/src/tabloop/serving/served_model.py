@@ -73,10 +73,8 @@ class ServedModel:
         for name in self.texts:
             inputs[name] = np.array([value or "" for value in columns[name]], object)[:, None]
         scores = self.session.run(["probability"], inputs)[0]
-        low, high = (
-            np.minimum.reduce(scores, axis=None),
-            np.maximum.reduce(scores, axis=None),
-        )  # NaN if one is
+        # Both are NaN if one score is.
+        low, high = np.minimum.reduce(scores, axis=None), np.maximum.reduce(scores, axis=None)
         if scores.shape != (rows,) or not (low >= -ROUNDING and high <= 1 + ROUNDING):
             raise ValueError(f"the graph's output is no probability: {scores}")
         return (scores if low >= 0 and high <= 1 else scores.clip(0, 1)).tolist()
