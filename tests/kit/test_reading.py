@@ -189,6 +189,11 @@ def test_day_and_month_are_asked_where_nothing_shows_which_is_first(tmp_path: Pa
         read("u.csv", tmp_path, overrides=Overrides(dates={"when": "dayfirst"}))
 
 
+def test_days_that_are_their_months_are_a_warning(tmp_path: Path) -> None:
+    write(tmp_path / "t.csv", {"when": ["01/01/2025", "02/02/2025"]})
+    assert "warning: dayfirst" in told(read("t.csv", tmp_path), "when")
+
+
 def test_rows_in_the_order_of_time_show_which_is_first(tmp_path: Path) -> None:
     days = [f"{month:02}/{d:02}/2024" for month in range(1, 13) for d in (1, 4, 8, 11)]
     rows = "".join(f"{i},{when}\n" for i, when in enumerate(days))

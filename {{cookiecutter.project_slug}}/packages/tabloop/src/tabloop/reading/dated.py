@@ -86,13 +86,14 @@ def _chosen(
 
 def _order(column: Column, known: Known, ways: dict[str, ReadColumn]) -> str | None:
     """Day or month first where every value allows both: other columns, dots, the order of rows, the decimal comma."""
-    first, second = (dates.parsed(column.text, way) for way in ways.values())
-    if column.count(n=f"count(*) FILTER ({first} IS DISTINCT FROM {second})")["n"] == 0 and not known.orders:
-        return "dayfirst"
     if len(known.orders) == 1 and (order := next(iter(known.orders))) in ways:
         column.note("note", f"{order}, as another column of the table shows")
         return order
     if any(re.match(r"9+\.9+\.", s.replace("0", "9")) for s in column.shapes):
+        return "dayfirst"
+    first, second = (dates.parsed(column.text, way) for way in ways.values())
+    if not column.count(n=f"count(*) FILTER ({first} IS DISTINCT FROM {second})")["n"]:
+        column.note("warning", "dayfirst, though each day is its month; else say which is first")
         return "dayfirst"
     jumps = {}
     for order, way in ways.items():
