@@ -51,7 +51,9 @@ def test_every_combination_is_whole(bake: Bake, framework: str, python_version: 
         text = path.read_text()
         # `${{ }}` is GitHub's own, `{{.Name}}` and `{{if` Docker's; tabloop is copied as it is, with Jinja of its own.
         own = path.is_relative_to(project / ".github") or path.is_relative_to(project / "packages")
-        left = re.search(r"cookiecutter\." + ("" if own else r"|(?<!\$)\{\{(?!\.|if|else|end|range|println)|\{%"), text)
+        left = re.search(
+            r"cookiecutter\." + ("" if own else r"|(?<!\$)\{\{(?!\.|if|else|end|range|println)|\{%"), text
+        )
         assert not left, f"{path}: {left}"
         if path.suffix in (".yaml", ".yml"):
             list(yaml.safe_load_all(text))

@@ -427,8 +427,8 @@ def test_a_pull_request_changes_nothing_shared_and_is_not_trained_again_after_th
     forge.git("switch", "--quiet", "main")
     forge.git("pull", "--quiet")
     forge.github.merge(pull, merged)
-    run = forge.github.add_run(pull["head"]["sha"])
-    (forge.work / f"artifacts/{run['id']}").symlink_to("2000")
+    earlier = forge.github.add_run(pull["head"]["sha"])
+    (forge.work / f"artifacts/{earlier['id']}").symlink_to("2000")
     code, said = forge.run("push", *shared, "--job", "train")
     assert code == 0, said[-5000:]
     assert "Stage 'train' is cached" in said and "Running stage 'train'" not in said

@@ -34,7 +34,8 @@ def import_feast() -> "tuple[type[FeatureStore], Callable[..., Any]]":
     """
     import typeguard
 
-    checked, typeguard.typechecked = typeguard.typechecked, lambda target: target
+    checked = typeguard.typechecked
+    typeguard.typechecked = lambda target: target  # type: ignore[assignment]
     try:
         from feast import FeatureStore
         from feast.repo_config import load_repo_config
