@@ -68,12 +68,12 @@ def describe(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         git_commit=commit(),
         data_hash=hashlib.sha256((FEATURES / "train.parquet").read_bytes()).hexdigest()[:12],
+        source_table=f"{params.project}/{schema.target.name}",
         framework=framework,
         rows=len(train),
         categories=levels,
         ranges={n: _range(features[n].to_numpy()) for n, c in schema.features.items() if c.numeric},
         example=example(train, schema),
-        source_table=f"{params.project}/{schema.target.name}",
         parity=parity,
     )
 

@@ -38,9 +38,9 @@ class ModelCard(BaseModel):
         version: the first 12 hex digits of the SHA-256 of `model.onnx`.
         created: UTC, ISO 8601.
         data_hash: the first 12 hex digits of the SHA-256 of `train.parquet`.
+        source_table: project and target; monitoring leaves out what the log has of any other.
         rows: the number of training rows.
         categories: for each category column the levels seen in training.
-        source_table: project and target; monitoring leaves out what the log has of any other.
         ranges: for each numeric column the smallest and largest value seen in training; null if it has none.
         example: one row to try the model with.
         run_id: the run in MLflow that trained it.
@@ -55,11 +55,11 @@ class ModelCard(BaseModel):
     created: str
     git_commit: str | None
     data_hash: str
+    source_table: str | None = None
     framework: str
     rows: int
     schema_: Schema = Field(alias="schema")
     categories: dict[str, list[str]]
-    source_table: str | None = None
     ranges: dict[str, tuple[float | None, float | None]]
     example: dict[str, Any]
     parity: Parity

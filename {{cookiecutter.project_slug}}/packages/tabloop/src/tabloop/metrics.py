@@ -149,7 +149,9 @@ class Curve:
         return float(np.nextafter(max(1.0, self.threshold[0]), np.inf))
 
 
-def errors_cost(target: np.ndarray, score: np.ndarray, threshold: float | np.ndarray, cost: Cost) -> np.ndarray:
+def errors_cost(
+    target: np.ndarray, score: np.ndarray, threshold: float | np.ndarray, cost: Cost
+) -> np.ndarray:
     """The cost of each decision, (n,): 0 where it is right. `threshold` is one, or (n,)."""
     acted, positive = np.asarray(score) >= threshold, np.asarray(target) == 1
     return cost.false_positive * (acted & ~positive) + cost.false_negative * (~acted & positive)
