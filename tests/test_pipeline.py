@@ -174,12 +174,17 @@ def test_a_corrupt_value_stops_at_validate(run: Run, small: Path) -> None:
     events.to_csv(small / "events.csv", index=False)
     edit(small, lambda p: p["data"].update(source="events.csv"))
     done = run(small, "dvc", "repro", code=None)
+    assert done.returncode != 0 and ran(done.stdout) == ["ingest"]
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("ingest: ")]
+    assert "'amount'" in line and "'abc'" in line and "row 9" in line
+    events.assign(amount=events.amount.replace("abc", "1")).to_csv(small / "events.csv", index=False)
+    done = run(small, "dvc", "repro", code=None)
     assert done.returncode != 0
     assert ran(done.stdout) == ["ingest", "validate"]
     assert "Traceback" not in done.stderr
     for column, shown in [
-        ("amount", "row 8: abc"),
-        ("channel", "row 9: fax"),
+        ("amount", "row 8: -5"),
+        ("channel", "row 10: fax"),
         ("transaction_id", "unique"),
         ("timestamp", "not in the future"),
         ("user_id", "not missing; 1 rows"),

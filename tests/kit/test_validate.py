@@ -34,15 +34,15 @@ def test_data_that_keep_the_schema_pass(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("column", "value", "line"),
     [
-        ("amount", -1.0, "events.amount: must be at least 0; 2 rows break it, row 1: -1.0, row 2: -1.0"),
-        ("age", 3, "events.age: must be at least 18; 2 rows break it, row 1: 3.0, row 2: 3.0"),
+        ("amount", -1.0, "events.amount: must be at least 0; 2 rows break it, row 2: -1.0, row 3: -1.0"),
+        ("age", 3, "events.age: must be at least 18; 2 rows break it, row 2: 3.0, row 3: 3.0"),
         ("customer_id", None, "events.customer_id: must be not missing; 2 rows break it"),
         (
             "ordered_at",
             pd.Timestamp("2200-01-01"),
             "events.ordered_at: must be not in the future; 2 rows break it",
         ),
-        ("order_id", "o00001", "events.order_id: must be unique; 1 rows break it, row 2: o00001"),
+        ("order_id", "o00001", "events.order_id: must be unique; 1 rows break it, row 3: o00001"),
         ("returned", 2, "events.returned: must be two classes, '1' among them, not 3; 400 rows break it"),
     ],
 )

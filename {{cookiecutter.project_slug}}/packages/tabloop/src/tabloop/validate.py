@@ -38,7 +38,7 @@ def column_rules(column: Column) -> "pa.Column":
 
 
 def breaches(table: "pd.DataFrame", schema: Schema, now: datetime) -> list[dict[str, Any]]:
-    """Every breach in one raw table: column, rule, count and the first rows (from 0) with their values."""
+    """Every breach in one raw table: column, rule, count and the first rows (from 1) with their values."""
     import pandera.pandas as pa
     from pandera.errors import SchemaErrors
 
@@ -79,7 +79,7 @@ def breaches(table: "pd.DataFrame", schema: Schema, now: datetime) -> list[dict[
 
 def breach(column: str, rule: str, rows: Any, values: Any) -> dict[str, Any]:
     """One breach as the report has it."""
-    first = [{"row": int(r), "value": str(v)} for r, v in list(zip(rows, values, strict=True))[:SHOWN]]
+    first = [{"row": int(r) + 1, "value": str(v)} for r, v in list(zip(rows, values, strict=True))[:SHOWN]]
     return {"column": column, "rule": rule, "count": len(rows), "first": first}
 
 
