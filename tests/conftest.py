@@ -32,6 +32,7 @@ PYTHON = f"3.{min(sys.version_info.minor, 13)}"  # whatever runs the tests runs 
 UV = os.environ.get("UV") or shutil.which("uv")  # `uv run` says where it is
 # Bytecode elsewhere than beside tabloop's source: a bake copies that folder while another process may write to it.
 sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = str(ROOT / ".cache/bytecode")
+sys.dont_write_bytecode = False  # else each process compiles all that it imports
 # Two trainings at once on two cores: OpenMP's threads must not wait for each other in busy loops.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 

@@ -46,7 +46,11 @@ Tabloop = Callable[..., "subprocess.CompletedProcess[str]"]
 def clean(**variables: str) -> dict[str, str]:
     """This process's environment without what would reach into a project: of git, Python, MLflow, DVC."""
     reaching = ("GIT_", "PYTHON", "MLFLOW_", "DVC_", "PROJECT_ROOT", "PREDICTION_LOG", "ONLINE_STORE")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(reaching)}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(reaching) or name == "PYTHONPYCACHEPREFIX"  # see tests/conftest.py
+    }
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return kept | AUTHOR | {"PATH": path} | variables
 

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from arro3.core import DataType
 from tabloop.columns import INFERRED, TYPES, class_text, literal, quote
+from tabloop.feature_store import import_feast
 
 
 def select(columns: str) -> duckdb.DuckDBPyRelation:
@@ -14,7 +15,8 @@ def select(columns: str) -> duckdb.DuckDBPyRelation:
 
 @pytest.mark.parametrize("name", TYPES)
 def test_each_library_knows_its_name_of_a_type(name: str) -> None:
-    import feast.types  # takes four seconds: not while tests are collected
+    import_feast()  # takes seconds: not while tests are collected
+    import feast.types
 
     kind = TYPES[name]  # type: ignore[index]
     (described,) = select(f"NULL::{kind.sql} AS x").types

@@ -45,9 +45,9 @@ KEYS = [*(f"c{i:03d}" for i in range(40)), "Ω ключ", "nobody"]
 # Then Feast writes to another database of Redis.
 FEAST = """
 import json, sys
-from feast import FeatureStore
+from tabloop.feature_store import import_feast, opened, write_online
+FeatureStore, _ = import_feast()
 from feast.infra.online_stores.redis import RedisOnlineStoreConfig
-from tabloop.feature_store import opened, write_online
 from tabloop.params import ROOT, load
 
 schema, (keys, address) = load().schema_, json.load(sys.stdin)

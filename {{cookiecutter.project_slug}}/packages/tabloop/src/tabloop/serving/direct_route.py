@@ -68,7 +68,7 @@ class DirectRoute:
     async def validate_rows(self, body: bytes) -> list[Any]:
         """The rows of a batch. After a part with errors, the others are not looked at."""
         try:
-            rows = from_json(body)
+            rows = from_json(body, cache_strings="keys")
         except ValueError as error:
             raise Refused(422, [problem((), f"Invalid JSON: {error}", "json_invalid")]) from None
         if isinstance(rows, list) and len(rows) > self.rows:

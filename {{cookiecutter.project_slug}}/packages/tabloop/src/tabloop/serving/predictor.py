@@ -124,7 +124,7 @@ class Predictor:
             self.loop.call_soon(self._answer_waiting, turns - 1)
             return
         waiting, self.waiting = self.waiting, []
-        answers = self.predict([values for values, _ in waiting])
+        answers = self.predict(self.ids.draw(len(waiting)), [values for values, _ in waiting])
         for (_, future), answer in zip(waiting, answers, strict=True):
             if future.done():  # its client has closed the connection
                 continue
@@ -139,19 +139,19 @@ class Predictor:
         Raises:
             Refused: no row could be scored. If some could, the others have `detail` in place of an answer.
         """
-        completed = await self.complete(rows)
+        completed, ids = await self.complete(rows), self.ids.draw_together(len(rows))
         answers: list[bytes | None] = []
         for at in range(0, len(completed), PART_ROWS):
-            answers += self.predict(completed[at : at + PART_ROWS])
+            part = slice(at, at + PART_ROWS)
+            answers += self.predict(ids[part], completed[part])
             await asyncio.sleep(0)  # other requests may be answered in between
         if not any(answers):
             raise Refused(500, UNSCORABLE)
         detail = to_json({"detail": UNSCORABLE})
         return b"[%s]" % b",".join(answer or detail for answer in answers)
 
-    def predict(self, rows: list[Row]) -> list[bytes | None]:
-        """The answers to completed rows, in their order; None where a row can't be scored."""
-        ids = self.ids.draw(len(rows))
+    def predict(self, ids: list[str], rows: list[Row]) -> list[bytes | None]:
+        """The answers to completed rows with these ids, in their order; None where a row can't be scored."""
         if self.challenger and self.mode == "ab" and not self.challenger.breaker.resting:
             return self._predict_ab(self.challenger, ids, rows)
         answers = self._keep(self.champion, self.champion.score_apart(ids, rows))
