@@ -38,6 +38,8 @@ PARAMS: dict[str, Any] = {
     },
     "gates": {"min_auc": 0.5},
 }
+# Columns of the log's tables and folders: a feature may be called like any of them.
+LOG_COLUMNS = ["label", "variant", "prediction_id", "model_version", "predicted_at", "date", "received_at"]
 
 Project = Callable[..., Path]
 Tabloop = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -14,23 +14,10 @@ from tabloop.cli import UserError
 from tabloop.params import Params
 
 from . import monitored
-from .conftest import PARAMS
+from .conftest import LOG_COLUMNS, PARAMS
 from .monitored import install, log, params, served
 
-LOG_COLUMNS = [
-    "c1",
-    "c0",
-    "v",
-    "w0",
-    "rows",
-    "label",
-    "variant",
-    "prediction_id",
-    "model_version",
-    "predicted_at",
-    "date",
-    "received_at",
-]
+NAMES = ["c1", "c0", "v", "w0", "rows", *LOG_COLUMNS]  # also those of the SQL that counts
 LEVELS = {"country": ["DE", "FR", "US"]}
 
 
@@ -220,14 +207,14 @@ def test_columns_that_the_reference_or_the_log_does_not_have(folder: Path) -> No
 
 
 def test_features_called_like_columns_of_the_log_are_compared(folder: Path) -> None:
-    request = {name: {"type": "number"} for name in LOG_COLUMNS}
+    request = {name: {"type": "number"} for name in NAMES}
     chosen = params(schema={"views": {}, "request": request}, evaluate=PARAMS["evaluate"] | {"segments": []})
     values = served(1500)
-    named = values.assign(**{name: values.amount + i for i, name in enumerate(LOG_COLUMNS)})
+    named = values.assign(**{name: values.amount + i for i, name in enumerate(NAMES)})
     install(folder, "champion", chosen, named)
     log(folder, chosen, named.assign(date=values.amount * 9))
     result = check(folder, chosen)
-    assert set(result["columns"]) == {*LOG_COLUMNS, "probability"} and not result["notes"]
+    assert set(result["columns"]) == {*NAMES, "probability"} and not result["notes"]
     assert drifted(result) == {"date"}
 
 

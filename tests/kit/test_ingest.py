@@ -8,9 +8,8 @@ import pytest
 from tabloop import predictions
 from tabloop.params import Params
 
-from .conftest import PARAMS, Project, Tabloop, orders
+from .conftest import LOG_COLUMNS, PARAMS, Project, Tabloop, orders
 
-LOG_COLUMNS = ["label", "variant", "prediction_id", "model_version", "predicted_at", "date", "received_at"]
 REQUEST = {name: {"type": "number"} for name in LOG_COLUMNS}
 SCHEMA = {"key": ["order_id"], "timestamp": "at", "views": {}, "request": REQUEST}
 SETTINGS = {"evaluate": PARAMS["evaluate"] | {"segments": []}}

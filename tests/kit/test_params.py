@@ -9,18 +9,7 @@ import yaml
 from tabloop.cli import UserError
 from tabloop.params import RESERVED, Params, load
 
-from .conftest import PARAMS, Tabloop
-
-LOG_COLUMNS = [
-    "label",
-    "variant",
-    "prediction_id",
-    "model_version",
-    "predicted_at",
-    "date",
-    "received_at",
-    "entity",
-]
+from .conftest import LOG_COLUMNS, PARAMS, Tabloop
 
 
 def schema(**changes: Any) -> dict[str, Any]:
@@ -33,7 +22,7 @@ def test_features_are_those_of_the_views_then_of_the_request() -> None:
     assert params.schema_.own_key == ["order_id"]
 
 
-@pytest.mark.parametrize("name", LOG_COLUMNS)
+@pytest.mark.parametrize("name", [*LOG_COLUMNS, "entity"])
 def test_a_column_of_the_log_may_be_a_feature(name: str) -> None:
     params = Params.model_validate(schema(request={name: {"type": "number"}}))
     assert name in params.schema_.features

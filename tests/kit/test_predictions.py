@@ -9,10 +9,8 @@ from tabloop import predictions
 from tabloop.cli import UserError
 
 from . import monitored
-from .conftest import PARAMS
+from .conftest import LOG_COLUMNS, PARAMS
 from .monitored import log, params, served
-
-LOG_COLUMNS = ["label", "variant", "prediction_id", "model_version", "predicted_at", "date", "received_at"]
 
 
 @pytest.fixture
