@@ -100,7 +100,7 @@ class Guard:
         self, app: ASGIApp, routes: Mapping[str, DirectRoute], keys: Sequence[str], whole: bool = False
     ) -> None:
         self.app, self.routes, self.whole = app, routes, whole
-        self.keys = [key.encode() for key in keys]
+        self.keys = encoded(keys)
         self.room, self.turn = Room(), asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -115,8 +115,8 @@ class Guard:
         if scope["method"] == "POST":
             route = self.routes.get(path) or self.routes.get(path.removeprefix(scope.get("root_path", "")))
         try:
-            if self.keys:
-                self.check_key(scope)
+            if self.keys and not has_key(self.keys, scope):
+                raise Refused(401, "the header X-API-Key must be one of the service's API_KEYS")
             if route and route.rows == 1:
                 answer = await route.answer(await read_body(receive, route.max_bytes))
                 if self.whole and WHOLE in scope.get("extensions", ()):
@@ -133,13 +133,6 @@ class Guard:
         else:
             if not route:
                 await self.pass_on(scope, receive, send)
-
-    def check_key(self, scope: Scope) -> None:
-        """Raises: Refused: the request carries none of the keys."""
-        given = dict(scope["headers"]).get(b"x-api-key", b"")
-        # Every key is compared as a whole, so that the time it takes does not depend on the key given.
-        if not sum(hmac.compare_digest(given, key) for key in self.keys):
-            raise Refused(401, "the header X-API-Key must be one of the service's API_KEYS")
 
     async def answer_batch(self, route: DirectRoute, receive: Receive, send: Send) -> None:
         """Read, answer, send. What is held in memory is counted in the room."""
@@ -174,6 +167,18 @@ class Guard:
         # The server leaves the body of a HEAD's answer out.
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         await self.app({**scope, "method": method, "guarded": True}, receive, send)
+
+
+def encoded(keys: Sequence[str]) -> list[bytes]:
+    """The keys as they come in headers."""
+    return [key.encode() for key in keys]
+
+
+def has_key(keys: Sequence[bytes], scope: Scope) -> bool:
+    """Whether the request carries one of the keys."""
+    given = dict(scope["headers"]).get(b"x-api-key", b"")
+    # Every key is compared as a whole, so that the time it takes does not depend on the key given.
+    return bool(sum(hmac.compare_digest(given, key) for key in keys))
 
 
 async def respond(send: Send, status: int, body: bytes) -> None:

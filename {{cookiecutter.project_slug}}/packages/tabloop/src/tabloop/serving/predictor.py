@@ -46,7 +46,8 @@ class Predictor:
                 CHALLENGER_ERRORS.inc()
                 self.not_loaded = str(error)
         self.mode = settings.challenger_mode if self.challenger else "off"
-        self.shadow = Shadow(self.challenger, self._keep) if self.challenger else None
+        shadowed = self.challenger if self.mode == "shadow" else None
+        self.shadow = Shadow(shadowed, self._keep) if shadowed else None
         self.entity = self.champion.schema.entity
         other = self.challenger.schema if self.challenger else None
         columns, views = request_columns(self.champion.schema, other)
@@ -155,7 +156,7 @@ class Predictor:
         if self.challenger and self.mode == "ab" and not self.challenger.breaker.resting:
             return self._predict_ab(self.challenger, ids, rows)
         answers = self._keep(self.champion, self.champion.score_apart(ids, rows))
-        if self.shadow and self.mode == "shadow":
+        if self.shadow:
             self.shadow.add(ids, rows)
         return answers
 
