@@ -2,7 +2,6 @@
 
 import json
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tabloop import files, histogram, predictions, roles
@@ -11,6 +10,7 @@ from tabloop.cli import UserError, one_line
 from tabloop.columns import literal, quote
 from tabloop.histogram import Counts
 from tabloop.params import ROOT, Column, DriftBars, Params
+from tabloop.report import html
 
 if TYPE_CHECKING:
     import duckdb
@@ -193,8 +193,4 @@ def text(result: dict[str, Any]) -> str:
 
 def page(params: Params, result: dict[str, Any]) -> str:
     """The result as one HTML page that opens offline: the verdict, and each column's bins beside the reference's."""
-    from jinja2 import Environment, FileSystemLoader
-
-    folder = FileSystemLoader(Path(__file__).parent)
-    environment = Environment(loader=folder, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    return environment.get_template("drift.html").render(params=params, result=result) + "\n"
+    return html("drift.html", params=params, result=result) + "\n"

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tabloop import files, predictions, roles
+from tabloop.card import ModelCard
 from tabloop.columns import quote
 from tabloop.drift import REPORT, SCORE, reference
 from tabloop.metrics import enough
@@ -32,7 +33,8 @@ def write(params: Params, result: dict[str, Any], log: str | None = None) -> lis
     target, features = champion.schema_.target.name, champion.schema_.features
     columns = result["columns"]
     tables = {
-        side: rows.dropna(axis="columns", how="all") for side, rows in samples(params, result, log).items()
+        side: rows.dropna(axis="columns", how="all")
+        for side, rows in samples(params, champion, result, log).items()
     }
     shown = [name for name in columns if all(name in rows for rows in tables.values())]
     numbers = [name for name in shown if name == SCORE or features[name].numeric]
@@ -57,11 +59,11 @@ def write(params: Params, result: dict[str, Any], log: str | None = None) -> lis
     return list(paths.values())
 
 
-def samples(params: Params, result: dict[str, Any], log: str | None) -> "dict[str, pd.DataFrame]":
+def samples(
+    params: Params, champion: ModelCard, result: dict[str, Any], log: str | None
+) -> "dict[str, pd.DataFrame]":
     """Rows of the log and of the reference: features, score, and the label by the target's name."""
-    since, version = datetime.fromisoformat(result["since"]), result["version"]
-    schema = roles.required("champion").schema_
-    db = predictions.connect(since, log)
+    schema, db = champion.schema_, predictions.connect(datetime.fromisoformat(result["since"]), log)
     logged = db.view("predictions").columns
     known = {name: column for name, column in schema.features.items() if predictions.feature(name) in logged}
     # By a hash of the id, not at random: the same log gives the same page.
@@ -69,7 +71,7 @@ def samples(params: Params, result: dict[str, Any], log: str | None) -> "dict[st
     current = (
         f"SELECT {', '.join(predictions.select(known))}, predictions.{SCORE}, label AS {quote(schema.target.name)} "
         "FROM predictions LEFT JOIN outcomes USING (prediction_id) "
-        f"WHERE {predictions.served(version, 'champion')} AND hash(prediction_id) / 2::DOUBLE ** 64 <= {share!r}"
+        f"WHERE {predictions.served(champion.version, 'champion')} AND hash(prediction_id) / 2::DOUBLE ** 64 <= {share!r}"
     )
     return {"current": predictions.table(db, current), "reference": reference(db).df()}
 

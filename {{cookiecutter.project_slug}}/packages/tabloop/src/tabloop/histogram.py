@@ -18,10 +18,8 @@ if TYPE_CHECKING:
 
 QUANTILES = (0.01, *np.arange(1, 20) / 20, 0.99)  # of the reference: the ends of a number's bins
 WINSOR = (0.05, 0.95)  # correlations take a value beyond these quantiles as the quantile (Wilcox, 1993)
-LEVELS, WEIGHED = (
-    20,
-    8,
-)  # of the most frequent levels: those that have a bin each, and a number for correlations
+LEVELS = 20  # the most frequent ones, which have a bin each
+WEIGHED = 8  # the most frequent levels, which have a number for correlations
 PAIRED = 16  # columns, the first ones, whose correlations are compared: pairs are many
 
 

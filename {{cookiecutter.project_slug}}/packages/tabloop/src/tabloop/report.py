@@ -78,11 +78,16 @@ def page(
     rows: "pd.DataFrame",
 ) -> str:
     """The report as one HTML page that opens offline: verdict, metrics, curves, segments, and the model's origin."""
-    from jinja2 import Environment, FileSystemLoader
-
     time = params.schema_.timestamp
     window = f"{rows[time].min():%Y-%m-%d} to {rows[time].max():%Y-%m-%d}" if time else "split by hash"
-    loader = FileSystemLoader(Path(__file__).parent)
-    template = Environment(loader=loader, autoescape=True, trim_blocks=True).get_template("report.html")
     drawn = {title: draw(name, plots, champion, result["threshold"]) for name, (title, *_) in CURVES.items()}
-    return template.render(params=params, model=card, result=result, window=window, plots=drawn)
+    return html("report.html", params=params, model=card, result=result, window=window, plots=drawn)
+
+
+def html(template: str, **values: Any) -> str:
+    """A page of this package: a template that stands beside this file, filled in."""
+    from jinja2 import Environment, FileSystemLoader
+
+    folder = FileSystemLoader(Path(__file__).parent)
+    environment = Environment(loader=folder, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return environment.get_template(template).render(**values)
