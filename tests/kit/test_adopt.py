@@ -14,10 +14,10 @@ import pandas as pd
 import pytest
 import tabloop.adopt as adopt
 import yaml
-from tabloop import files, ingest, own_params, place, predictions
+from tabloop import files, ingest, own_params, place, predictions, release
 from tabloop.main import tabloop as command
 from tabloop.params import Schema, load
-from tabloop.table import read
+from tabloop.reading.read import read
 
 from .conftest import PARAMS, TEMPLATE, Project, begin_history, clean, commit, orders
 
@@ -55,7 +55,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
 def enter(folder: Path, patch: pytest.MonkeyPatch) -> None:
     """Let this process work on the project in `folder`."""
     patch.chdir(folder)
-    for module in (adopt, own_params, place, predictions):
+    for module in (adopt, own_params, place, predictions, release):
         patch.setattr(module, "ROOT", folder)
     patch.setattr(adopt, "PLAN", folder / ".dvc/tmp/adopt.json")
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from tabloop.cli import UserError
 from tabloop.params import ReadColumn, Reading
-from tabloop.table import Note, Overrides, Table, read
+from tabloop.reading.read import read
+from tabloop.reading.result import Note, Overrides, Table
 
 ROWS = 40
 Columns = dict[str, list[str]]

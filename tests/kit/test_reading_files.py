@@ -19,7 +19,8 @@ import pytest
 from tabloop.cli import UserError
 from tabloop.params import Reading
 from tabloop.reading import database
-from tabloop.table import Overrides, Table, read
+from tabloop.reading.read import read
+from tabloop.reading.result import Overrides, Table
 
 ROWS = [(20 + i, round(i * 1.5 + 0.25, 2), ["Bern", "Basel", "Zürich"][i % 3], i % 2) for i in range(40)]
 HEAD, LINES = "age,income,city,churned\n", [",".join(map(str, row)) + "\n" for row in ROWS]

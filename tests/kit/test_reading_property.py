@@ -13,7 +13,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tabloop.cli import UserError
-from tabloop.table import read
+from tabloop.reading.read import read
 
 ROWS = st.integers(3, 25)
 DATES = [

@@ -22,8 +22,8 @@ from tabloop.export import check_parity, serialize
 from tabloop.infer import Choices, infer
 from tabloop.onnx_model import FILE, model_inputs
 from tabloop.params import Params
+from tabloop.reading.read import read
 from tabloop.serving import Settings, create_app
-from tabloop.table import read
 
 from .conftest import PARAMS, TEMPLATE
 

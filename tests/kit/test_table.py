@@ -8,7 +8,8 @@ import pytest
 import yaml
 from tabloop.cli import UserError
 from tabloop.params import RESERVED
-from tabloop.table import YAML_WORDS, classes, read, safe_names, snake
+from tabloop.reading.read import read
+from tabloop.table import YAML_WORDS, classes, safe_names, snake
 
 # Columns of the prediction log and the like: each of them may be a feature.
 ORDINARY = [

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tabloop import files, own_params, place
 from tabloop.cli import UserError, git
 from tabloop.params import ROOT
+from tabloop.predictions import LOG
 
 if TYPE_CHECKING:
     from tabloop.infer import Choices
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 # Results of the example or of the table before; git and DVC keep what was committed.
 RESULTS = ["data/raw", "data/features", "data/online", "metrics", "reports", "dvc.lock"]
 RESULTS += [f"models/{role}{end}" for role in ("candidate", "champion", "challenger") for end in ("", ".dvc")]
-LOG = "data/log"
 # What adopt is about to do, written before it does it: an interrupted one is finished by the next. Git ignores it.
 PLAN = ROOT / ".dvc/tmp/adopt.json"
 
@@ -29,7 +29,7 @@ def adopt(source: str, said: "Choices", overrides: "Overrides", dry_run: bool, a
     """
     from tabloop import decisions
     from tabloop.infer import infer
-    from tabloop.table import read
+    from tabloop.reading.read import read
 
     done = finish() if not dry_run else None
     leaving = [*map(Path, RESULTS), *(path.relative_to(ROOT) for path in example())]

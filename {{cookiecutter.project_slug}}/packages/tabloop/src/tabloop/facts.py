@@ -8,9 +8,10 @@ import duckdb
 
 from tabloop.columns import INFERRED, quote
 
-MANY = (
-    1_000_000  # rows from which distinct values are estimated where no decision depends on their exact number
-)
+LEVELS = 255  # a text column with more distinct values is no category: trees bin no finer
+EXACT = 2**53  # whole numbers from which floats leave some out
+# Rows from which distinct values are estimated where no decision depends on their exact number.
+MANY = 1_000_000
 HEAD = 1000  # rows from which examples are taken
 
 

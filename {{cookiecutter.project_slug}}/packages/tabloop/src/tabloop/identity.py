@@ -7,7 +7,7 @@ import duckdb
 
 from tabloop.cli import UserError
 from tabloop.columns import key_of, quote, text_of
-from tabloop.facts import Decision, Facts
+from tabloop.facts import EXACT, LEVELS, Decision, Facts
 from tabloop.metrics import MIN_CLASS
 from tabloop.table import snake
 
@@ -25,7 +25,7 @@ CODE = re.compile(r"(^|_)(code|zip|zipcode|postcode|postal|plz|phone|sic|naics|i
 def of(name: str, facts: Facts, kind: str) -> tuple[str, str, list[str]] | None:
     """`id` or what else is decided because the column tells rows apart, why, and warnings; None if it does not."""
     named, numbered = (bool(pattern.search(snake(name))) for pattern in (NAMED, NUMBERED))
-    counted = facts.whole and (facts.consecutive or numbered or facts.largest > 2**53)
+    counted = facts.whole and (facts.consecutive or numbered or facts.largest > EXACT)
     counted = counted or named or kind == "category"
     if facts.unique and facts.rows > UNIQUE_ROWS and kind != "boolean" and counted:
         if kind == "category" and facts.longest > 100 and not named:
@@ -35,7 +35,7 @@ def of(name: str, facts: Facts, kind: str) -> tuple[str, str, list[str]] | None:
         more = facts.present - facts.distinct
         text = f"an id, but {more:,} rows repeat one and {facts.missing:,} lack it"
         return "left out", text, [f"{text}: no key of the table; are rows doubled?"]
-    if named and (facts.distinct > 255 or (kind != "category" and not facts.whole)):
+    if named and (facts.distinct > LEVELS or (kind != "category" and not facts.whole)):
         text = f"an id of {facts.distinct:,} distinct values"
         return "left out", text, [f"{text}: `--entity {name}` if rows are about it"]
     if named and kind != "boolean":

@@ -10,15 +10,13 @@ import duckdb
 from tabloop import identity, labels, leaks
 from tabloop.cli import UserError
 from tabloop.columns import INFERRED, TYPES, key_of, quote, text_of
-from tabloop.facts import Decision, Facts, constant_within, describe
+from tabloop.facts import EXACT, LEVELS, Decision, Facts, constant_within, describe
 from tabloop.params import Target
 from tabloop.reading.result import Table
+from tabloop.serving.request import MAX_TEXT
 from tabloop.table import safe_names
 
-LEVELS = 255  # a text column with more distinct values is no category: trees bin no finer
 DATED = re.compile(r"\d{1,4}[./-]\d{1,2}[./-]\d{1,4}($|[ T])")  # texts that the reader could not tell
-LONGEST = 1000  # characters of a category that a request may have
-EXACT = 2**53  # whole numbers from which floats leave some out
 DAYS = "days"  # the type of a date whose age is a feature
 
 
@@ -144,7 +142,7 @@ def decide(name: str, facts: Facts, said: Choices, table: duckdb.DuckDBPyRelatio
         return Decision(name, *found)
     if kind == "category" and all(DATED.match(text) for text in facts.examples):
         return Decision(name, "left out", "dates in more than one way: `--date-format` says which it is")
-    if kind == "category" and facts.longest > LONGEST:
+    if kind == "category" and facts.longest > MAX_TEXT:
         return Decision(name, "left out", f"text of up to {facts.longest:,} characters")
     if kind == "category" and facts.distinct > LEVELS:
         why = f"text with {facts.distinct:,} distinct values; more than {LEVELS} are no category"

@@ -51,7 +51,7 @@ def from_source(params: Params, folder: Path) -> str:
     Raises:
         UserError: it can't be read, has values of another type, or lacks a column of the schema that no view computes.
     """
-    from tabloop.table import read
+    from tabloop.reading.read import read
 
     found = read(params.data.source, ROOT, expected(params))
     for note in found.notes:

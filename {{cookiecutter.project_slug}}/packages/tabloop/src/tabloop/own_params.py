@@ -4,7 +4,7 @@ import io
 import os
 from typing import TYPE_CHECKING, Any
 
-from tabloop import model_card, place, predictions, registry
+from tabloop import model_card, place, predictions, registry, release
 from tabloop.cli import UserError
 from tabloop.params import ROOT, Params, Reading
 
@@ -76,13 +76,12 @@ def stays(project: str) -> list[str]:
         lines.append(
             f"{project!r} in MLflow keeps runs and versions of the table before: or change `project`"
         )
-    if (where := predictions.location()) != str(ROOT / "data/log"):
+    if (where := predictions.location()) != str(ROOT / predictions.LOG):
         lines.append(f"PREDICTION_LOG={where} has predictions of the table before: give another")
     card = ROOT / "MODEL_CARD.md"
     if card.exists() and "<!-- use" in (text := card.read_text()) and model_card.USE not in text:
         lines.append("MODEL_CARD.md: its section on intended use is about the table before")
-    releases = (path for path in ROOT.glob("deploy/*/release.env") if "VERSION=none" not in path.read_text())
-    if running := ", ".join(sorted(path.parent.name for path in releases)):
+    if running := release.running():
         lines.append(f"{running}: the model of the table before runs there until the next deploy")
     return lines
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from tabloop.cli import UserError, git, one_line
 from tabloop.params import ROOT
+from tabloop.predictions import LOG
+from tabloop.reading.source import is_pattern
 
 OURS = ("raw", "features", "online", "log")  # in data/
 
@@ -28,7 +30,7 @@ def of(source: str, leaving: list[str]) -> str:
         return source
     if path.is_relative_to(ROOT):
         name = path.relative_to(ROOT).as_posix()
-        if taken := [own for own in (*leaving, "data/log") if Path(name).is_relative_to(own)]:
+        if taken := [own for own in (*leaving, LOG) if Path(name).is_relative_to(own)]:
             raise UserError(f"{name}: {taken[0]} is the pipeline's own, and is emptied: move the table first")
         if held(name) in (".", "data"):
             raise UserError(f"{source}: put the files into a folder of their own, which DVC then holds")
@@ -46,9 +48,9 @@ def of(source: str, leaving: list[str]) -> str:
 
 def held(name: str) -> str:
     """The file or folder that DVC holds: of a glob the folder before the first pattern."""
-    if not any(sign in name for sign in "*?[") or (ROOT / name).exists():
+    if not is_pattern(name) or (ROOT / name).exists():
         return name
-    return Path(*takewhile(lambda part: not any(sign in part for sign in "*?["), Path(name).parts)).as_posix()
+    return Path(*takewhile(lambda part: not is_pattern(part), Path(name).parts)).as_posix()
 
 
 def same(one: Path, other: Path) -> bool:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import duckdb
     import pandas as pd
 
+LOG = "data/log"  # where the log is by default, from the project's folder
 # Column name -> its type as the log's writer takes it: a constructor of arro3's DataType, or "timestamp".
 PREDICTIONS = {
     "prediction_id": "utf8",
@@ -39,8 +40,8 @@ class NothingLogged(UserError):
 
 
 def location() -> str:
-    """Where the log is: PREDICTION_LOG, a folder or a URL of fsspec's, or data/log."""
-    return os.environ.get("PREDICTION_LOG") or str(ROOT / "data/log")
+    """Where the log is: PREDICTION_LOG, a folder or a URL of fsspec's, or LOG."""
+    return os.environ.get("PREDICTION_LOG") or str(ROOT / LOG)
 
 
 def window(params: Params) -> datetime:

@@ -1,4 +1,4 @@
-"""Tables as users have them: how they are read, the target's classes, names that all tools take."""
+"""Tables as users have them: the target's classes, and names that all tools take."""
 
 import keyword
 import re
@@ -7,22 +7,9 @@ import duckdb
 
 from tabloop.columns import class_text, quote
 from tabloop.params import RESERVED
-from tabloop.reading.read import read
-from tabloop.reading.result import Note, Overrides, Table
 
-__all__ = ["Note", "Overrides", "Table", "read"]
-
-YAML_WORDS = {
-    "yes",
-    "no",
-    "on",
-    "off",
-    "y",
-    "n",
-    "true",
-    "false",
-    "null",
-}  # which YAML reads as other than text
+# YAML reads them as other than text.
+YAML_WORDS = {"yes", "no", "on", "off", "y", "n", "true", "false", "null"}
 
 
 def classes(table: duckdb.DuckDBPyRelation, target: str) -> dict[str, tuple[str, int]]:

@@ -21,7 +21,6 @@ UNPACK: dict[bytes, Callable[[Path], Any]] = {
     b"\xfd7zXZ": lzma.open,
 }
 FORMATS = {b"PAR1": "parquet", b"ARROW1": "arrow", b"\xff\xff\xff\xff": "arrow", b"\xd0\xcf\x11\xe0": "excel"}
-GLOB = "*?["
 BINARY = dict.fromkeys((".parquet", ".parq", ".pq"), "Parquet") | dict.fromkeys(
     (".feather", ".arrow"), "Arrow"
 )
@@ -49,9 +48,9 @@ def locate(source: str, root: Path) -> Source:
     elif (path := root / source).is_dir():
         paths, folder = sorted(p for p in path.rglob("*") if p.is_file()), path
         paths = [p for p in paths if not any(part[0] in "._" for part in p.relative_to(path).parts)]
-    elif any(c in source for c in GLOB) and not path.exists():
+    elif is_pattern(source) and not path.exists():
         whole = Path(source) if Path(source).is_absolute() else path
-        folder = next(p for p in whole.parents if not any(c in str(p) for c in GLOB))
+        folder = next(p for p in whole.parents if not is_pattern(str(p)))
         paths = sorted(p for p in folder.glob(str(whole.relative_to(folder))) if p.is_file())
     else:
         paths, folder = [path] if path.is_file() else [], None
@@ -68,6 +67,11 @@ def locate(source: str, root: Path) -> Source:
     return Source(source, files, formats.pop(), folder if partitioned else None)
 
 
+def is_pattern(path: str) -> bool:
+    """Whether a path has a sign of patterns. A file may be called so all the same."""
+    return any(sign in path for sign in "*?[")
+
+
 def format_of(path: Path) -> str:
     """The format by the first bytes; text is `csv` unless it is JSON.
 
@@ -82,9 +86,9 @@ def format_of(path: Path) -> str:
         return found
     if (suffix := path.suffix.lower()) in BINARY:
         raise UserError(f"{path.name} can't be read as a table: it is no {BINARY[suffix]} file")
-    if head.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"<"):
-        raise UserError(f"{path.name} is HTML or XML, not a table: save it as CSV or xlsx")
     start = head.lstrip(b"\xef\xbb\xbf \r\n\t")
+    if start.startswith(b"<"):
+        raise UserError(f"{path.name} is HTML or XML, not a table: save it as CSV or xlsx")
     named = path.suffix.lower() in (".json", ".jsonl", ".ndjson")
     return (
         "json"
@@ -120,7 +124,7 @@ def unpacked(path: Path) -> Path:
         elif opener := next((o for magic, o in UNPACK.items() if head.startswith(magic)), None):
             with opener(path) as packed:
                 copy(packed, target)
-        elif any(c in str(path) for c in GLOB):  # which DuckDB would take for a pattern
+        elif is_pattern(str(path)):  # which DuckDB would take for a pattern
             target = temporary() / "table"
             target.symlink_to(path.resolve())
         else:

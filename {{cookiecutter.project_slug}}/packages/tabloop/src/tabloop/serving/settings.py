@@ -9,6 +9,7 @@ from pydantic_settings import BaseSettings
 
 from tabloop.cli import UserError
 from tabloop.params import ROOT
+from tabloop.predictions import LOG
 
 STORE = ROOT / "data/online/store.db"
 
@@ -25,7 +26,7 @@ class Settings(BaseSettings):
     challenger_share: Annotated[float, Field(ge=0, le=1)] = 0.1
     api_keys: str = ""  # separated by commas; empty: open to all
     feedback_key: str = ""  # makes prediction ids; the same for all replicas; empty: the project's name
-    prediction_log: str = str(ROOT / "data/log")  # a folder, or a URL that fsspec understands; empty: no log
+    prediction_log: str = str(ROOT / LOG)  # a folder, or a URL that fsspec understands; empty: no log
     # The flush interval: what is lost at most when the machine is lost.
     prediction_log_seconds: Annotated[float, Field(gt=0)] = 10
     host: str = "127.0.0.1"
