@@ -37,7 +37,7 @@ def install(run: Run, project: Path, role: str, **changes: Any) -> None:
 import json
 from tabloop import roles
 result = json.loads(roles.EVALUATION.read_text())
-card = roles.ModelCard.read(roles.CANDIDATE).completed(result["threshold"], result)
+card = roles.ModelCard.read(roles.CANDIDATE).completed(result)
 roles.install({role!r}, card.model_copy(update=json.loads({json.dumps(changes)!r})))
 """
     run(project, "python", "-c", script)

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -81,6 +82,31 @@ def test_a_model_parameter_reruns_train_onward(run: Run, small: Path) -> None:
     done = run(small, "dvc", "repro")
     assert "evaluate" in ran(done.stdout) and "train" not in ran(done.stdout)
     assert "the candidate is the champion" in done.stdout
+
+
+def test_another_cost_is_another_model_to_release(run: Run, small: Path) -> None:
+    before = json.loads((small / "models/candidate/model.json").read_text())
+    graph = (small / "models/candidate/model.onnx").read_bytes()
+    edit(small, lambda p: p["evaluate"].update(cost={"false_positive": 1, "false_negative": 2}))
+    done = run(small, "dvc", "repro")
+    assert ran(done.stdout) == STAGES[3:]
+    assert re.search(
+        r"train: threshold \S+ costs least on [\d,]+ rows of train \([\d,]+ positive\)", done.stdout
+    )
+    card = json.loads((small / "models/candidate/model.json").read_text())
+    metrics = json.loads((small / "metrics/evaluation.json").read_text())
+    assert (small / "models/candidate/model.onnx").read_bytes() == graph
+    assert card["threshold"] == metrics["threshold"] > before["threshold"]
+    assert card["version"] == metrics["version"] != before["version"]
+    assert "is registered; `make challenge` makes it the challenger" in done.stdout
+    run(small, "tabloop", "rollout", "challenge")
+    assert json.loads((small / "models/challenger/model.json").read_text())["threshold"] == card["threshold"]
+    run(small, "tabloop", "rollout", "promote")
+    assert run(small, "tabloop", "card", "champion", "version").stdout.strip() == card["version"]
+    # And back: the version, too, is the same again.
+    run(small, "git", "checkout", "params.yaml")
+    run(small, "dvc", "repro")
+    assert json.loads((small / "models/candidate/model.json").read_text())["version"] == before["version"]
 
 
 def test_the_gate_sees_a_new_champion(run: Run, small: Path) -> None:

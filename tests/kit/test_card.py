@@ -23,11 +23,12 @@ CARD = ModelCard(
     ranges={"age": (18.0, 60.0), "amount": (None, None), "express": (0.0, 1.0)},
     example={"amount": 1.5, "country": None},
     parity=Parity(rows=3, largest_difference=1e-7),
+    threshold=0.5,
 )
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
-    complete = CARD.completed(0.25, METRICS | {"rows": 3, "version": "0123456789ab"})
+    complete = CARD.completed(METRICS | {"rows": 3, "version": "0123456789ab"})
     complete.write(tmp_path)
     assert ModelCard.read(tmp_path) == complete and complete.metrics and complete.metrics.auc_high == 1.0
     assert [path.name for path in tmp_path.iterdir()] == ["model.json"]

@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 from tabloop import feature_store
 from tabloop.cli import UserError
-from tabloop.featurize import connect, labelled_events, split, view_rows
+from tabloop.featurize import connect, labelled_events, view_rows
 from tabloop.params import Params
+from tabloop.split import split
 
 from .conftest import PARAMS, Project, Tabloop, orders
 

@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 import yaml
 from fastapi.testclient import TestClient
-from tabloop.featurize import REPORTED, split
 from tabloop.serving import create_app
+from tabloop.split import REPORTED, split
 
 from .conftest import PARAMS, Project, Tabloop, orders
 from .test_featurize import schema_of

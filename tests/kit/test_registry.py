@@ -46,6 +46,7 @@ def card(version: str) -> ModelCard:
         ranges={},
         example={"amount": 1.0},
         parity=Parity(rows=1, largest_difference=0.0),
+        threshold=0.5,
     )
 
 

@@ -187,7 +187,7 @@ def test_the_service_gives_each_row_what_the_model_gives_it(
     graph = serialize(model.to_onnx(estimator, schema))
     fitted = estimator.predict_proba(model_inputs(holdout, schema))[:, 1]
     parity = check_parity(fitted, graph, holdout, schema)[1]
-    card = candidate.describe(graph, "sklearn", parity, train, params).model_copy(update={"threshold": 0.5})
+    card = candidate.describe(graph, "sklearn", 0.5, parity, train, params)
     champion = tmp_path / "models/champion"
     champion.mkdir(parents=True)
     card.write(champion)

@@ -10,22 +10,22 @@ from tabloop.metrics import Curve, at_threshold, auc_interval
 from tabloop.params import Params, load
 
 
-def measure(target: np.ndarray, probability: np.ndarray, params: Params) -> dict[str, float | None]:
-    """The metrics of P(positive), (n,), for a target of 0 and 1, (n,).
+def measure(
+    target: np.ndarray, probability: np.ndarray, threshold: float, params: Params
+) -> dict[str, float | None]:
+    """The metrics of P(positive), (n,), for a target of 0 and 1, (n,), at the threshold that train chose.
 
     A metric that you add here reaches metrics/evaluation.json, `dvc metrics diff` and MLflow.
     """
-    cost, curve = params.evaluate.cost, Curve.of(target, probability)
     area = auc_interval(target, probability, params.evaluate.confidence)
-    threshold = curve.cheapest_threshold(cost)
     return {
         "auc": area.value,
         "auc_low": area.low,
         "auc_high": area.high,
-        "average_precision": curve.average_precision,
+        "average_precision": Curve.of(target, probability).average_precision,
         "brier": float(np.mean((probability - target) ** 2)),
         "threshold": threshold,
-    } | at_threshold(target, probability, threshold, cost)
+    } | at_threshold(target, probability, threshold, params.evaluate.cost)
 
 
 def gate(metrics: dict[str, Any], champion: dict[str, Any], min_auc: float) -> tuple[bool, str]:
@@ -44,7 +44,7 @@ def evaluate(params: Params, min_auc: float) -> tuple[bool, str]:
     rows, target = evaluation.read_holdout(params)
     card, probability = evaluation.score_candidate(rows)
     champion, other = evaluation.score_champion(card, rows)
-    metrics = measure(target, probability, params)
+    metrics = measure(target, probability, card.threshold, params)
     if other is not None:
         champion |= evaluation.compare(target, probability, other, params.evaluate.confidence)
     passed, reason = gate(metrics, champion, min_auc)

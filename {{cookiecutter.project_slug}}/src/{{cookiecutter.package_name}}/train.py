@@ -1,10 +1,11 @@
-"""Fit the model, export it as one ONNX graph, prove that the graph is the model, track it: models/candidate."""
+"""Fit the model, export it as one ONNX graph, prove that the graph is the model, choose its threshold: models/candidate."""
 
 from tabloop import candidate, registry
 from tabloop.cli import command
 from tabloop.export import check_parity, serialize
 from tabloop.onnx_model import model_inputs
 from tabloop.params import Params, load
+from tabloop.threshold import choose_threshold
 
 from .model import FRAMEWORK, fit, save, to_onnx
 
@@ -22,7 +23,8 @@ def train(params: Params) -> str:
     fitted = estimator.predict_proba(model_inputs(holdout, schema))[:, 1]
     served, parity = check_parity(fitted, graph, holdout, schema)
 
-    card = candidate.describe(graph, FRAMEWORK, parity, rows, params)
+    threshold = choose_threshold(fit, rows, params)
+    card = candidate.describe(graph, FRAMEWORK, threshold, parity, rows, params)
     card = card.model_copy(update={"run_id": registry.track(params, card, model)})
     reference = candidate.reference(holdout, served, schema)
     candidate.write(card, graph, reference, save=lambda folder: save(estimator, folder))

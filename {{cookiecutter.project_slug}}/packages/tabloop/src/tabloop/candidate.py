@@ -1,6 +1,7 @@
 """The steps of `train` around the estimator: read the features, describe the model, write models/candidate."""
 
 import hashlib
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -46,7 +47,8 @@ def fit_or_explain(
     # Estimators fail at a column without a value. A constant is one that they don't use.
     columns = params.schema_.features
     if empty := [name for name in columns if (features[name].isna() | (features[name] == "")).all()]:
-        print(f"train: {', '.join(empty)}: no value in any training row, so not used", flush=True)
+        where = f"no value in any of {len(features):,} training rows"
+        print(f"train: {', '.join(empty)}: {where}, so not used", flush=True)
         zeros = {name: np.float32(0) for name in empty if columns[name].numeric}
         features = features.assign(**zeros)
     try:
@@ -56,7 +58,7 @@ def fit_or_explain(
 
 
 def describe(
-    graph: bytes, framework: str, parity: Parity, train: "pd.DataFrame", params: Params
+    graph: bytes, framework: str, threshold: float, parity: Parity, train: "pd.DataFrame", params: Params
 ) -> ModelCard:
     """The model's card, as far as training knows it."""
     schema = params.schema_
@@ -64,7 +66,7 @@ def describe(
     levels = {n: sorted(set(features[n]) - {""}) for n, c in schema.features.items() if not c.numeric}
     return ModelCard(
         schema=schema,
-        version=hashlib.sha256(graph).hexdigest()[:12],
+        version=version_of(graph, threshold, schema),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         git_commit=commit(),
         data_hash=hashlib.sha256((FEATURES / "train.parquet").read_bytes()).hexdigest()[:12],
@@ -75,7 +77,15 @@ def describe(
         ranges={n: _range(features[n].to_numpy()) for n, c in schema.features.items() if c.numeric},
         example=example(train, schema),
         parity=parity,
+        threshold=threshold,
     )
+
+
+def version_of(graph: bytes, threshold: float, schema: Schema) -> str:
+    """The version of a model: all that decides its answers is in it, and nothing else."""
+    declared = schema.model_dump(mode="json", exclude_defaults=True)
+    rest = json.dumps({"schema": declared, "threshold": threshold}, sort_keys=True)
+    return hashlib.sha256(graph + rest.encode()).hexdigest()[:12]
 
 
 def _range(values: np.ndarray) -> tuple[float | None, float | None]:

@@ -32,10 +32,10 @@ class Metrics(BaseModel):
 
 
 class ModelCard(BaseModel):
-    """One model. `train` writes it; `evaluate` adds `threshold` and `metrics`.
+    """One model. `train` writes it; whoever takes it after `evaluate` adds `metrics`.
 
     Attributes:
-        version: the first 12 hex digits of the SHA-256 of `model.onnx`.
+        version: the first 12 hex digits of the SHA-256 of `model.onnx`, then threshold and schema as JSON.
         created: UTC, ISO 8601.
         data_hash: the first 12 hex digits of the SHA-256 of `train.parquet`.
         source_table: project and target; monitoring leaves out what the log has of any other.
@@ -65,19 +65,8 @@ class ModelCard(BaseModel):
     parity: Parity
     run_id: str | None = None
     # Above 1: it is cheapest to predict no positive. A little below 0, or more above 1: rounding.
-    threshold: float | None = Field(default=None, gt=-1e-4, lt=1 + 1e-4)
+    threshold: float = Field(gt=-1e-4, lt=1 + 1e-4)
     metrics: Metrics | None = None
-
-    @property
-    def decision_threshold(self) -> float:
-        """The threshold of a complete card.
-
-        Raises:
-            UserError: the model was not evaluated.
-        """
-        if self.threshold is None:
-            raise UserError(f"model.json of {self.version} has no threshold: run `dvc repro evaluate`")
-        return self.threshold
 
     @classmethod
     def read(cls, folder: Path) -> "ModelCard":
@@ -111,6 +100,6 @@ class ModelCard(BaseModel):
         schema = self.schema_.model_dump(mode="json", exclude_defaults=True)
         return self.model_dump(mode="json", by_alias=True, exclude={"schema_"}) | {"schema": schema}
 
-    def completed(self, threshold: float, metrics: dict[str, Any]) -> "ModelCard":
+    def completed(self, metrics: dict[str, Any]) -> "ModelCard":
         """The card with the results of `evaluate`."""
-        return self.model_copy(update={"threshold": threshold, "metrics": Metrics.model_validate(metrics)})
+        return self.model_copy(update={"metrics": Metrics.model_validate(metrics)})

@@ -51,7 +51,7 @@ def write(params: Params, result: dict[str, Any], log: str | None = None) -> lis
         definition = DataDefinition(classification=[by_label])
         known = [rows[[target, SCORE]].dropna().astype({target: int}) for rows in tables.values()]
         labelled = [Dataset.from_pandas(rows, definition) for rows in known]
-        preset = ClassificationPreset(probas_threshold=champion.decision_threshold)
+        preset = ClassificationPreset(probas_threshold=champion.threshold)
         pages["classification"] = (Report([preset]), labelled)
     paths = {name: REPORT.with_name(f"evidently_{name}.html") for name in pages}
     for name, (page, (current, before)) in pages.items():

@@ -107,7 +107,7 @@ def read_costs(
         version = cards["challenger"].version
         raise UserError(f"the log has no prediction of the challenger {version} {mode}")
     rows = rows[(rows.predicted_at >= first - SAME_BATCH) | paired]
-    threshold = rows.variant.map({role: card.decision_threshold for role, card in cards.items()})
+    threshold = rows.variant.map({role: card.threshold for role, card in cards.items()})
     rows["cost"] = errors_cost(rows.label, rows.probability, threshold, cost)
     rows["cost"] = rows.cost.where(rows.label.notna())
     return rows.groupby(["unit", "variant"]).cost.mean().reset_index().assign(first=first)

@@ -12,13 +12,13 @@ from tabloop.cli import UserError, one_line
 from tabloop.columns import quote
 from tabloop.labels import label_sql
 from tabloop.params import ROOT, Column, Params, Schema
+from tabloop.split import REPORTED, split
 
 if TYPE_CHECKING:
     import pandas as pd
 
 REPO = ROOT / "feature_repo"
 FEATURES, ONLINE = ROOT / "data/features", ROOT / "data/online"
-REPORTED = "in train only"  # the column that marks what clients reported; a schema's columns have no spaces
 
 
 def connect(raw: Path) -> duckdb.DuckDBPyConnection:
@@ -97,36 +97,6 @@ def exact_types(rows: "pd.DataFrame", schema: Schema) -> "pd.DataFrame":
     return rows.astype(
         {n: c.kind.pandas for n, c in schema.features.items() if c.type in ("integer", "boolean")}
     )
-
-
-def split(rows: "pd.DataFrame", schema: Schema, share: float) -> "tuple[pd.DataFrame, pd.DataFrame]":
-    """Train and holdout: the newest rows are held out; without timestamps, a hash of the entity (or row) decides.
-
-    Rows that are REPORTED are not held out and do not shift the holdout. Where entities are held out, theirs are left out.
-
-    Raises:
-        UserError: one of the two lacks a class of the target.
-    """
-    import pandas as pd
-
-    reported = rows[REPORTED] if REPORTED in rows else pd.Series(False, rows.index)
-    rows = rows.drop(columns=REPORTED, errors="ignore")
-    if schema.timestamp:
-        newest = rows.event_timestamp[~reported].quantile(1 - share, interpolation="higher")
-        held = rows.event_timestamp >= newest
-    else:
-        unit = rows[schema.entity] if schema.entity else rows.drop(columns=schema.target.name)
-        hashes = pd.util.hash_pandas_object(unit, index=False)
-        held = (hashes / 2**64) < share
-    whole = schema.entity and not schema.timestamp
-    parts = {"train": rows[~held if whole else ~held | reported], "holdout": rows[held & ~reported]}
-    for name, part in parts.items():
-        if (classes := part[schema.target.name].nunique()) < 2:
-            raise UserError(
-                f"the {name} part has {len(part):,} labelled rows and {classes} of the target's 2 classes: "
-                "it needs both; give more data or change split.holdout in params.yaml"
-            )
-    return parts["train"], parts["holdout"]
 
 
 def learnable(params: Params, db: duckdb.DuckDBPyConnection, base: Path) -> "pd.DataFrame":

@@ -71,7 +71,7 @@ def own_rows(db: "duckdb.DuckDBPyConnection", champion: ModelCard, since: dateti
         db.sql(
             "CREATE VIEW own AS SELECT date_trunc('week', predicted_at)::DATE::VARCHAR AS week, model_version AS version, "
             f"variant, predicted_at >= '{since:%Y-%m-%d %H:%M:%S}' AS recent, probability, label, "
-            f"coalesce({threshold}, CASE model_version WHEN {version} THEN {champion.decision_threshold!r} END)::DOUBLE AS threshold "
+            f"coalesce({threshold}, CASE model_version WHEN {version} THEN {champion.threshold!r} END)::DOUBLE AS threshold "
             f"FROM predictions LEFT JOIN outcomes USING (prediction_id) WHERE {own}"
         )
         count = f"SELECT count(*) FROM predictions WHERE NOT {own}"

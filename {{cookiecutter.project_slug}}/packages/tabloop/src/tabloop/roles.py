@@ -121,7 +121,7 @@ def candidate() -> tuple[ModelCard, dict[str, Any]]:
             f"the candidate was judged against {judged or 'no champion'}, and {champion.version} is the champion now: "
             "run `dvc repro evaluate`"
         )
-    return card.completed(evaluation["threshold"], evaluation), evaluation
+    return card.completed(evaluation), evaluation
 
 
 def install(role: Role, card: ModelCard, source: Path | None = None) -> None:

@@ -30,12 +30,12 @@ def summary() -> str:
             "",
             f"model       {card.version} ({card.framework}, {card.rows:,} rows)",
             f"AUC         {found['auc']:.4f}  [{found['auc_low']:.4f}, {found['auc_high']:.4f}]",
-            f"precision   {precision}  recall {recall}  at threshold {found['threshold']:.3g}",
+            f"precision   {precision}  recall {recall}  at threshold {card.threshold:.3g}",
             f"Brier score {found['brier']:.4f}  average precision {found['average_precision']:.4f}",
             f"gate        {'passed' if found['gate']['passed'] else 'FAILED'}: {verdict(found)}",
             f"report      {(ROOT / 'reports/evaluation.html').as_uri()}",
             f"a row       {json.dumps(card.example, ensure_ascii=False)}",
-            f"prediction  {card.schema_.target.name} = {int(probability >= found['threshold'])}, "
+            f"prediction  {card.schema_.target.name} = {int(probability >= card.threshold)}, "
             f"probability {probability:.4f}",
             "",
             "Next: `make serve`; `git add --all && git commit`, then `uv run dvc push`; `make` lists all commands.",

@@ -25,7 +25,7 @@ class ServedModel:
     """A model's graph and card, ready to answer.
 
     Raises:
-        UserError: the folder lacks one of them, or the card is not complete, or the graph can't be loaded or can't
+        UserError: the folder lacks one of them, or the card is not valid, or the graph can't be loaded or can't
             score the card's example row.
     """
 
@@ -35,11 +35,9 @@ class ServedModel:
             self.card = ModelCard.read(folder)
         except UserError as error:
             raise UserError(f"{role}: {error}") from None
-        if self.card.threshold is None:
-            raise UserError(f"{role}: {folder} was not evaluated: its model.json has no threshold")
         graph = folder / FILE
         self.schema, self.version = self.card.schema_, self.card.version
-        self.threshold: float = self.card.threshold
+        self.threshold = self.card.threshold
         self.numbers = [name for name, column in self.schema.features.items() if column.numeric]
         self.texts = [name for name in self.schema.features if name not in self.numbers]
         options = onnxruntime.SessionOptions()
