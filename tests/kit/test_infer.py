@@ -20,6 +20,7 @@ from .conftest import orders
 
 RANDOM = np.random.default_rng(0)
 N = 500
+HOLDOUT = 0.3
 Y = RANDOM.integers(0, 2, N)
 
 
@@ -34,7 +35,7 @@ def decided(
     timestamp: str | None = None,
     **said: Any,
 ) -> Inferred:
-    return infer(Table(relation(frame), Reading()), Choices(target, entity, timestamp, **said))
+    return infer(Table(relation(frame), Reading()), Choices(target, entity, timestamp, **said), HOLDOUT)
 
 
 def one(values: Any, name: str = "x", **said: Any) -> tuple[str, str, str]:
@@ -412,14 +413,17 @@ def test_a_name_that_stands_twice_is_asked_for() -> None:
     frame = orders().assign(returned_1=lambda rows: rows.returned)
     table = Table(relation(frame), Reading(), [], {"returned": ["returned", "returned_1"]})
     with pytest.raises(UserError, match=r"^TARGET=returned: 2 columns have this name; .*--drop returned_1"):
-        infer(table, Choices("returned"))
-    assert infer(table, Choices("returned", drop=("returned_1",))).schema["target"]["name"] == "returned"
+        infer(table, Choices("returned"), HOLDOUT)
+    assert (
+        infer(table, Choices("returned", drop=("returned_1",)), HOLDOUT).schema["target"]["name"]
+        == "returned"
+    )
 
 
 def test_a_holdout_without_a_class_is_said() -> None:
     frame = orders().assign(returned=lambda rows: (rows.index < 150).astype(int))
     warnings = decided(frame, "returned", None, "ordered_at").decisions["ordered_at"].warnings
-    assert warnings == ["of the newest 20% of the rows, which are held out, 0 are positive"]
+    assert warnings == ["of the newest 30% of the rows, which are held out, 0 are positive"]
 
 
 def test_what_never_changes_within_an_entity() -> None:

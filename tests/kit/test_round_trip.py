@@ -155,11 +155,11 @@ def test_the_service_gives_each_row_what_the_model_gives_it(
     write, said = TABLES[name]
     path = write(tmp_path)
     table = read(path.name, tmp_path)
-    found = infer(table, said)
+    found = infer(table, said, 0.25)
     found.schema[
         "views"
     ] = {}  # the features of a view are columns of the table here, and Feast takes seconds
-    viewed = {n: c for view in infer(table, said).schema["views"].values() for n, c in view.items()}
+    viewed = {n: c for view in infer(table, said, 0.25).schema["views"].values() for n, c in view.items()}
     found.schema["request"] = viewed | found.schema["request"]
     reading = table.reading.model_dump(mode="json", exclude_defaults=True)
     data = {"source": path.name, "reading": reading}

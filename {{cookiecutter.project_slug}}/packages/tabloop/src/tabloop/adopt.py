@@ -5,9 +5,11 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from tabloop import files, own_params, place
 from tabloop.cli import UserError, git
-from tabloop.params import ROOT
+from tabloop.params import ROOT, load
 from tabloop.predictions import LOG
 
 if TYPE_CHECKING:
@@ -15,8 +17,9 @@ if TYPE_CHECKING:
     from tabloop.reading.result import Overrides
 
 # Results of the example or of the table before; git and DVC keep what was committed.
-RESULTS = ["data/raw", "data/features", "data/online", "metrics", "reports", "dvc.lock"]
-RESULTS += [f"models/{role}{end}" for role in ("candidate", "champion", "challenger") for end in ("", ".dvc")]
+PINS = ["dvc.lock", "models/champion.dvc", "models/challenger.dvc"]
+RESULTS = ["data/raw", "data/features", "data/online", "metrics", "reports", *PINS]
+RESULTS += [f"models/{role}" for role in ("candidate", "champion", "challenger")]
 # What adopt is about to do, written before it does it: an interrupted one is finished by the next. Git ignores it.
 PLAN = ROOT / ".dvc/tmp/adopt.json"
 
@@ -31,7 +34,7 @@ def adopt(source: str, said: "Choices", overrides: "Overrides", dry_run: bool, a
     from tabloop.infer import infer
     from tabloop.reading.read import read
 
-    done = finish() if not dry_run else None
+    done, holdout = finish() if not dry_run else None, load(ROOT / "params.yaml").split.holdout
     leaving = [*map(Path, RESULTS), *(path.relative_to(ROOT) for path in example())]
     if not dry_run:
         refuse_to_lose_changes(leaving, done or {})
@@ -39,7 +42,7 @@ def adopt(source: str, said: "Choices", overrides: "Overrides", dry_run: bool, a
         print(f"adopt: reading {source} ...", flush=True)
     kept = place.of(source, [str(path) for path in leaving])
     table = read(source, Path.cwd(), None, overrides)
-    found = infer(table, said)
+    found = infer(table, said, holdout)
     texts, changes = own_params.rewritten(kept, found, table.reading)
     log = log_aside()
     if log:
@@ -98,7 +101,7 @@ def move_log(aside: Path) -> None:
 
 
 def refuse_to_lose_changes(leaving: list[Path], written: dict[str, str]) -> None:
-    """Git must hold what is about to be changed or removed, but for what the last adopt wrote itself.
+    """Git must hold what is about to be changed or removed, but for what the last adopt or the pipeline wrote.
 
     Raises:
         UserError: it does not.
@@ -107,7 +110,10 @@ def refuse_to_lose_changes(leaving: list[Path], written: dict[str, str]) -> None
     changed = git("status", "--porcelain", "-z", "--untracked-files=all", "--", *paths, where=ROOT).split(
         "\0"
     )
-    for name in (entry[3:] for entry in changed if entry[3:]):
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].values()
+    listed = [out for stage in stages for kind in ("outs", "metrics", "plots") for out in stage.get(kind, [])]
+    outputs = {name for out in listed for name in ([out] if isinstance(out, str) else out)} | {*PINS}
+    for name in (entry[3:] for entry in changed if entry[3:] and entry[3:] not in outputs):
         path = ROOT / name
         if path.exists() and not (name in written and path.read_text(encoding="utf-8") == written[name]):
             raise UserError(

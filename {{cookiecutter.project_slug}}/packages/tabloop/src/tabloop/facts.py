@@ -1,12 +1,13 @@
 """What each column of a table holds, counted in one pass; and what was decided about it."""
 
 import re
-import sys
 from dataclasses import dataclass, field
+from typing import Any
 
 import duckdb
 
 from tabloop.columns import INFERRED, quote
+from tabloop.reading.database import batches
 
 LEVELS = 255  # a text column with more distinct values is no category: trees bin no finer
 EXACT = 2**53  # whole numbers from which floats leave some out
@@ -62,10 +63,11 @@ def describe(table: duckdb.DuckDBPyRelation) -> tuple[int, dict[str, Facts]]:
     """Number of rows, and each column's facts."""
     rows = table.aggregate("count(*)").fetchall()[0][0]
     kinds = dict(zip(table.columns, map(base, table.types), strict=True))
-    if rows >= MANY:
-        print(f"adopt: counting {rows:,} rows x {len(kinds)} columns ...", file=sys.stderr, flush=True)
-    parts = [part for name, kind in kinds.items() for part in _parts(quote(name), kind, rows >= MANY)]
-    found = table.aggregate(", ".join(f"{part} AS c{i}" for i, part in enumerate(parts))).fetchall()[0]
+    found: list[Any] = []
+    for names in batches(kinds, "counting"):
+        parts = [part for name in names for part in _parts(quote(name), kinds[name], rows >= MANY)]
+        counts = table.aggregate(", ".join(f"{part} AS c{i}" for i, part in enumerate(parts)))
+        found += counts.fetchall()[0]
     head = table.limit(HEAD).fetchall()
     facts = {}
     for i, (name, kind) in enumerate(kinds.items()):
@@ -106,13 +108,14 @@ def _parts(column: str, kind: str, many: bool) -> list[str]:
 def constant_within(table: duckdb.DuckDBPyRelation, entity: str, names: list[str]) -> list[str]:
     """The columns that never change within an entity, given as SQL: what can be looked up by its key alone."""
     # min and max, not count(DISTINCT): that took minutes for hundreds of columns.
-    same = ", ".join(
-        f"count({c}) IN (0, count(*)) AND min({c}) IS NOT DISTINCT FROM max({c}) AS s{i}"
-        for i, c in enumerate(map(quote, names))
-    )
-    every = ", ".join(f"bool_and(s{i})" for i in range(len(names)))
-    per_entity = table.aggregate(f"{entity}, {same}", entity)
-    return [n for n, steady in zip(names, per_entity.aggregate(every).fetchall()[0], strict=True) if steady]
+    same = "count({c}) IN (0, count(*)) AND min({c}) IS NOT DISTINCT FROM max({c}) AS s{i}"
+    steady: list[str] = []
+    for some in batches(names, "comparing rows of an entity"):
+        listed = ", ".join(same.format(c=quote(name), i=i) for i, name in enumerate(some))
+        every = ", ".join(f"bool_and(s{i})" for i in range(len(some)))
+        found = table.aggregate(f"{entity}, {listed}", entity).aggregate(every).fetchall()[0]
+        steady += [name for name, yes in zip(some, found, strict=True) if yes]
+    return steady
 
 
 def base(kind: object) -> str:

@@ -12,7 +12,6 @@ from tabloop.metrics import MIN_CLASS
 from tabloop.table import snake
 
 UNIQUE_ROWS = 20  # fewer rows can have another value each by chance
-HOLDOUT = 0.2  # the share of the newest rows that is held out
 NAMED = re.compile(
     r"(^|_)(id|uuid|guid)_?\d*$|^id_|(user|customer|client|order|account|person|patient|session|row)id$"
 )
@@ -72,8 +71,13 @@ def entity(table: duckdb.DuckDBPyRelation, name: str, facts: Facts) -> Decision:
     return Decision(name, "entity", f"{after:,} of them", warnings)
 
 
-def timestamp(table: duckdb.DuckDBPyRelation, name: str, facts: Facts, label: str) -> Decision:
+def timestamp(
+    table: duckdb.DuckDBPyRelation, name: str, facts: Facts, label: str, holdout: float
+) -> Decision:
     """The timestamp.
+
+    Args:
+        holdout: the share of the newest rows that is held out.
 
     Raises:
         UserError: rows lack it, or it is no date or time, the same in all rows, or in the future.
@@ -95,10 +99,10 @@ def timestamp(table: duckdb.DuckDBPyRelation, name: str, facts: Facts, label: st
     if future:
         raise UserError(f"TIMESTAMP={name}: {future:,} rows are in the future, up to {last}: correct them")
     labelled = table.project(f"{label} AS label, {time} AS t").filter("label IS NOT NULL")
-    start = labelled.aggregate(f"quantile_disc(t, {1 - HOLDOUT})").fetchall()[0][0]
+    start = labelled.aggregate(f"quantile_disc(t, {1 - holdout})").fetchall()[0][0]
     newest = dict(labelled.filter(f"t >= '{start}'").aggregate("label, count(*)").fetchall())
     warnings = [
-        f"of the newest {HOLDOUT:.0%} of the rows, which are held out, {newest.get(value, 0):,} are {what}"
+        f"of the newest {holdout:.0%} of the rows, which are held out, {newest.get(value, 0):,} are {what}"
         for value, what in ((1, "positive"), (0, "negative"))
         if newest.get(value, 0) < MIN_CLASS
     ]

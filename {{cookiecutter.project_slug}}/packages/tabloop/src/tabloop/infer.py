@@ -47,8 +47,11 @@ class Inferred:
     segments: list[str]
 
 
-def infer(table: Table, said: Choices) -> Inferred:
+def infer(table: Table, said: Choices, holdout: float) -> Inferred:
     """Decide on every column.
+
+    Args:
+        holdout: the share of the newest rows that is held out.
 
     Raises:
         UserError: a named column is missing or can't play its part, or no feature is left.
@@ -63,7 +66,9 @@ def infer(table: Table, said: Choices) -> Inferred:
     if said.entity:
         decisions[said.entity] = identity.entity(relation, said.entity, facts[said.entity])
     if said.timestamp:
-        decisions[said.timestamp] = identity.timestamp(relation, said.timestamp, facts[said.timestamp], label)
+        decisions[said.timestamp] = identity.timestamp(
+            relation, said.timestamp, facts[said.timestamp], label, holdout
+        )
     for name in relation.columns:
         if name not in decisions:
             decisions[name] = decide(name, facts[name], said, relation)

@@ -2,6 +2,7 @@
 
 import io
 import os
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from tabloop import model_card, place, predictions, registry, release
@@ -47,7 +48,7 @@ def rewritten(source: str, found: "Inferred", reading: Reading) -> tuple[dict[st
         "evaluate.cost 1:1: say what a false positive and a false negative cost you",
         "gates.min_auc 0.5: raise it to what the task needs",
         f"evaluate.segments: {', '.join(found.segments) or 'none'}",
-        *stays(params["project"]),
+        *stays(params["project"], place.held(source)),
     ]
     try:
         Params.model_validate(params)
@@ -69,9 +70,13 @@ def rewritten(source: str, found: "Inferred", reading: Reading) -> tuple[dict[st
     return texts, changes
 
 
-def stays(project: str) -> list[str]:
+def stays(project: str, table: str) -> list[str]:
     """What is of the table before, and is not adopt's to change."""
-    lines = []
+    lines = [
+        f"{name} stays under DVC, and nothing reads it: `uv run dvc remove --outs {shlex.quote(f'{name}.dvc')}` removes it"
+        for path in sorted((ROOT / "data").glob("*.dvc"))
+        if (name := path.relative_to(ROOT).as_posix().removesuffix(".dvc")) != table
+    ]
     if (ROOT / registry.DATABASE).exists() or "MLFLOW_TRACKING_URI" in os.environ:
         lines.append(
             f"{project!r} in MLflow keeps runs and versions of the table before: or change `project`"

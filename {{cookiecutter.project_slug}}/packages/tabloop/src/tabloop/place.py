@@ -2,7 +2,6 @@
 
 import filecmp
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import takewhile
@@ -11,6 +10,7 @@ from pathlib import Path
 from tabloop.cli import UserError, git, one_line
 from tabloop.params import ROOT
 from tabloop.predictions import LOG
+from tabloop.reading.source import copy as copy_of
 from tabloop.reading.source import is_pattern
 
 OURS = ("raw", "features", "online", "log")  # in data/
@@ -100,9 +100,8 @@ def copy(source: Path, part: Path) -> None:
         shutil.rmtree(part, ignore_errors=True)
         shutil.copytree(source, part)
         return
-    if (size := source.stat().st_size) > 100e6:
-        print(f"adopt: copying {size / 1e9:.1f} GB ...", file=sys.stderr, flush=True)
-    shutil.copyfile(source, part)
+    with source.open("rb") as file:
+        copy_of(file, part, "copying", source.stat().st_size)
 
 
 def add(path: Path) -> None:

@@ -40,7 +40,10 @@ def date(column: Column, known: Known, forced: bool) -> ReadColumn | None:
         covers = found[""] + rows == column.present
         if said in (None, order) and covers and way not in ways.values():
             ways[order] = way
-    return _chosen(column, known, ways, rows, said) if rows and ways else None
+    digits = all(
+        re.fullmatch(r"\d+(\.\d+)?", s) for s in shapes if allowed[s]
+    )  # 20251231, 12.2025: or numbers
+    return _chosen(column, known, ways, rows, said, digits) if rows and ways else None
 
 
 def _fits(column: Column, way: ReadColumn, years: bool = False) -> str:
@@ -50,9 +53,8 @@ def _fits(column: Column, way: ReadColumn, years: bool = False) -> str:
 
 
 def _chosen(
-    column: Column, known: Known, ways: dict[str, ReadColumn], rows: int, said: str | None
+    column: Column, known: Known, ways: dict[str, ReadColumn], rows: int, said: str | None, digits: bool
 ) -> ReadColumn | None:
-    digits = all(s.isdigit() for s in column.shapes)
     tests = {order: f"count(*) FILTER ({_fits(column, way, years=digits)})" for order, way in ways.items()}
     counts = column.count(**tests)
     if not (possible := [order for order in ways if counts[order] == rows]):

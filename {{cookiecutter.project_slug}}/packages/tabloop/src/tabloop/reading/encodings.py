@@ -9,7 +9,7 @@ from typing import Any
 
 from tabloop.cli import UserError
 from tabloop.reading.result import Note
-from tabloop.reading.source import temporary
+from tabloop.reading.source import progress, temporary
 
 MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32"}
 MARKS |= {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
@@ -85,11 +85,12 @@ def marked(path: Path) -> str | None:
 def scan(path: Path) -> Scan:
     """Read all of it."""
     found, decoder = Scan(), codecs.getincrementaldecoder("utf-8")()
-    with path.open("rb") as file:
+    with path.open("rb") as file, progress("reading bytes", path.stat().st_size) as bar:
         while chunk := file.read(CHUNK):
-            found.nul += chunk.count(0)
-            found.crlf += chunk.count(b"\r\n")
-            found.cr += chunk.count(b"\r")
+            bar.update(len(chunk))
+            found.nul += chunk.count(0) if 0 in chunk else 0  # `in` takes a tenth of the time
+            found.crlf += chunk.count(b"\r\n") if 13 in chunk else 0
+            found.cr += chunk.count(b"\r") if 13 in chunk else 0
             found.lf += chunk.count(b"\n")
             found.unicode = found.unicode and _continues(decoder, chunk)
     found.unicode = found.unicode and _continues(decoder, b"", final=True)

@@ -43,8 +43,8 @@ def unit_of(shape: str) -> str | None:
     return found and (found[1] or found[2])
 
 
-def parsed(text: str, column: ReadColumn) -> str:
-    """SQL: the number that a text means; NULL where it means none."""
+def parsed(text: str, column: ReadColumn, sure: bool = False) -> str:
+    """SQL: the number that a text means; NULL where it means none. `sure`: all texts are known to be numbers."""
     kind, value = "BIGINT" if column.type == "integer" else "DOUBLE", text
     for sign, by in ((column.unit, ""), (column.thousands, ""), (column.decimal, ".")):
         if sign and sign != by:
@@ -54,4 +54,6 @@ def parsed(text: str, column: ReadColumn) -> str:
     cast = f"TRY_CAST({value} AS {kind})"
     if column.decimal == "." and not column.thousands and not column.unit:  # most columns, without the detour
         cast = f"coalesce(TRY_CAST({text} AS {kind}), {cast})"
-    return f"CASE WHEN regexp_full_match({text}, {literal(pattern(column))}) THEN {cast} END"
+    return (
+        cast if sure else f"CASE WHEN regexp_full_match({text}, {literal(pattern(column))}) THEN {cast} END"
+    )

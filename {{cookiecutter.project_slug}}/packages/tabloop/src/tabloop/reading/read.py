@@ -8,7 +8,7 @@ import duckdb
 from tabloop.cli import UserError, one_line
 from tabloop.params import ReadColumn, Reading
 from tabloop.reading import typed
-from tabloop.reading.database import connect
+from tabloop.reading.database import batches, connect
 from tabloop.reading.guess import guess
 from tabloop.reading.load import load
 from tabloop.reading.result import Loaded, Overrides, Table
@@ -56,18 +56,29 @@ def read(
 
 def given(columns: list[Column], reading: Reading) -> dict[str, ReadColumn]:
     """What the reading says of each column; what it does not say is plain."""
-    return {c.name: reading.columns.get(c.name) or plain(c.look()) for c in columns}
+    known = {c.name: way for c in columns if (way := reading.columns.get(c.name))}
+    look([c for c in columns if c.name not in known])
+    return {c.name: known.get(c.name) or plain(c) for c in columns}
+
+
+def look(columns: list[Column]) -> None:
+    """Count the shapes of each."""
+    by_name = {column.name: column for column in columns}
+    for names in batches(by_name, "looking at columns"):
+        for name in names:
+            by_name[name].look()
 
 
 def guessed(columns: list[Column], loaded: Loaded, said: Overrides) -> dict[str, ReadColumn]:
     """What each column means, found; the reading is completed by what is not plain."""
     known = Known(said, loaded.reading.delimiter, loaded.typed)
-    for column in columns:
-        column.look()
+    look(columns)
     for _ in range(2):  # the second time it is known what the columns without doubt show of the others
         for column in columns:
             column.notes.clear()
         chosen = {column.name: guess(column, known) for column in columns}
+        if not known.decimals | known.orders:
+            break
     told = {
         c.name: way for c in columns
         if (way := chosen[c.name]) != plain(c) or (way == TEXT and any(map(is_code, c.shapes)))

@@ -11,10 +11,11 @@ import duckdb
 from tabloop.columns import literal
 from tabloop.params import ReadColumn
 from tabloop.reading import dates, numbers
-from tabloop.reading.database import run
 from tabloop.reading.result import MISSING, Loaded, Note
 
 SHAPES = 2000  # a column with more has none that is a number or a date
+# Numbers that can be nothing else, not 1.234 or 12.2024: they have one shape, as it takes long to find each one's own.
+PLAIN = "-?(0|[1-9][0-9]*)[.]([0-9]{1,2}|[0-9]{5,})|-?([0-9]|[1-9][0-9]{2,})[.][0-9]{4}"
 TEXT = ReadColumn(type="text")
 
 
@@ -60,20 +61,19 @@ class Column:
 
     def look(self) -> "Column":
         """Count the shapes: 9 for each digit, but 0 for a zero that leads."""
-        marked = f"regexp_replace({self.number}, '^([-+−(]?)0', '\\1\x02')"
-        shape = f"translate(left({marked}, 64), '012345678\x02', '9999999990')"
-        rows = f"SELECT {self.text}, 1 AS m FROM raw WHERE {self.has()}"
-        if self.count(few=f"approx_count_distinct({self.text}) < count(*) / 10")[
+        few = self.count(few=f"approx_count_distinct({self.text}) < count(*) / 10")[
             "few"
-        ]:  # then each value once
-            rows = f"SELECT {self.text}, count(*) AS m FROM raw WHERE {self.has()} GROUP BY 1"
+        ]  # then each value once
+        rows = f"SELECT {self.number} AS v, {'count(*)' if few else '1'} AS m FROM raw WHERE {self.has()}"
+        rows += f" GROUP BY {self.text}" if few else ""
+        marked = "regexp_replace(v, '^([-+−(]?)0', '\\1\x02')"
+        shape = f"translate(left({marked}, 64), '012345678\x02', '9999999990')"
+        shape = f"CASE WHEN regexp_full_match(v, '{PLAIN}') THEN '9.99' ELSE {shape} END"
         counts = f"SELECT {shape} AS s, sum(m) AS n FROM ({rows}) GROUP BY 1"
         sql = f"SELECT s, n, sum(n) OVER () FROM ({counts}) ORDER BY n DESC, s LIMIT {SHAPES}"
-        found = run(self.db, sql, f"looking at {self.name}")
-        self.shapes, self.present = (
-            Counter({s: int(n) for s, n, _ in found}),
-            int(found[0][2]) if found else 0,
-        )
+        found = self.db.execute(sql).fetchall()
+        self.shapes = Counter({s: int(n) for s, n, _ in found})
+        self.present = int(found[0][2]) if found else 0
         return self
 
     def others(self, fits: str) -> list[tuple[str, int]]:

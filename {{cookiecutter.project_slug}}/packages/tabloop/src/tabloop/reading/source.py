@@ -5,15 +5,17 @@ import bz2
 import gzip
 import lzma
 import shutil
-import sys
 import tempfile
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 from tabloop.cli import UserError, one_line
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 UNPACK: dict[bytes, Callable[[Path], Any]] = {
     b"\x1f\x8b": gzip.open,
@@ -24,6 +26,7 @@ FORMATS = {b"PAR1": "parquet", b"ARROW1": "arrow", b"\xff\xff\xff\xff": "arrow",
 BINARY = dict.fromkeys((".parquet", ".parq", ".pq"), "Parquet") | dict.fromkeys(
     (".feather", ".arrow"), "Arrow"
 )
+DELAY = 1  # seconds after which a progress bar appears
 
 
 @dataclass(frozen=True)
@@ -134,10 +137,22 @@ def unpacked(path: Path) -> Path:
     return target
 
 
-def copy(source: IO[bytes], target: Path) -> None:
+def copy(source: IO[bytes], target: Path, what: str = "unpacking", size: int | None = None) -> None:
     """Write what `source` gives."""
-    with target.open("wb") as file:
-        shutil.copyfileobj(source, file, 1 << 20)
+    with progress(what, size) as bar, target.open("wb") as file:
+        while part := source.read(1 << 20):
+            file.write(part)
+            bar.update(len(part))
+
+
+def progress(what: str, total: float | None) -> "tqdm[NoReturn]":
+    """A bar with the share done and the time left, of what takes more than a second; on a terminal only."""
+    from tqdm import tqdm
+
+    shown = "{desc}: {percentage:3.0f}%|{bar}| {remaining} left" if total else "{desc}: {n_fmt}B"
+    return tqdm(
+        desc=what, total=total, delay=DELAY, leave=False, disable=None, unit_scale=True, bar_format=shown
+    )
 
 
 def fetched(url: str) -> Path:
@@ -149,11 +164,9 @@ def fetched(url: str) -> Path:
     import fsspec
 
     path = temporary() / (Path(url.split("?")[0]).name or "table")
-    if sys.stderr.isatty():
-        print(f"fetching {url} ...", file=sys.stderr, flush=True)
     try:
         with fsspec.open(url) as remote:
-            copy(remote, path)
+            copy(remote, path, "fetching", getattr(remote, "size", None))
     except Exception as error:  # each protocol has exceptions of its own
         raise UserError(f"{url} can't be fetched: {one_line(error)}") from None
     return path

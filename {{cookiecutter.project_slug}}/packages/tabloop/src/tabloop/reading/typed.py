@@ -14,7 +14,10 @@ def value(column: Column, way: ReadColumn) -> str:
         return boolean(column.text)
     if way.type == "timestamp":
         return dates.parsed(column.text, way)
-    return column.text if way.type == "text" else numbers.parsed(column.number, way)
+    if way.type == "text":
+        return column.text
+    sure = 0 < column.present == column.matching(numbers.pattern(way, shape=True)).total()
+    return numbers.parsed(column.number, way, sure)
 
 
 def build(columns: list[Column], chosen: dict[str, ReadColumn]) -> None:
@@ -23,7 +26,7 @@ def build(columns: list[Column], chosen: dict[str, ReadColumn]) -> None:
     Raises:
         UserError: values don't fit; the text names column, value, row and what to do.
     """
-    parts, before, after = [], ["count(*)"], ["count(*)"]
+    parts, before, after = [], list[str](), list[str]()
     texts = [(column, chosen[column.name]) for column in columns if column.name in chosen]
     for column in columns:
         if way := chosen.get(column.name):
@@ -36,12 +39,14 @@ def build(columns: list[Column], chosen: dict[str, ReadColumn]) -> None:
             parts.append(f"c{column.i} AS {quote(column.name)}")
     db = columns[0].db
     run(db, f"CREATE TABLE typed AS SELECT {', '.join(parts)} FROM raw", "converting")
-    had = run(db, f"SELECT {', '.join(f'{x} AS b{n}' for n, x in enumerate(before))} FROM raw", "checking")[
-        0
-    ][1:]
-    has = run(db, f"SELECT {', '.join(f'{x} AS a{n}' for n, x in enumerate(after))} FROM typed", "checking")[
-        0
-    ][1:]
+    had, has = (
+        run(
+            db,
+            f"SELECT {', '.join(f'{x} AS n{n}' for n, x in enumerate([*counts, 'count(*)']))} FROM {table}",
+            "checking",
+        )[0]
+        for counts, table in ((before, "raw"), (after, "typed"))
+    )
     for n, (column, way) in enumerate(texts):
         given, filled, spaces = had[3 * n : 3 * n + 3]
         if lost := given - has[n]:
