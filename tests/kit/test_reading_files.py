@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from tabloop.cli import UserError
 from tabloop.params import Reading
-from tabloop.reading import database
+from tabloop.reading import database, encodings
 from tabloop.reading.read import read
 from tabloop.reading.result import Overrides, Table
 
@@ -99,12 +99,43 @@ def test_the_same_table_however_it_is_written(tmp_path: Path, name: str) -> None
     assert read(name, tmp_path, found.reading).relation.fetchall() == ROWS
 
 
-@pytest.mark.parametrize("encoding", ["cp1251", "koi8-r"])
-def test_letters_of_another_alphabet_are_the_very_letters(tmp_path: Path, encoding: str) -> None:
-    (tmp_path / "t.csv").write_bytes(RUSSIAN.encode(encoding))
+def test_letters_of_another_alphabet_are_the_very_letters(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes(RUSSIAN.encode("cp1251"))
     found = read("t.csv", tmp_path)
-    assert found.reading.encoding == encoding and "'Тула'" in said(found)
+    assert found.reading.encoding == "cp1251" and "'Тула'" in said(found)
     assert {row[2] for row in found.relation.fetchall()} == {"Bern", "Тула", "Москва"}
+
+
+WORDS = {
+    "Zürich München Köln Größe weiß": ["cp1252", "cp850", "mac-roman"],
+    "Orléans Béziers Besançon Nîmes Chloé": ["cp1252", "cp850", "mac-roman"],
+    "Łódź Kraków Gdańsk Poznań Wrocław Wójcik": ["cp1250", "cp852"],
+    "Plzeň České Děčín Třebíč Dvořák Šťastný": ["cp1250", "iso8859-2", "cp852"],
+    "İstanbul Muğla Eskişehir Ağrı Çorum": ["cp1254", "cp857"],  # noqa: RUF001
+    "Москва Казань Самара да нет": ["cp1251", "koi8-r", "cp866", "iso8859-5"],
+    "Αθήνα Πάτρα Ηράκλειο Γιώργος Μαρία": ["cp1253"],
+    "ירושלים חיפה משה שרה דוד": ["cp1255"],
+    "القاهرة الرياض دبي محمد فاطمة": ["cp1256"],
+    "東京 大阪 名古屋 札幌 さいたま はい": ["cp932", "euc-jp"],
+    "北京 上海 广州 深圳 成都 男 女": ["gb18030"],
+    "臺北 高雄 臺中 新竹 基隆 桃園 男": ["big5"],
+    "서울 부산 대구 인천 남자 여자": ["cp949"],
+}
+
+
+@pytest.mark.parametrize(("words", "encoding"), [(w, e) for w, all_ in WORDS.items() for e in all_])
+def test_a_few_words_show_their_encoding(tmp_path: Path, words: str, encoding: str) -> None:
+    (tmp_path / "t.csv").write_bytes("".join(f"1,{w},5\n" for w in words.split()).encode(encoding))
+    found, note = encodings.guessed(tmp_path / "t.csv")
+    assert words.encode(encoding).decode(found) == words and note.severity == "warning"
+
+
+def test_what_a_word_would_be_in_other_encodings_is_said(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes("a,b\n1,Säte\n2,weiß\n".encode("cp850"))
+    found = read("t.csv", tmp_path)
+    assert "is 'Säte', or 'S„te' in cp1252" in said(found) and "`--encoding` says which" in said(found)
+    table = read("t.csv", tmp_path, overrides=Overrides(encoding="mac-roman"))
+    assert table.relation.fetchall()[0] == (1, "SÑte") and not table.notes
 
 
 def test_a_few_broken_bytes_do_not_make_another_encoding(tmp_path: Path) -> None:

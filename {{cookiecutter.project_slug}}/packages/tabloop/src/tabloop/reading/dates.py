@@ -17,6 +17,8 @@ NAMED = re.compile(
     rf"(?P<day>{DAY})(?P<date>9{{1,2}}[-/. ]*{MONTH}[-/., ]*9{{2,4}}|{MONTH}[-/ ]*(?:9{{1,2}},? )?9{{2,4}}|9{{4}}[-/ ]{MONTH}[-/ ]9{{1,2}})"
     + TIME
 )
+FOREIGN = re.compile(r"[09]{1,2}[-/. ]{1,2}(?:de )?([^\W\d_]{3,})[-/., ]*(?:de )?[09]{2,4}(?:[ ,].*)?")
+SIGNS = re.compile("9{4}(?:年|년 ?)9{1,2}(?:月|월 ?)9{1,2}[日일]")
 DIGITS = {"9" * 8: "%Y%m%d", "9" * 12: "%Y%m%d%H%M", "9" * 14: "%Y%m%d%H%M%S"}
 DIGITS |= {"99999999T999999": "%Y%m%dT%H%M%S", "99999999T999999Z": "%Y%m%dT%H%M%SZ"}
 DIGITS |= {"9999-99": "%Y-%m", "9999/99": "%Y/%m", "99/9999": "%m/%Y", "99.9999": "%m.%Y"}
@@ -31,6 +33,9 @@ def formats(shape: str) -> dict[str, str]:
     """The strptime formats that a shape (each digit a 9) allows, by the order of day, month and year."""
     if shape in DIGITS:
         return dict.fromkeys(ORDERS, DIGITS[shape])
+    if SIGNS.fullmatch(shape):
+        year, month, day = re.split("9+", shape)[1:]
+        return dict.fromkeys(ORDERS, f"%Y{year}%m{month}%d{day}")
     if found := NUMERIC.fullmatch(shape):
         sep, first, last = found["sep"], len(found["a"]), len(found["c"])
         if first == 3 or first == last == 4:

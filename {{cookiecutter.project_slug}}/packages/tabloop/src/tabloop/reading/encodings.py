@@ -2,7 +2,9 @@
 """Text as UTF-8, whatever its encoding; what was guessed is shown with an example."""
 
 import codecs
+import functools
 import re
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +15,14 @@ from tabloop.reading.source import progress, temporary
 
 MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32"}
 MARKS |= {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
-# What tables are written in today; chardet knows many more, and few words fit too many of them.
-GUESSED = ["cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "koi8-r"]
-GUESSED += ["cp932", "gb18030", "big5", "cp949", "euc-jp"]
+# What tables are written in today, and what DOS, the old Mac and ISO had; chardet knows more, and few words fit too many.
+MODERN = ["cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "koi8-r"]
+MODERN += ["cp932", "gb18030", "big5", "cp949", "euc-jp"]
+OLD = ["cp850", "cp852", "cp857", "cp866", "mac-roman", "iso8859-2", "iso8859-5", "iso8859-9"]
+# A sign in a word or right before it, or one that draws boxes.
 STRANGE = re.compile(
-    r"[^\W\d_][^\w\s\x00-\x7f’‘“”–—·]+[^\W\d_]|[^\w\s\x00-\x7f’‘“”–—·©®™°]\b[^\W\d_]"
-)  # a sign in a word
+    r"[^\W\d_][^\w\s\x00-\x7f’‘“”–—·]+[^\W\d_]|[^\w\s\x00-\x7f’‘“”„‚«‹»›¿¡–—·€£¥°±×•…][^\w\s]*[^\W\d_]|[\u2500-\u259f]"
+)
 ODD = re.compile(rb"[^\x00-\x2c\x3b]*[\x80-\xff][^\x00-\x2c\x3b]*")  # a word with bytes outside ASCII
 CHUNK = 1 << 22
 
@@ -122,19 +126,41 @@ def guessed(path: Path) -> tuple[str, Note]:
         what = f"broken bytes, such as {words[0][:40]!r}: correct them or give an encoding"
         raise UserError(f"{path.name} is UTF-8 with {what}")
     likely: dict[str, float] = {}
-    options: dict[str, Any] = {"include_encodings": GUESSED, "ignore_threshold": True, "compat_names": False}
+    options: dict[str, Any] = {
+        "include_encodings": MODERN + OLD,
+        "ignore_threshold": True,
+        "compat_names": False,
+    }
     for one in chardet.detect_all(b" ".join(words)[:100_000], **options):
-        name, weight = str(one["encoding"]), float(one["confidence"])
+        name, weight = str(one["encoding"]), float(one["confidence"]) + 0.02
         if all(_decodes(word, name) for word in words):
-            strange = any(STRANGE.search(word.decode(name)) for word in words)
-            likely[name] = weight * (1.3 if name == "cp1252" else 1) * (0.5 if strange else 1)
+            share = sum(_plausible(word.decode(name)) for word in words) / len(words)
+            likely[name] = weight * share**4 * (1.3 if name == "cp1252" else 0.7 if name in OLD else 1)
     best, *others = [*sorted(likely, key=lambda name: -likely[name]), "latin-1"]
-    other = next((o for o in others if any(w.decode(o, "replace") != w.decode(best) for w in words)), best)
-    differing = [w for w in words if w.decode(other, "replace") != w.decode(best)]
-    example = min(differing or words, key=len)
-    text = f"not UTF-8: read as {best}, so that a value is {example.decode(best, 'replace').strip()!r}"
-    text += f" ({example.decode(other, 'replace').strip()!r} in {other})" if other != best else ""
-    return best, Note(None, "warning", f"{text}; if that is wrong, give the encoding")
+    differing = [w for w in words if others and w.decode(others[0], "replace") != w.decode(best)] or words
+    example = min(differing, key=len)
+    shown: dict[str, str] = {}
+    for name in (best, *others):
+        shown.setdefault(example.decode(name, "replace").strip(), name)
+    value, *rest = list(shown.items())[:4]
+    text = f"not UTF-8: read as {best}, so that a value is {value[0]!r}"
+    text += "".join(f", or {other!r} in {name}" for other, name in rest)
+    return best, Note(None, "warning", f"{text}; `--encoding` says which")
+
+
+def _plausible(text: str) -> bool:
+    """Whether letters stand as people write them: a word is of one script, and small, capital, or begins with a capital."""
+    words = [word for word in re.findall(r"[^\W\d_]+", text) if not word.isascii()]
+    return not STRANGE.search(text) and all(
+        len(set(map(_script, word))) == 1 and word in (word.upper(), word[0] + word[1:].lower())
+        for word in words
+    )
+
+
+@functools.cache
+def _script(letter: str) -> str:
+    name = unicodedata.name(letter, "").split()[0:1]
+    return {"HIRAGANA": "CJK", "KATAKANA": "CJK", "MICRO": "LATIN"}.get(*name, *name) if name else ""
 
 
 def _decodes(word: bytes, encoding: str) -> bool:
