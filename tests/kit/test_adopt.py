@@ -19,6 +19,7 @@ from tabloop import files, ingest, own_params, place, predictions, release
 from tabloop.main import tabloop as command
 from tabloop.params import Schema, load
 from tabloop.reading.read import read
+from tabloop.reading.source import save
 
 from .conftest import PARAMS, TEMPLATE, Project, begin_history, clean, commit, orders
 
@@ -415,7 +416,7 @@ def test_a_copy_that_fails_leaves_nothing(example: Path, run: Run, monkeypatch: 
         raise OSError(28, "No space left on device")
 
     before = contents(example)
-    monkeypatch.setattr(place, "copy_of", full)
+    monkeypatch.setattr(place, "save", full)
     refused = run(example, mine(example), *ROLES, code=1).stderr
     assert "No space left on device" in refused and contents(example) == before
 
@@ -461,7 +462,7 @@ def dying(at: int, kind: int, seen: Path | None = None) -> Callable[[pytest.Monk
 
     def sabotage(patch: pytest.MonkeyPatch) -> None:
         patch.setattr(place, "add", before(place.add))
-        patch.setattr(place, "copy_of", before(place.copy_of))
+        patch.setattr(place, "save", before(save))
         patch.setattr(files, "write", before(files.write))
         patch.setattr(shutil, "rmtree", before(shutil.rmtree))
         for name in ("unlink", "rename"):

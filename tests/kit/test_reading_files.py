@@ -6,6 +6,8 @@ import gzip
 import io
 import json
 import lzma
+import re
+import sys
 import zipfile
 from decimal import Decimal
 from pathlib import Path
@@ -16,9 +18,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tabloop import place
 from tabloop.cli import UserError
+from tabloop.infer import Choices, infer
 from tabloop.params import Reading
-from tabloop.reading import database, encodings
+from tabloop.reading import database, encodings, source
 from tabloop.reading.read import read
 from tabloop.reading.result import Overrides, Table
 
@@ -152,8 +156,8 @@ def test_several_files_are_one_table(tmp_path: Path) -> None:
         rows.to_parquet(tmp_path / f"parquet/{part}.parquet")
     (tmp_path / "parquet/_SUCCESS").touch()
     FRAME.to_parquet(tmp_path / "hive", partition_cols=["city"])
-    for source in ("csv", "csv/*.csv", "parquet", "parquet/*.parquet", str(tmp_path / "csv/*")):
-        assert read(source, tmp_path).relation.fetchall() == ROWS
+    for path in ("csv", "csv/*.csv", "parquet", "parquet/*.parquet", str(tmp_path / "csv/*")):
+        assert read(path, tmp_path).relation.fetchall() == ROWS
     assert sorted(read("hive", tmp_path).relation.project("age, income, city, churned").fetchall()) == ROWS
     FRAME.rename(columns={"age": "years"}).to_csv(tmp_path / "csv/2.csv", index=False)
     with pytest.raises(UserError, match=r"csv: 2.csv has columns \['years'.*0.csv has \['age'"):
@@ -408,6 +412,23 @@ def test_a_url_with_a_query(tmp_path: Path) -> None:
     assert read(f"file://{tmp_path}/t.csv", tmp_path).relation.fetchall() == ROWS
     with pytest.raises(UserError, match="can't be fetched"):
         read("http://127.0.0.1:9/t.csv?token=x", tmp_path)
+
+
+def test_what_takes_long_shows_its_progress_on_a_terminal_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "t.csv").write_text(CSV)
+    monkeypatch.setattr(source, "DELAY", 0)
+    for terminal in (True, False):
+        shown = io.StringIO()
+        monkeypatch.setattr(shown, "isatty", lambda terminal=terminal: terminal)
+        monkeypatch.setattr(sys, "stderr", shown)
+        infer(read("t.csv", tmp_path), Choices("churned", "city"), 0.2)
+        place.copy(tmp_path / "t.csv", tmp_path / f"{terminal}/t.csv")
+        lines = shown.getvalue().split("\r")
+        for what in ("reading t.csv", "looking at columns", "converting", "counting", "comparing", "copying"):
+            assert any(re.match(f"{what}.*%.* left", line) for line in lines) == terminal, what
+        assert terminal or not shown.getvalue()
 
 
 def test_a_table_need_not_fit_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,8 +10,7 @@ from pathlib import Path
 from tabloop.cli import UserError, git, one_line
 from tabloop.params import ROOT
 from tabloop.predictions import LOG
-from tabloop.reading.source import copy as copy_of
-from tabloop.reading.source import is_pattern
+from tabloop.reading.source import is_pattern, save
 
 OURS = ("raw", "features", "online", "log")  # in data/
 
@@ -101,7 +100,7 @@ def copy(source: Path, part: Path) -> None:
         shutil.copytree(source, part)
         return
     with source.open("rb") as file:
-        copy_of(file, part, "copying", source.stat().st_size)
+        save(file, part, "copying", source.stat().st_size)
 
 
 def add(path: Path) -> None:

@@ -123,10 +123,10 @@ def unpacked(path: Path) -> Path:
                     )
                 target = target.with_name(Path(names[0]).name)
                 with archive.open(names[0]) as packed:
-                    copy(packed, target)
+                    save(packed, target)
         elif opener := next((o for magic, o in UNPACK.items() if head.startswith(magic)), None):
             with opener(path) as packed:
-                copy(packed, target)
+                save(packed, target)
         elif is_pattern(str(path)):  # which DuckDB would take for a pattern
             target = temporary() / "table"
             target.symlink_to(path.resolve())
@@ -137,7 +137,7 @@ def unpacked(path: Path) -> Path:
     return target
 
 
-def copy(source: IO[bytes], target: Path, what: str = "unpacking", size: int | None = None) -> None:
+def save(source: IO[bytes], target: Path, what: str = "unpacking", size: int | None = None) -> None:
     """Write what `source` gives."""
     with progress(what, size) as bar, target.open("wb") as file:
         while part := source.read(1 << 20):
@@ -166,7 +166,7 @@ def fetched(url: str) -> Path:
     path = temporary() / (Path(url.split("?")[0]).name or "table")
     try:
         with fsspec.open(url) as remote:
-            copy(remote, path, "fetching", getattr(remote, "size", None))
+            save(remote, path, "fetching", getattr(remote, "size", None))
     except Exception as error:  # each protocol has exceptions of its own
         raise UserError(f"{url} can't be fetched: {one_line(error)}") from None
     return path
