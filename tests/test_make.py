@@ -1,5 +1,6 @@
 """The commands that people type."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -35,6 +36,16 @@ def test_torch_from_data_to_a_prediction(
         assert done.returncode == 0, done.stdout + done.stderr
     assert "(torch, " in done.stdout and "\nprediction  is_fraud = " in done.stdout
     assert (copy / "models/candidate/network.pt").exists()
+    code = (
+        "from fastapi.testclient import TestClient; from fraud_detection.app import make_app; "
+        "row = {'user_id': 'u000001', 'amount': 900, 'merchant_category': 'fuel', 'channel': 'online'}; "
+        "print(TestClient(make_app()).post('/explain', json=row).text)"
+    )
+    done = subprocess.run(["python", "-c", code], cwd=copy, env=variables, capture_output=True, text=True)
+    found = json.loads(done.stdout)
+    moved = [part["contribution"] for part in found["contributions"]]
+    assert found["method"] == "exact" and sum(map(bool, moved)) > 2
+    assert found["base_value"] + sum(moved) == pytest.approx(found["probability"], abs=1e-9)
 
 
 def test_make_train_ends_with_the_summary(run: Run, project: Project, quick: Path) -> None:

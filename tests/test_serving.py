@@ -397,12 +397,32 @@ def test_the_page_works_without_a_network(serve: Serve, project: Project, quick:
         expect(page.locator("#probability")).to_have_text(f"probability {answer['probability']:.4f}")
         expect(page.locator("#variant")).to_contain_text(answer["variant"])
         expect(page.locator("#latency")).to_contain_text("p50")
+        page.click("#explain")
+        explained = server.client.post(f"/explain/{answer['variant']}", json=row).json()
+        assert explained["variant"] == answer["variant"]
+        expect(page.locator("#why")).to_contain_text(f"makes it {answer['probability']:.4f}")
+        assert page.locator("#why div").count() == 1  # the example row is the typical one: all are "others"
         page.click("#answer button >> nth=0")
         expect(page.locator("#answer")).to_contain_text("Outcome recorded")
         for name in ("age", "account_age_days", "country", "avg_7d_spend", "max_1h_velocity"):
             page.fill(f"input[name={name}]", "")  # read from the online store then
+        page.fill("input[name=amount]", "900")
         page.click("#predict")
-        expect(page.locator("#probability")).to_be_visible()
+        page.click("#explain")
+        row = {"user_id": "u000001", "amount": 900} | {
+            n: example(quick)[n] for n in ("merchant_category", "channel")
+        }
+        explained = server.client.post(f"/explain/{answer['variant']}", json=row).json()
+        moved = [part for part in explained["contributions"] if part["contribution"]]
+        expect(page.locator("#why")).to_contain_text("amount 900")
+        figures = page.locator("#why b").all_text_contents()
+        assert [float(figure.replace("\N{MINUS SIGN}", "-")) for figure in figures][: len(moved)] == pytest.approx(
+            [part["contribution"] for part in moved], abs=1e-4
+        )
+        expect(page.locator("#why")).to_contain_text("looked up")
+        for width in (340, 1200):
+            page.set_viewport_size({"width": width, "height": 900})
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
         page.fill("input[name=age]", "3")
         page.click("#predict")
         expect(page.locator("#error")).to_contain_text("age: Input should be a whole number from 18 to 120")
@@ -417,7 +437,12 @@ def test_the_api_page_works_without_a_network(serve: Serve, quick: Path, page: P
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("requestfailed", lambda request: wrong.append(request.url))
         page.goto(f"{server.url}/docs")
-        for route in ("predict_predict", "predict_batch_predict_batch", "feedback_batch_feedback_batch"):
+        for route in (
+            "predict_predict",
+            "predict_batch_predict_batch",
+            "explain_explain",
+            "feedback_batch_feedback_batch",
+        ):
             expect(page.locator(f"#operations-predict-{route}_post")).to_be_visible()
         operation = page.locator("#operations-predict-predict_predict_post")
         operation.click()

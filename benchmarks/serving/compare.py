@@ -219,11 +219,10 @@ def memory(pid: int) -> float:
 
 def load(url: str, bodies: list[Any], connections: int) -> Found:
     """wrk's figures: good answers a second, failures, p50 and p99 in ms."""
-    (WORK / "bodies").write_text("".join(json.dumps(body) + "\n" for body in bodies))
-    (WORK / "wrk.lua").write_text(WRK)
-    options = (
-        f"-t1 -c{connections} -d{SECONDS}s --timeout=60s -s {WORK / 'wrk.lua'} {url} -- {WORK / 'bodies'}"
-    )
+    script, sent = (WORK / f"{url.rpartition('/')[2]}.{kind}" for kind in ("lua", "json"))
+    script.write_text(WRK)
+    sent.write_text("".join(json.dumps(body) + "\n" for body in bodies))
+    options = f"-t1 -c{connections} -d{SECONDS}s --timeout=60s -s {script} {url} -- {sent}"
     return dict(json.loads(said("wrk", *options.split())))
 
 

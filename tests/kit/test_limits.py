@@ -40,6 +40,7 @@ def test_few_of_many_errors_are_reported(client: TestClient) -> None:
         ("/predict/batch", [{"label": "x"}] * 500),
         ("/feedback/batch", [{"prediction_id": 1}] * 500),
         ("/feedback", many),
+        ("/explain", many),
     ):
         answer = client.post(path, json=body)
         assert answer.status_code == 422 and len(answer.json()["detail"]) == MAX_ERRORS, path
@@ -59,7 +60,7 @@ def test_an_error_names_its_row_in_whichever_part(client: TestClient) -> None:
             assert answer.status_code == 422 and answer.json()["detail"][0]["loc"] == ["body", *where]
 
 
-@pytest.mark.parametrize("path", ["/predict", "/predict/batch", "/feedback", "/feedback/batch"])
+@pytest.mark.parametrize("path", ["/predict", "/predict/batch", "/explain", "/feedback", "/feedback/batch"])
 def test_no_body_takes_long_or_much(client: TestClient, app: ModelApp, path: str) -> None:
     limit = app.direct_routes[path].max_bytes
     assert limit < (2 << 20 if "feedback" in path else 16 << 20)

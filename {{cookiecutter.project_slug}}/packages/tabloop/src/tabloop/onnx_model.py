@@ -57,11 +57,18 @@ class OnnxModel:
 
     def probability(self, rows: "pd.DataFrame") -> np.ndarray:
         """P(positive) of each row, (n,) float32."""
-        inputs = {
-            name: values.to_numpy()[:, None] for name, values in model_inputs(rows, self.schema).items()
-        }
+        return self.score(self.inputs(rows))
+
+    def inputs(self, rows: "pd.DataFrame") -> dict[str, np.ndarray]:
+        """The graph's inputs, each (n, 1)."""
+        columns = model_inputs(rows, self.schema)
+        return {name: columns[name].to_numpy()[:, None] for name in self.schema.features}
+
+    def score(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
+        """P(positive), (n,) float32, for the graph's inputs."""
+        rows = len(next(iter(inputs.values())))
         parts = [
             self.session.run(["probability"], {n: v[i : i + BATCH] for n, v in inputs.items()})[0]
-            for i in range(0, len(rows), BATCH)
+            for i in range(0, rows, BATCH)
         ]
         return np.concatenate(parts) if parts else np.empty(0, np.float32)

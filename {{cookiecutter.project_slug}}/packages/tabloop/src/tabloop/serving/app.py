@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from tabloop.cli import command, one_line
 from tabloop.serving import telemetry
 from tabloop.serving.direct_route import MAX_ERRORS, Refused, problem
+from tabloop.serving.explanation import Explainer, Explanation
 from tabloop.serving.model_app import ModelApp, encoded, has_key
 from tabloop.serving.pages import add_pages
 from tabloop.serving.predictor import Predictor
@@ -60,12 +61,14 @@ def create_app(project: str, settings: Settings | None = None) -> ModelApp:
         UserError: a setting is wrong, or the champion can't be loaded.
     """
     predictor = Predictor(settings or load_settings(), project)
+    explainer = Explainer(predictor)
     keys = predictor.settings.keys
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await predictor.log.start()
         yield
+        explainer.pool.shutdown(wait=False, cancel_futures=True)
         await predictor.stop()
 
     app = ModelApp(
@@ -78,15 +81,21 @@ def create_app(project: str, settings: Settings | None = None) -> ModelApp:
         responses={s: {"model": Detail} for s in (400, *([401] if keys else []), 408, 413, 422, 500)},
     )
     _add_predictions(app, predictor)
+    _add_explanations(app, predictor, explainer)
     _add_status(app, predictor)
     add_pages(app)
     return app
 
 
+def _shared(app: ModelApp) -> dict[str, Any]:
+    """What the direct routes' declarations share."""
+    header = APIKeyHeader(name="X-API-Key", auto_error=False)  # documented here, checked by Guard
+    return {"tags": ["predict"], "dependencies": [Depends(header)] if app.keys else []}
+
+
 def _add_predictions(app: ModelApp, predictor: Predictor) -> None:
     """The routes for rows and outcomes."""
-    header = APIKeyHeader(name="X-API-Key", auto_error=False)  # documented here, checked by Guard
-    shared: dict[str, Any] = {"tags": ["predict"], "dependencies": [Depends(header)] if app.keys else []}
+    shared = _shared(app)
     many = shared | {"rows": BATCH_ROWS}
     fields, parts = predictor.blank.keys(), Feedback.model_fields.keys()
     observe, observe_batch = telemetry.observe, telemetry.BATCH_LATENCY.observe
@@ -127,6 +136,23 @@ def _add_predictions(app: ModelApp, predictor: Predictor) -> None:
             reason = "this service did not give this id", "unknown_prediction"
             raise Refused(422, [problem(place, *reason) for place in places])
         predictor.log.add_feedback([o.prediction_id for o in outcomes], [o.label for o in outcomes])
+
+
+def _add_explanations(app: ModelApp, predictor: Predictor, explainer: Explainer) -> None:
+    """The routes that say why a row gets its score; with a challenger, one for each model, too."""
+    Row = predictor.row
+
+    def declare(path: str, role: str | None) -> None:
+        options = _shared(app) | {"responses": {503: {"model": Detail}}, "fields": predictor.blank.keys()}
+
+        @app.direct(path, response_model=Explanation, **options)
+        async def explain(row: Row) -> bytes:  # type: ignore[valid-type]
+            """What each feature adds to the probability, by the model that would answer the row. It is not logged."""
+            return await explainer.explain(row, role)
+
+    declare("/explain", None)
+    for role in ("champion", "challenger") if predictor.challenger else ():
+        declare(f"/explain/{role}", role)
 
 
 def _add_status(app: ModelApp, predictor: Predictor) -> None:

@@ -23,10 +23,11 @@ Observe = Callable[[float], None] | None
 
 
 class Refused(Exception):
-    """A request that is not answered: the HTTP status and the reason."""
+    """A request that is not answered: the HTTP status, the reason, and if it may be tried again, after how many seconds."""
 
-    def __init__(self, status: int, reason: Any) -> None:
+    def __init__(self, status: int, reason: Any, retry_after: int | None = None) -> None:
         self.status, self.reason = status, reason
+        self.headers = [] if retry_after is None else [(b"retry-after", b"%d" % retry_after)]
 
 
 @dataclass(frozen=True)

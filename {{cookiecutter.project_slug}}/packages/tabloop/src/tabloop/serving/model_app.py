@@ -127,7 +127,7 @@ class Guard:
                 await self.answer_batch(route, receive, send)
         except (ValidationError, Refused) as error:
             refused = error if isinstance(error, Refused) else invalid(error)
-            await respond(send, refused.status, to_json({"detail": refused.reason}))
+            await respond(send, refused.status, to_json({"detail": refused.reason}), refused.headers)
         except ConnectionResetError:
             pass  # the client has closed the connection
         else:
@@ -152,7 +152,7 @@ class Guard:
             with suppress(TimeoutError):
                 await room.wait(respond(send, route.status, answer))
         except TimeoutError:
-            raise Refused(503, "too many batches arrive at a time: try it again") from None
+            raise Refused(503, "too many batches arrive at a time: try it again", retry_after=1) from None
         finally:
             room.free += size
 
@@ -181,10 +181,10 @@ def has_key(keys: Sequence[bytes], scope: Scope) -> bool:
     return bool(sum(hmac.compare_digest(given, key) for key in keys))
 
 
-async def respond(send: Send, status: int, body: bytes) -> None:
+async def respond(send: Send, status: int, body: bytes, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
     """Send an answer whose body is JSON: in parts, each as soon as the client reads."""
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
+    own = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": status, "headers": [*own, *headers]})
     for at in range(0, len(body), PART_BYTES):
         more = at + PART_BYTES < len(body)
         await send({"type": "http.response.body", "body": body[at : at + PART_BYTES], "more_body": more})

@@ -172,6 +172,13 @@ class Predictor:
                     answers[at] = answer
         return answers
 
+    def model_of(self, row: Row, role: str | None) -> ServedModel:
+        """The model with this role; without one, that which would answer the row's entity; the champion if it has none."""
+        if role is None and self.mode == "ab" and self.challenger and not self.challenger.breaker.resting:
+            entity = row.get(self.entity or "")
+            role = "challenger" if entity and self._challenged(entity) else None
+        return self.challenger if role == "challenger" and self.challenger else self.champion
+
     def _challenged(self, key: str) -> bool:
         """Whether the challenger answers this entity, the same for as long as the challenger is.
 

@@ -55,13 +55,14 @@ class ServedModel:
         self.breaker = Breaker(REST, limit)
 
     def score(self, columns: Mapping[str, list[Any]]) -> list[float]:
-        """P(positive) of each row, (n,).
+        """P(positive) of each row, (n,), for the columns that `inputs` takes. It raises what `probability` raises."""
+        return self.probability(self.inputs(columns)).tolist()
+
+    def inputs(self, columns: Mapping[str, list[Any]]) -> dict[str, np.ndarray]:
+        """The graph's inputs, each (n, 1) of float32 or str.
 
         Args:
             columns: at least the schema's features, n values each; None is a missing value.
-
-        Raises:
-            ValueError: a score is no probability. Else what the graph raises.
         """
         rows = len(next(iter(columns.values())))
         # All in one array: many small ones would take longer.
@@ -70,12 +71,21 @@ class ServedModel:
         inputs = dict(zip(self.numbers, numbers, strict=True))
         for name in self.texts:
             inputs[name] = np.array([value or "" for value in columns[name]], object)[:, None]
+        return inputs
+
+    def probability(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
+        """P(positive) of each row, (n,).
+
+        Raises:
+            ValueError: a score is no probability. Else what the graph raises.
+        """
+        rows = len(next(iter(inputs.values())))
         scores = self.session.run(["probability"], inputs)[0]
         # Both are NaN if one score is.
         low, high = np.minimum.reduce(scores, axis=None), np.maximum.reduce(scores, axis=None)
         if scores.shape != (rows,) or not (low >= -ROUNDING and high <= 1 + ROUNDING):
             raise ValueError(f"the graph's output is no probability: {scores}")
-        return (scores if low >= 0 and high <= 1 else scores.clip(0, 1)).tolist()
+        return scores if low >= 0 and high <= 1 else scores.clip(0, 1)
 
     def score_apart(self, ids: list[str], rows: list[Row]) -> list[Scored]:
         """Rows with their scores: all at once, or where that fails in ever smaller parts, so that a bad row fails alone."""

@@ -25,6 +25,9 @@ _BATCH_BOUNDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
 BATCH_LATENCY = Histogram(
     "batch_seconds", "From the whole body of a batch to its answer", buckets=_BATCH_BOUNDS
 )
+EXPLANATION = Histogram(
+    "explanation_seconds", "From a row to its explanation, waiting included", buckets=_BATCH_BOUNDS
+)
 _AGES = (60, 600, 3600, 21600, 86400, 259200, 604800, 2592000, 7776000)  # seconds: a minute to 90 days
 FEATURE_AGE = Histogram("online_feature_age_seconds", "Of features looked up", ["view"], buckets=_AGES)
 _latest: deque[float] = deque(maxlen=1000)

@@ -1,0 +1,177 @@
+"""Why one row gets its score: POST /explain, computed by the graph in a thread of its own.
+
+The baseline is the model's example row: of each column the median or the most frequent value in training. It is of
+nobody, and it is in model.json, so the image needs no training rows.
+"""
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Set
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
+from hashlib import blake2b
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import to_json
+
+from tabloop.cli import one_line
+from tabloop.serving.breaker import Breaker
+from tabloop.serving.direct_route import Refused
+from tabloop.serving.predictor import Predictor
+from tabloop.serving.served_model import Row, ServedModel
+from tabloop.serving.telemetry import EXPLANATION
+from tabloop.shapley import Shapley, shapley
+
+SECONDS = 2.0  # of the processor, that an explanation may take
+MAX_WAITING = 8  # explanations; others are refused
+PART_ROWS = 256  # scored in one call of the graph, during which the thread of the predictions can work
+UNEXPLAINED = "the model can't score this row, or a mix of it and the baseline"
+
+
+class Contribution(BaseModel):
+    """What one feature adds to the probability."""
+
+    feature: str
+    value: Any = Field(description="The row's. A value that was looked up is shown only if API_KEYS are set.")
+    looked_up: bool = Field(description="Whether the service read the value from the online store")
+    baseline: Any = Field(description="The median, or the most frequent value, in training")
+    contribution: float = Field(description="In probability; below 0, it lowers it", examples=[0.31])
+    error: float = Field(description="Half of the 95 % interval of sampling; 0 where method is exact", ge=0)
+
+
+class Explanation(BaseModel):
+    """Why a row gets its probability: `base_value` and all contributions add up to it."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    probability: float = Field(ge=0, le=1)
+    prediction: int = Field(ge=0, le=1, description="1 where probability is at least the model's threshold")
+    model_version: str
+    variant: str = Field(description="champion or challenger")
+    base_value: float = Field(ge=0, le=1, description="The probability of the baseline row")
+    method: Literal["exact", "sampled"] = Field(
+        description="Shapley values of all coalitions, or of a sample"
+    )
+    contributions: list[Contribution] = Field(description="Of each feature, the largest first")
+
+
+class Explainer:
+    """Explains one row at a time, and lets few wait, so that predictions keep their time."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        self.predictor, self.waiting, self.breaker = predictor, 0, Breaker()
+        self.pool = ThreadPoolExecutor(1, "explain", step_back)
+
+    async def explain(self, given: Row, role: str | None) -> bytes:
+        """The explanation of a validated row, as JSON.
+
+        Args:
+            role: of the model to explain; None: of the one that would answer this entity.
+
+        Raises:
+            Refused: too many wait, it takes too long, or the graph fails.
+            ValidationError: the row leaves out columns that are looked up, and the entity.
+        """
+        if self.waiting > MAX_WAITING:
+            raise Refused(503, "too many explanations wait: try it again", retry_after=1)
+        self.waiting += 1
+        began = time.perf_counter()
+        try:
+            (row,) = await self.predictor.complete([given], batch=False)
+            model, found = await self._ask(self.predictor.model_of(row, role), row, role)
+        except TimeoutError:
+            raise Refused(503, f"the explanation takes more than {SECONDS:g} s") from None
+        finally:
+            self.waiting -= 1
+        EXPLANATION.observe(time.perf_counter() - began)
+        looked_up = self.predictor.looked_up - given.keys()
+        return answer(model, row, found, looked_up, shown=bool(self.predictor.settings.keys))
+
+    async def _ask(self, model: ServedModel, row: Row, role: str | None) -> tuple[ServedModel, Shapley]:
+        """The model that explains, and what it finds; as for predictions, the champion's where the challenger fails."""
+        try:
+            loop = asyncio.get_running_loop()
+            return model, await loop.run_in_executor(self.pool, contributions, model, row)
+        except TimeoutError:
+            raise
+        except Exception as error:  # onnxruntime's exceptions have no common base
+            self.breaker.failed(f"{model.role}: a row can't be explained: {one_line(error)[:300]}")
+            if role or model is self.predictor.champion:
+                raise Refused(500, UNEXPLAINED) from None
+            return await self._ask(self.predictor.champion, row, None)
+
+
+def step_back() -> None:
+    """Let this thread have only the time that no other thread of the machine wants. Elsewhere, it would be the process."""
+    if sys.platform == "linux":
+        with suppress(OSError):  # not where a sandbox forbids it
+            os.setpriority(os.PRIO_PROCESS, 0, 15)
+
+
+def contributions(model: ServedModel, row: Row) -> Shapley:
+    """The Shapley values of all of the model's features, in its order.
+
+    Raises:
+        TimeoutError: they take more than SECONDS. Else what the graph raises.
+    """
+    names, end = list(model.schema.features), time.thread_time() + SECONDS
+    own, base = (model.inputs({n: [of.get(n)] for n in names}) for of in (row, model.card.example))
+    # A feature that has the baseline's value adds nothing. Missing is NaN, which is not equal to itself.
+    equal = [bool((own[n] == base[n]) | ((own[n] != own[n]) & (base[n] != base[n]))) for n in names]
+    places = np.flatnonzero(~np.array(equal))
+    players = {names[place]: at for at, place in enumerate(places)}
+
+    def value(coalitions: np.ndarray) -> np.ndarray:
+        scores = np.empty(len(coalitions))
+        for at in range(0, len(coalitions), PART_ROWS):
+            if time.thread_time() > end:
+                raise TimeoutError
+            part = coalitions[at : at + PART_ROWS]
+            inputs = {
+                n: np.where(part[:, [players[n]]], own[n], base[n])
+                if n in players
+                else np.repeat(own[n], len(part), axis=0)
+                for n in names
+            }
+            scores[at : at + PART_ROWS] = model.probability(inputs)
+        return scores
+
+    # The same row has the same explanation, whichever process gives it.
+    seed = blake2b(to_json([model.version, {n: row.get(n) for n in names}]), digest_size=8)
+    found = shapley(value, len(players), int.from_bytes(seed.digest(), "big"))
+    spread = np.zeros((2, len(names)))
+    spread[:, places] = found.contributions, found.errors
+    return replace(found, contributions=spread[0], errors=spread[1])
+
+
+def answer(model: ServedModel, row: Row, found: Shapley, looked_up: Set[str], shown: bool) -> bytes:
+    """An Explanation as JSON. `shown`: whether the client may see values that were looked up."""
+    parts = [
+        {
+            "feature": name,
+            "value": row.get(name) if shown or name not in looked_up else None,
+            "looked_up": name in looked_up,
+            "baseline": model.card.example.get(name),
+            "contribution": contribution,
+            "error": error,
+        }
+        for name, contribution, error in zip(
+            model.schema.features, found.contributions.tolist(), found.errors.tolist(), strict=True
+        )
+    ]
+    return to_json(
+        {
+            "probability": found.score,
+            "prediction": int(found.score >= model.threshold),
+            "model_version": model.version,
+            "variant": model.role,
+            "base_value": found.baseline,
+            "method": "exact" if found.exact else "sampled",
+            "contributions": sorted(parts, key=lambda part: -abs(part["contribution"])),
+        }
+    )
