@@ -416,9 +416,9 @@ def test_the_page_works_without_a_network(serve: Serve, project: Project, quick:
         moved = [part for part in explained["contributions"] if part["contribution"]]
         expect(page.locator("#why")).to_contain_text("amount 900")
         figures = page.locator("#why b").all_text_contents()
-        assert [float(figure.replace("\N{MINUS SIGN}", "-")) for figure in figures][: len(moved)] == pytest.approx(
-            [part["contribution"] for part in moved], abs=1e-4
-        )
+        assert [float(figure.replace("\N{MINUS SIGN}", "-")) for figure in figures][
+            : len(moved)
+        ] == pytest.approx([part["contribution"] for part in moved], abs=1e-4)
         expect(page.locator("#why")).to_contain_text("looked up")
         for width in (340, 1200):
             page.set_viewport_size({"width": width, "height": 900})
