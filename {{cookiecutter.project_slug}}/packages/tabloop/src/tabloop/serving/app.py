@@ -140,12 +140,12 @@ def _add_predictions(app: ModelApp, predictor: Predictor) -> None:
 
 def _add_explanations(app: ModelApp, predictor: Predictor, explainer: Explainer) -> None:
     """The routes that say why a row gets its score; with a challenger, one for each model, too."""
-    Row = predictor.row
+    Row, observe = predictor.row, telemetry.EXPLANATION.observe
 
     def declare(path: str, role: str | None) -> None:
-        options = _shared(app) | {"responses": {503: {"model": Detail}}, "fields": predictor.blank.keys()}
+        options = _shared(app) | {"responses": {503: {"model": Detail}}, "observe": observe}
 
-        @app.direct(path, response_model=Explanation, **options)
+        @app.direct(path, response_model=Explanation, fields=predictor.blank.keys(), **options)
         async def explain(row: Row) -> bytes:  # type: ignore[valid-type]
             """What each feature adds to the probability, by the model that would answer the row. It is not logged."""
             return await explainer.explain(row, role)

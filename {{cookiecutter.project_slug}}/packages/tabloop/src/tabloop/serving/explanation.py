@@ -11,7 +11,6 @@ import time
 from collections.abc import Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
 from hashlib import blake2b
 from typing import Any, Literal
 
@@ -24,7 +23,6 @@ from tabloop.serving.breaker import Breaker
 from tabloop.serving.direct_route import Refused
 from tabloop.serving.predictor import Predictor
 from tabloop.serving.served_model import Row, ServedModel
-from tabloop.serving.telemetry import EXPLANATION
 from tabloop.shapley import Shapley, shapley
 
 SECONDS = 2.0  # of the processor, that an explanation may take
@@ -54,9 +52,7 @@ class Explanation(BaseModel):
     model_version: str
     variant: str = Field(description="champion or challenger")
     base_value: float = Field(ge=0, le=1, description="The probability of the baseline row")
-    method: Literal["exact", "sampled"] = Field(
-        description="Shapley values of all coalitions, or of a sample"
-    )
+    method: Literal["exact", "sampled"] = Field(description="Of all coalitions, or of a sample")
     contributions: list[Contribution] = Field(description="Of each feature, the largest first")
 
 
@@ -80,30 +76,24 @@ class Explainer:
         if self.waiting > MAX_WAITING:
             raise Refused(503, "too many explanations wait: try it again", retry_after=1)
         self.waiting += 1
-        began = time.perf_counter()
         try:
             (row,) = await self.predictor.complete([given], batch=False)
-            model, found = await self._ask(self.predictor.model_of(row, role), row, role)
-        except TimeoutError:
-            raise Refused(503, f"the explanation takes more than {SECONDS:g} s") from None
+            looked_up, loop = self.predictor.looked_up - given.keys(), asyncio.get_running_loop()
+            return await loop.run_in_executor(self.pool, self._explain, row, role, looked_up)
         finally:
             self.waiting -= 1
-        EXPLANATION.observe(time.perf_counter() - began)
-        looked_up = self.predictor.looked_up - given.keys()
-        return answer(model, row, found, looked_up, shown=bool(self.predictor.settings.keys))
 
-    async def _ask(self, model: ServedModel, row: Row, role: str | None) -> tuple[ServedModel, Shapley]:
-        """The model that explains, and what it finds; as for predictions, the champion's where the challenger fails."""
-        try:
-            loop = asyncio.get_running_loop()
-            return model, await loop.run_in_executor(self.pool, contributions, model, row)
-        except TimeoutError:
-            raise
-        except Exception as error:  # onnxruntime's exceptions have no common base
-            self.breaker.failed(f"{model.role}: a row can't be explained: {one_line(error)[:300]}")
-            if role or model is self.predictor.champion:
-                raise Refused(500, UNEXPLAINED) from None
-            return await self._ask(self.predictor.champion, row, None)
+    def _explain(self, row: Row, role: str | None, looked_up: Set[str]) -> bytes:
+        model, champion = self.predictor.model_of(row, role), self.predictor.champion
+        # As for predictions, the champion's where the challenger fails.
+        for asked in [model] if role else dict.fromkeys([model, champion]):
+            try:
+                return answer(asked, row, looked_up, shown=bool(self.predictor.settings.keys))
+            except TimeoutError:
+                raise Refused(503, f"the explanation takes more than {SECONDS:g} s") from None
+            except Exception as error:  # onnxruntime's exceptions have no common base
+                self.breaker.failed(f"{asked.role}: a row can't be explained: {one_line(error)[:300]}")
+        raise Refused(500, UNEXPLAINED)
 
 
 def step_back() -> None:
@@ -113,18 +103,17 @@ def step_back() -> None:
             os.setpriority(os.PRIO_PROCESS, 0, 15)
 
 
-def contributions(model: ServedModel, row: Row) -> Shapley:
-    """The Shapley values of all of the model's features, in its order.
+def contributions(model: ServedModel, row: Row) -> tuple[list[str], Shapley]:
+    """The features whose values are not the baseline's, and their Shapley values. The others add nothing.
 
     Raises:
         TimeoutError: they take more than SECONDS. Else what the graph raises.
     """
-    names, end = list(model.schema.features), time.thread_time() + SECONDS
+    names, end = model.schema.features, time.thread_time() + SECONDS
     own, base = (model.inputs({n: [of.get(n)] for n in names}) for of in (row, model.card.example))
-    # A feature that has the baseline's value adds nothing. Missing is NaN, which is not equal to itself.
-    equal = [bool((own[n] == base[n]) | ((own[n] != own[n]) & (base[n] != base[n]))) for n in names]
-    places = np.flatnonzero(~np.array(equal))
-    players = {names[place]: at for at, place in enumerate(places)}
+    # Missing is NaN, which is not equal to itself.
+    players = [n for n in names if own[n] != base[n] and (own[n] == own[n] or base[n] == base[n])]
+    places = {name: [place] for place, name in enumerate(players)}
 
     def value(coalitions: np.ndarray) -> np.ndarray:
         scores = np.empty(len(coalitions))
@@ -132,46 +121,39 @@ def contributions(model: ServedModel, row: Row) -> Shapley:
             if time.thread_time() > end:
                 raise TimeoutError
             part = coalitions[at : at + PART_ROWS]
-            inputs = {
-                n: np.where(part[:, [players[n]]], own[n], base[n])
-                if n in players
-                else np.repeat(own[n], len(part), axis=0)
-                for n in names
-            }
+            inputs = {n: np.where(part[:, place], own[n], base[n]) for n, place in places.items()}
+            inputs |= {n: np.repeat(base[n], len(part), axis=0) for n in names if n not in places}
             scores[at : at + PART_ROWS] = model.probability(inputs)
         return scores
 
     # The same row has the same explanation, whichever process gives it.
     seed = blake2b(to_json([model.version, {n: row.get(n) for n in names}]), digest_size=8)
-    found = shapley(value, len(players), int.from_bytes(seed.digest(), "big"))
-    spread = np.zeros((2, len(names)))
-    spread[:, places] = found.contributions, found.errors
-    return replace(found, contributions=spread[0], errors=spread[1])
+    return players, shapley(value, len(players), int.from_bytes(seed.digest(), "big"))
 
 
-def answer(model: ServedModel, row: Row, found: Shapley, looked_up: Set[str], shown: bool) -> bytes:
+def answer(model: ServedModel, row: Row, looked_up: Set[str], shown: bool) -> bytes:
     """An Explanation as JSON. `shown`: whether the client may see values that were looked up."""
+    players, found = contributions(model, row)
+    figures = zip(found.contributions.tolist(), found.errors.tolist(), strict=True)
+    moved = dict(zip(players, figures, strict=True))
     parts = [
-        {
-            "feature": name,
-            "value": row.get(name) if shown or name not in looked_up else None,
-            "looked_up": name in looked_up,
-            "baseline": model.card.example.get(name),
-            "contribution": contribution,
-            "error": error,
-        }
-        for name, contribution, error in zip(
-            model.schema.features, found.contributions.tolist(), found.errors.tolist(), strict=True
+        Contribution(
+            feature=name,
+            value=row.get(name) if shown or name not in looked_up else None,
+            looked_up=name in looked_up,
+            baseline=model.card.example.get(name),
+            contribution=moved.get(name, (0, 0))[0],
+            error=moved.get(name, (0, 0))[1],
         )
+        for name in model.schema.features
     ]
-    return to_json(
-        {
-            "probability": found.score,
-            "prediction": int(found.score >= model.threshold),
-            "model_version": model.version,
-            "variant": model.role,
-            "base_value": found.baseline,
-            "method": "exact" if found.exact else "sampled",
-            "contributions": sorted(parts, key=lambda part: -abs(part["contribution"])),
-        }
+    explanation = Explanation(
+        probability=found.score,
+        prediction=int(found.score >= model.threshold),
+        model_version=model.version,
+        variant=model.role,
+        base_value=found.baseline,
+        method="exact" if found.exact else "sampled",
+        contributions=sorted(parts, key=lambda part: -abs(part.contribution)),
     )
+    return to_json(explanation)
