@@ -64,6 +64,7 @@ def main() -> None:
     with compare.running(server, compare.programs(server, project), project, rows[0]) as (_, url, _):
         measure(url, rows, 1)  # warm
         found = measure(url, rows, options.rounds)
+    print("| | |\n|---|---|")
     print("\n".join(f"| {name} | {value:,.2f} |" for name, value in found.items()))
 
 
