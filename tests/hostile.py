@@ -48,6 +48,7 @@ ATTACKS: dict[str, list[Attack]] = {
         (50, b"", get("/openapi.json") * 1000),
         (50, b"", get("/swagger/swagger-ui-bundle.js") * 1000),
         (40, b"", post("/predict/batch", BATCH)),
+        (40, b"", post("/explain", ROW) * 1000),
     ],
     "heads without end": [
         (50, b"GET / HTTP/1.1\r\nx: ", b"a" * 65536),
