@@ -1,7 +1,8 @@
 """The A/B verdict: its statistics by simulation, and what it reads from the log."""
 
 import json
-import math
+import shutil
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -9,49 +10,93 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from tabloop import experiment, roles
+from conftest import ROOT
+from tabloop import effects, experiment, roles
 from tabloop.cli import UserError
-from tabloop.experiment import mismatch, radius
 
 from . import monitored
 from .monitored import install, log, params, released, served
 
-LOOKS = (400, 600, 900, 1300, 2000, 3000, 4500, 7000, 10_000)
+sys.path.append(str(ROOT / "benchmarks"))
+# The simulated experiments are those of the benchmark.
+from experiment import Plan, decided, play, settings
 
 
-def decided(effect: float, runs: int = 300, error: float = 0.05) -> tuple[float, float]:
-    """The shares of experiments that promote and that withdraw; the challenger's expensive errors are `effect` times.
-
-    Costs are as skewed as those of rare errors.
-    """
-    rng, promoted, withdrawn = np.random.default_rng(0), 0, 0
-    for _ in range(runs):
-        champion, challenger = (
-            np.where(rng.random(5000) < 0.01 * times, 20.0, rng.random(5000) < 0.06) for times in (1, effect)
-        )
-        for n in LOOKS:
-            x, y = champion[: n // 2], challenger[: n // 2]
-            half = radius(n, math.sqrt(2 * (x.var(ddof=1) + y.var(ddof=1))), error, 2000)
-            if abs(saved := x.mean() - y.mean()) > half:
-                promoted, withdrawn = promoted + (saved > 0), withdrawn + (saved < 0)
-                break
-    return promoted / runs, withdrawn / runs
-
-
-def test_equal_models_are_seldom_told_apart() -> None:
-    assert sum(decided(1)) <= 0.05
+def test_looking_every_day_at_equal_models_seldom_errs_and_sees_better_and_worse_ones() -> None:
+    """A small part of benchmarks/experiment.py: half and half, a tenth, a ramp as the world changes, late labels."""
+    small: dict[str, Any] = {"visits": 0.5, "entities": 1500}
+    plans = [
+        Plan(days=15, **small),
+        Plan({0: 0.1}, days=15, **small),
+        Plan({0: 0.1, 7: 0.5}, shift=3, days=22, **small),
+        Plan({0: 0.2, 4: 0, 8: 0.5}, delay=3, days=18, **small),
+    ]
+    chosen = settings(entities=100)
+    for plan in plans:
+        random = np.random.default_rng(1)
+        equal = [decided(play(plan, 1, random), chosen)[0] for _ in range(30)]
+        assert equal.count("keep going") >= 29, plan  # of 30, with an error of 0.05
+    for effect, expected in ((0.1, "promote"), (3, "withdraw")):
+        for plan in (plans[0], plans[2]):
+            found = [decided(play(plan, effect, random), chosen)[0] for _ in range(8)]
+            assert found.count(expected) >= 7, (plan, effect)
 
 
-def test_better_is_promoted_and_worse_is_withdrawn() -> None:
-    promoted, withdrawn = decided(0.1)
-    assert promoted > 0.9 and withdrawn == 0
-    promoted, withdrawn = decided(3)
-    assert withdrawn > 0.9 and promoted == 0
+def test_added_up_over_a_ramp_equal_models_would_be_told_apart() -> None:
+    """Simpson's paradox: most of the challenger's rows are of the days on which everybody costs three times as much."""
+    rows = play(Plan({0: 0.1, 15: 0.5}, visits=1, shift=3), 1, np.random.default_rng(0))
+    pooled = rows.assign(share=0.5)
+    means = rows.groupby("challenged").cost.mean()
+    cells = {
+        name: experiment.Cells(part, paired=False) for name, part in (("shares", rows), ("pooled", pooled))
+    }
+    naive = means[False] - means[True]
+    last = experiment.days(settings(), rows, cells["shares"])[-1]
+    assert naive < last["low"] < 0 < last["high"] and abs(last["saving"]) < abs(naive) / 5
+
+
+def test_the_standard_error_is_that_of_repeated_assignments() -> None:
+    """Costs stay as they are and the hashes are drawn again: over a ramp, too, where units move to the challenger."""
+    random = np.random.default_rng(0)
+    base = random.gamma(0.3, 3, 600)
+    cost = np.where(random.random((600, 3)) < 0.7, base[:, None] * random.gamma(2, 0.5, (600, 3)), np.nan)
+    shares, savings, errors = np.array([0.1, 0.25, 0.5]), [], []
+    for _ in range(2000):
+        effect = effects.randomized(cost, random.random((600, 1)) < shares, shares)
+        assert effect
+        savings.append(effect.saving)
+        errors.append(effect.error)
+    assert 0.98 * np.std(savings) < np.mean(errors) < 1.2 * np.std(savings)  # the larger one of two
+    assert abs(np.mean(savings)) < 3 * np.std(savings) / 2000**0.5
+
+
+def test_a_small_variant_without_any_rare_cost_is_no_cheaper_one() -> None:
+    """200 units of the challenger of which none had the error that costs 20 and happens once in a hundred."""
+    cost = np.where(np.arange(2000) % 90 == 0, 20.0, 0.0)[:, None]
+    challenged = np.zeros((2000, 1), bool)
+    challenged[np.flatnonzero(cost[:, 0] == 0)[:200]] = True
+    effect = effects.randomized(cost, challenged, np.array([0.1]))
+    assert effect and effect.saving > 0
+    assert effect.saving < effects.radius(2000, effect.error * 2000**0.5, 0.05, 2000)
+    champions = cost[~challenged]
+    assert (
+        effect.saving > 3.4 * champions.std() / len(champions) ** 0.5
+    )  # by its own variance alone it would be
 
 
 def test_a_share_that_is_not_the_one_asked_for_is_noticed() -> None:
-    assert mismatch(1000, 10_000, 0.1) == pytest.approx(1)
-    assert mismatch(1100, 10_000, 0.1) < 0.001 < mismatch(1060, 10_000, 0.1)
+    def p(challenged: int, total: int, share: float) -> float:
+        column = np.arange(total)[:, None] < challenged
+        return effects.mismatch(np.ones((total, 1), bool), column, np.array([share]))
+
+    assert p(1000, 10_000, 0.1) == pytest.approx(1)
+    assert p(1100, 10_000, 0.1) < 0.001 < p(1060, 10_000, 0.1)
+    # Over shares that none of which is odd by itself, and units that are there at each of them count once.
+    random, shares = np.random.default_rng(0), np.array([0.2, 0.4, 0.6])
+    there, hashes = np.ones((3000, 3), bool), random.random((3000, 1))
+    values = [effects.mismatch(there, random.random((3000, 1)) < shares, shares) for _ in range(1000)]
+    assert 20 <= sum(value < 0.05 for value in values) <= 80
+    assert effects.mismatch(there, hashes**1.15 < shares, shares) < 0.001
 
 
 @pytest.fixture
@@ -70,33 +115,71 @@ def run(folder: Path, **changes: Any) -> dict[str, Any]:
     return result
 
 
+# How rows of the two models are logged in an A/B test.
+ROUTED = {"mode": "ab", "share": 0.5, "champion": "champion", "challenger": "challenger", "threshold": 0.5}
+
+
 def split(rows: pd.DataFrame, share: float = 0.5) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The rows of the champion's entities and of the challenger's."""
-    challenged = rows.entity.isin(sorted(set(rows.entity))[: int(rows.entity.nunique() * share)])
+    """The rows of the champion's entities and of the challenger's: those with the lower numbers, as by their hash."""
+    number = rows.entity.astype(str).str.removeprefix("c").astype(int)
+    challenged = number < max(400, rows.entity.nunique()) * share
     return rows[~challenged], rows[challenged]
 
 
-def test_the_cheaper_model_wins_by_its_own_threshold(folder: Path) -> None:
-    champion, challenger = split(served(4000))
-    log(folder, params(), challenger, variant="challenger")
-    log(folder, params(), champion)
-    assert run(folder)["verdict"] == "keep going"
-    for role, verdict in (("champion", "promote"), ("challenger", "withdraw")):
-        for other in roles.ROLES:
-            install(folder, other, params(), threshold=0.99 if other == role else 0.5)
+def played(
+    folder: Path,
+    rows: pd.DataFrame,
+    share: float = 0.5,
+    champion: str = "champion",
+    challenger: str = "challenger",
+    thresholds: tuple[float, float] = (0.5, 0.5),
+    **options: Any,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Log rows as an A/B test does that begins at once; the champion's and the challenger's."""
+    parts = split(rows, share)
+    for role, part, threshold in zip(roles.ROLES, parts, thresholds, strict=True):
+        version = challenger if role == "challenger" else champion
+        routing = ROUTED | {
+            "share": share,
+            "champion": champion,
+            "challenger": challenger,
+            "threshold": threshold,
+        }
+        log(folder, params(), part, role, version, **(routing | options))
+    return parts
+
+
+def shadowed(folder: Path, rows: pd.DataFrame, threshold: float = 0.5, **options: Any) -> None:
+    """Log rows as a shadow phase does."""
+    routing = ROUTED | {"mode": "shadow", "share": None} | options
+    ids = log(folder, params(), rows, **routing)
+    log(folder, params(), rows, "challenger", ids=ids, **routing | {"threshold": threshold})
+
+
+def ago(**time: float) -> datetime:
+    return datetime.now(UTC) - timedelta(**time)
+
+
+def test_the_cheaper_model_wins_by_the_threshold_that_it_had(folder: Path) -> None:
+    """By that of each row, not by the card's, which may be another one since."""
+    for dearer, expected in (("challenger", "withdraw"), ("champion", "promote")):
+        thresholds = (0.99, 0.5) if dearer == "champion" else (0.5, 0.99)
+        shutil.rmtree(folder / "log", ignore_errors=True)
+        played(folder, served(4000), thresholds=thresholds)
         result = run(folder)
-        assert result["verdict"] == verdict and not result["paired"]
-        assert f"**{verdict.capitalize()}**: the challenger costs" in experiment.text(result)
+        assert result["verdict"] == expected and not result["paired"]
+        said = experiment.text(result)
+        assert f"**{expected.capitalize()}**: the challenger costs" in said
+        assert "| | champion champion | challenger challenger |" in said
+        assert f"| {datetime.now(UTC):%Y-%m-%d} | " in said
 
 
 def test_the_cost_is_averaged_by_entity(folder: Path) -> None:
     rows = pd.concat([served(4000), served(400).assign(entity="c0000", probability=0.0, outcome=1)])
-    champion, challenger = split(rows)
-    log(folder, params(), challenger, variant="challenger")
-    log(folder, params(), champion, labels=0.9)
-    known = champion.head(int(len(champion) * 0.9))
+    champion, challenger = played(folder, rows, labels=0.9)
     result = run(folder)
-    for role, part in (("champion", known), ("challenger", challenger)):
+    for role, part in (("champion", champion), ("challenger", challenger)):
+        part = part.head(int(len(part) * 0.9))
         acted, positive = part.probability >= 0.5, part.outcome == 1
         cost = 1.0 * (acted & ~positive) + 5.0 * (~acted & positive)
         assert result["cost"][role] == pytest.approx(cost.groupby(part.entity).mean().mean())
@@ -105,66 +188,116 @@ def test_the_cost_is_averaged_by_entity(folder: Path) -> None:
 
 def test_without_an_entity_each_prediction_counts(folder: Path) -> None:
     champion, challenger = split(served(600).assign(entity=range(600)))
-    log(folder, params(), challenger.assign(entity=None), variant="challenger")
-    log(folder, params(), champion.assign(entity=None))
+    log(folder, params(), challenger.assign(entity=None), "challenger", **ROUTED)
+    log(folder, params(), champion.assign(entity=None), **ROUTED)
     assert run(folder)["entities"] == {"champion": 300, "challenger": 300}
 
 
 def test_in_shadow_the_comparison_is_paired(folder: Path) -> None:
     released(folder, "shadow")
-    install(folder, "challenger", params(), threshold=0.99)
     rows = served(1500)
-    ids = log(folder, params(), rows)
-    log(folder, params(), rows, variant="challenger", ids=ids)
+    shadowed(folder, rows, threshold=0.99)
+    log(folder, params(), rows, **ROUTED | {"mode": "shadow", "threshold": 0.99})  # not scored by both
     result = run(folder)
     assert result["verdict"] == "withdraw" and "paired, in shadow" in experiment.text(result)
-    assert result["entities"]["champion"] == result["entities"]["challenger"]
+    assert result["entities"] == {role: rows.entity.nunique() for role in roles.ROLES}
 
 
-def test_a_shadow_phase_before_the_test_does_not_count_in_it(folder: Path) -> None:
-    released(folder, "ab", 0.2)
-    rows = served(1000)
-    ids = log(folder, params(), rows, at=datetime.now(UTC) - timedelta(hours=1))
-    log(folder, params(), rows, variant="challenger", ids=ids, at=datetime.now(UTC) - timedelta(hours=1))
+def test_a_test_that_plays_shadow_ramp_pause_and_another_challenger_counts_its_own_rows(folder: Path) -> None:
+    """Whatever is not of this test has a threshold by which it would decide the verdict."""
+    wrong = (0.99, 0.01)
+    shadowed(folder, served(2000), threshold=0.01, at=ago(days=9))
     with pytest.raises(UserError, match="no prediction of the challenger challenger in an A/B test"):
         run(folder)
-    champion, challenger = split(served(3000, seed=1), 0.2)
-    log(folder, params(), challenger, variant="challenger")
-    log(folder, params(), champion)
+    first = played(folder, served(3000, seed=1), 0.1, at=ago(days=8))
+    log(
+        folder,
+        params(),
+        served(2000, seed=2),
+        at=ago(days=7),
+        mode="off",
+        champion="champion",
+        threshold=0.99,
+    )
+    played(folder, served(3000, seed=3), challenger="another", thresholds=wrong, at=ago(days=6))
+    played(folder, served(3000, seed=3), champion="an older champion", thresholds=wrong, at=ago(days=5))
+    second = played(folder, served(3000, seed=4), 0.5, at=ago(days=4))
+    # A replica that was not deployed anew yet.
+    third = played(folder, served(500, seed=5), 0.1, at=ago(days=4))
     result = run(folder)
-    assert "mismatch" not in result["reason"]
-    assert result["entities"] == {
-        r: p.entity.nunique() for r, p in (("champion", champion), ("challenger", challenger))
-    }
+    assert result["verdict"] == "keep going" and "contains zero" in result["reason"]
+    early, late = result["shares"]
+    assert (early["share"], late["share"]) == (0.1, 0.5)
+    assert (
+        early["since"] == f"{ago(days=8):%Y-%m-%d %H:%M}" and late["since"] == f"{ago(days=4):%Y-%m-%d %H:%M}"
+    )
+    assert result["since"] == early["since"] and early["until"] == late["since"]
+    for at, role in enumerate(roles.ROLES):
+        assert late["entities"][role] == second[at].entity.nunique()
+        assert early["entities"][role] == len({*first[at].entity, *third[at].entity})
+        of = {*first[at].entity, *second[at].entity, *third[at].entity}
+        assert result["entities"][role] == len(of)  # whom the ramp moved is of both
+    assert [day["day"] for day in result["days"]] == [
+        f"{ago(days=4):%Y-%m-%d}"
+    ]  # there are too few before it
+    assert "A/B, by share: 0.1 since " in experiment.text(result)
 
 
-def test_what_was_logged_before_or_of_other_models_does_not_count(folder: Path) -> None:
-    champion, challenger = split(served(2000))
-    now = datetime.now(UTC)
-    log(folder, params(), champion.assign(entity="before"), at=now - timedelta(hours=1))
-    log(folder, params(), champion, at=now - timedelta(milliseconds=50))  # of the same batch
-    log(folder, params(), challenger, variant="challenger", at=now)
-    log(folder, params(), challenger, variant="challenger", version="an older challenger")
-    log(folder, params(), champion.assign(entity="other"), version="an older champion")
-    assert run(folder)["entities"]["champion"] == champion.entity.nunique()
+def test_what_an_older_service_logged_is_said_and_does_not_count(folder: Path) -> None:
+    champion, challenger = split(served(1000))
+    log(folder, params(), challenger, "challenger", threshold=0.5)
+    log(folder, params(), champion, threshold=0.5)
+    with pytest.raises(
+        UserError, match=f"; {len(challenger)} are of an older service, which did not log its m"
+    ):
+        run(folder)
+    for path in (folder / "log/predictions").rglob("*.parquet"):  # nor did it have the columns
+        pd.read_parquet(path).drop(columns=["mode", "share", "champion", "challenger"]).to_parquet(path)
+    with pytest.raises(
+        UserError, match=f"; {len(challenger)} are of an older service, which did not log its m"
+    ):
+        run(folder)
+    _, own = played(folder, served(2000, seed=1))
+    result = run(folder)
+    assert result["entities"]["challenger"] == own.entity.nunique()
+    assert f"{len(challenger)} rows of the challenger are left out: an older s" in experiment.text(result)
+
+
+def test_rows_that_the_challenger_failed_to_answer_stay_its_own(folder: Path) -> None:
+    """The champion answers them. If they were the champion's, the challenger would be spared its hardest rows."""
+    _, challenger = played(folder, served(3000))
+    log(folder, params(), challenger.head(900).assign(probability=0.0, outcome=1), **ROUTED)
+    result = run(folder)
+    assert result["fallback"] == 900 and result["cost"]["challenger"] > result["cost"]["champion"] + 1
+    assert result["entities"]["challenger"] == challenger.entity.nunique()
+    assert "The champion answered 900 rows for the challenger, which failed." in experiment.text(result)
 
 
 def test_a_broken_assignment_or_too_few_labels_are_no_verdict(folder: Path) -> None:
-    champion, challenger = split(served(2000))
-    log(folder, params(), challenger, variant="challenger")
-    log(folder, params(), champion, labels=0.01)
+    champion, challenger = played(folder, served(2000), labels=0.01)
     needed = run(folder)
     assert needed["verdict"] == "keep going" and "50 are needed" in needed["reason"]
-    released(folder, "ab", 0.2)
+    routing = ROUTED | {"share": 0.2}
+    log(folder, params(), challenger, "challenger", **routing)
+    log(folder, params(), champion, **routing)
     assert "sample ratio mismatch" in run(folder)["reason"]
+
+
+def test_the_picture_has_a_point_for_each_day_and_at_most_sixty(folder: Path) -> None:
+    for day in range(70):
+        played(folder, served(600, seed=day), 0.1 if day < 20 else 0.5, at=ago(days=70 - day))
+    found = run(folder)["days"]
+    assert 20 <= len(found) <= 60 and found[-1]["day"] == f"{ago(days=1):%Y-%m-%d}"
+    assert found == sorted(found, key=lambda day: day["day"])
+    widths = [day["high"] - day["low"] for day in found]
+    assert widths[-1] < widths[0] / 2
+    assert (folder / "reports/experiment.png").stat().st_size > 10_000
 
 
 @pytest.mark.parametrize(
     ("mode", "share", "text"),
     [
         ("off", 0, "deploy/staging/release.env has CHALLENGER_MODE=off: an experiment needs ab or shadow"),
-        ("ab", "half", "CHALLENGER_SHARE=half is not a number from 0 to 1"),
-        ("ab", 2, "CHALLENGER_SHARE=2 is not a number from 0 to 1"),
         ("shadow", 0, "the log has no prediction of the challenger challenger in the shadow"),
     ],
 )

@@ -72,7 +72,7 @@ def test_set_is_one_commit_of_one_file_and_the_same_again_is_none(folder: Path) 
     assert git(folder, "rev-parse", "HEAD") == head
     done = release.set_values("staging", CHALLENGER_MODE="ab", CHALLENGER_SHARE="0.1")
     assert done.endswith(" Set CHALLENGER_MODE=ab CHALLENGER_SHARE=0.1 in staging")
-    assert release.read("staging").challenger_share == 0.1
+    assert release.read("staging").values["CHALLENGER_SHARE"] == "0.1"
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,14 @@ The verdict may be computed as often as one likes: the interval is a confidence 
 
 import json
 import math
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from tabloop import files, predictions, release, roles
+import numpy as np
+
+from tabloop import effects, files, predictions, release, roles
 from tabloop.card import ModelCard
 from tabloop.cli import UserError
+from tabloop.columns import literal
 from tabloop.metrics import errors_cost
 from tabloop.params import ROOT, Cost, Params
 
@@ -18,38 +20,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 REPORT, PLOT = ROOT / "reports/experiment.json", ROOT / "reports/experiment.png"
-SAME_BATCH = timedelta(
-    seconds=1
-)  # between the two variants' rows of one batch, which are logged one after the other
 MISMATCH = 0.001  # p-value below which the assignment of entities to variants is taken to be broken
-
-
-def radius(n: float, deviation: float, error: float, tuned: float) -> float:
-    """Half width of an asymptotic confidence sequence of a mean of n values: it holds at all n at once.
-
-    Waudby-Smith, Arbour, Sinha, Kennedy, Ramdas: "Time-uniform central limit theory and asymptotic confidence
-    sequences" (2021), theorem 2.2.
-
-    Args:
-        deviation: the standard deviation of the values.
-        error: the chance that the sequence ever excludes the true mean.
-        tuned: the n at which the sequence is narrowest (their equation for rho).
-    """
-    rho2 = (-2 * math.log(error) + math.log(-2 * math.log(error)) + 1) / tuned
-    scale = 2 * (n * rho2 + 1) / (n**2 * rho2)
-    return deviation * math.sqrt(scale * math.log(math.sqrt(n * rho2 + 1) / error))
-
-
-def mismatch(challenged: int, total: int, share: float) -> float:
-    """p-value of the sample ratio, by a chi-square test with one degree of freedom.
-
-    Args:
-        challenged: the entities that the challenger answered.
-        total: all entities.
-        share: the share that the challenger should have.
-    """
-    variance = total * share * (1 - share)
-    return math.erfc(math.sqrt((challenged - total * share) ** 2 / variance / 2)) if variance else 1.0
+DAYS = 60  # most in the picture
+SHOWN_DAYS = 7  # the last ones, in the text
+MINUTES = "%Y-%m-%d %H:%M"
 
 
 def run(params: Params, environment: str, log: str | None = None) -> dict[str, Any]:
@@ -63,90 +37,102 @@ def run(params: Params, environment: str, log: str | None = None) -> dict[str, A
     Raises:
         UserError: no experiment runs in the environment, a model is not here, or nothing was logged of the challenger.
     """
-    current = release.read(environment)
-    if current.challenger_mode not in ("ab", "shadow"):
+    mode = release.read(environment).challenger_mode
+    if mode not in ("ab", "shadow"):
         raise UserError(
-            f"deploy/{environment}/release.env has CHALLENGER_MODE={current.challenger_mode}: "
-            "an experiment needs ab or shadow"
+            f"deploy/{environment}/release.env has CHALLENGER_MODE={mode}: an experiment needs ab or shadow"
         )
     cards = {role: roles.required(role) for role in roles.ROLES}
-    share = current.challenger_share if current.challenger_mode == "ab" else None
-    result = verdict(params, read_costs(cards, params.evaluate.cost, share is None, log), share)
+    rows, older = read(cards, params.evaluate.cost, mode, log)
+    result = {"environment": environment, "versions": {role: card.version for role, card in cards.items()}}
+    result |= {"older": older} | verdict(params, rows, mode == "shadow")
     files.write(REPORT, json.dumps(result, indent=1) + "\n")
-    if "cost" in result:
-        plot(result)
+    if result["days"]:
+        from tabloop.experiment_plot import plot
+
+        plot(result, PLOT)
     else:
         PLOT.unlink(missing_ok=True)
     return result
 
 
-def read_costs(
-    cards: "dict[roles.Role, ModelCard]", cost: Cost, paired: bool, log: str | None
-) -> "pd.DataFrame":
-    """The mean cost of a prediction by unit and variant: columns unit, variant, cost, first.
+def read(
+    cards: "dict[roles.Role, ModelCard]", cost: Cost, mode: str, log: str | None
+) -> "tuple[pd.DataFrame, int]":
+    """The predictions of this experiment: those logged in this mode, by this champion, beside this challenger.
 
-    The unit is the entity, or the prediction where there is none. `cost` is NaN where no label is known. `first` is
-    the time of the challenger's first prediction in this mode; in an A/B test the champion's earlier ones do not count.
+    So it has neither what was logged before or in a pause, nor in another mode, nor beside another challenger. An A/B test
+    that goes on after a pause is the same one: the challenger's version draws its entities. The threshold is
+    the one by which the model decided then.
+
+    Returns:
+        The rows, and how many of the challenger an older service logged without its mode: they are not among the rows.
+        Columns unit, share (0 in the shadow), predicted_at, challenged, fallback, cost (NaN without a label). The unit
+        is the entity, or the prediction where there is none. An A/B test's rows are of the variant to which the unit was
+        assigned; `fallback` are those that the champion answered, as the challenger failed.
 
     Raises:
         UserError: the log has no prediction of the challenger in this mode.
     """
     db = predictions.connect(None, log)
-    either = " OR ".join(predictions.served(card.version, role) for role, card in cards.items())
-    # Predictions of a shadow phase have two answers each, those of an A/B test one.
-    answers = f"count(*) OVER (PARTITION BY prediction_id) {'>' if paired else '='} 1"
+    version = cards["challenger"].version
+    where = "in an A/B test, at a share between 0 and 1" if mode == "ab" else "in the shadow"
+    logged = "mode" in db.view("predictions").columns
+    unsaid = f"{predictions.served(version, 'challenger')} AND {'mode IS NULL' if logged else 'true'}"
+    older = int(predictions.table(db, f"SELECT count(*) AS n FROM predictions WHERE {unsaid}").n[0])
+    nothing = f"the log has no prediction of the challenger {version} {where}"
+    nothing += f"; {older:,} are of an older service, which did not log its mode" if older else ""
+    if not logged:
+        raise UserError(nothing)
+    mine = " AND ".join(f"{role} = {literal(card.version)}" for role, card in cards.items())
+    mine += f" AND mode = {literal(mode)}" + (" AND share > 0 AND share < 1" if mode == "ab" else "")
+    share = "share" if mode == "ab" else "0::DOUBLE"
+    # In the shadow a row counts where both models scored it.
+    answers = "QUALIFY count(*) OVER (PARTITION BY prediction_id) > 1" if mode == "shadow" else ""
     # A hash of the unit, as a long log's texts take too much memory.
     rows = predictions.table(
         db,
-        "SELECT hash(coalesce(entity, prediction_id)) AS unit, variant, predicted_at, probability, label "
-        f"FROM (FROM predictions WHERE {either} QUALIFY {answers}) LEFT JOIN outcomes USING (prediction_id)",
+        f"SELECT hash(coalesce(entity, prediction_id)) AS unit, {share} AS share, predicted_at, "
+        "variant = 'challenger' AS challenged, probability, threshold, label "
+        f"FROM (FROM predictions WHERE {mine} {answers}) LEFT JOIN outcomes USING (prediction_id)",
     )
-    first = rows.predicted_at[rows.variant == "challenger"].min()
-    if first != first:
-        mode = "in the shadow" if paired else "in an A/B test"
-        version = cards["challenger"].version
-        raise UserError(f"the log has no prediction of the challenger {version} {mode}")
-    rows = rows[(rows.predicted_at >= first - SAME_BATCH) | paired]
-    threshold = rows.variant.map({role: card.threshold for role, card in cards.items()})
-    rows["cost"] = errors_cost(rows.label, rows.probability, threshold, cost)
+    if not rows.challenged.any():
+        raise UserError(nothing)
+    rows["cost"] = errors_cost(rows.label, rows.probability, rows.threshold, cost)
     rows["cost"] = rows.cost.where(rows.label.notna())
-    return rows.groupby(["unit", "variant"]).cost.mean().reset_index().assign(first=first)
+    rows["fallback"] = False
+    if mode == "ab":
+        assigned = rows.groupby(["unit", "share"]).challenged.transform("any")
+        rows["fallback"], rows["challenged"] = assigned & ~rows.challenged, assigned
+    return rows.drop(columns=["probability", "threshold", "label"]), older
 
 
-def verdict(params: Params, costs: "pd.DataFrame", share: float | None) -> dict[str, Any]:
-    """The verdict on mean costs as `read_costs` gives them.
-
-    Args:
-        share: the share of entities that the challenger should answer; None: the comparison is paired.
-    """
-    settings = params.monitoring.experiment
-    variants = {role: costs[costs.variant == role].set_index("unit").cost for role in roles.ROLES}
-    known = {role: values.dropna() for role, values in variants.items()}
+def verdict(params: Params, rows: "pd.DataFrame", paired: bool) -> dict[str, Any]:
+    """The verdict on rows as `read` gives them."""
+    fewest_units, cells = params.monitoring.experiment.min_entities, Cells(rows, paired)
     result: dict[str, Any] = {
-        "since": costs["first"].iloc[0].isoformat(timespec="seconds"),
-        "paired": share is None,
-        "entities": {role: len(values) for role, values in variants.items()},
-        "labelled": {role: len(values) for role, values in known.items()},
+        "since": f"{rows.predicted_at.min():{MINUTES}}",
+        "paired": paired,
+        "entities": cells.by_variant(cells.there),
+        "labelled": cells.by_variant(cells.counted(rows.cost.notna()) > 0),
+        "fallback": int(rows.fallback.sum()),
+        "shares": [] if paired else cells.shares(rows),
+        "days": [],
         "verdict": "keep going",
     }
-    if share is not None:
-        result["mismatch"] = mismatch(len(variants["challenger"]), len(costs), share)
+    if not paired:
+        whole = effects.mismatch(cells.there, cells.challenged, cells.columns)
+        result["mismatch"] = min(whole, *(share["mismatch"] for share in result["shares"]))
         if result["mismatch"] < MISMATCH:
             p = f"p = {result['mismatch']:.1g}"
             return result | {"reason": f"sample ratio mismatch ({p}): the assignment or the log is broken"}
-    if (fewest := min(result["labelled"].values())) < settings.min_entities:
-        needed = f"{settings.min_entities:,} are needed"
+    if (fewest := min(result["labelled"].values())) < fewest_units:
+        needed = f"{fewest_units:,} are needed"
         return result | {"reason": f"{fewest:,} labelled entities in the smaller variant; {needed}"}
-    if share is None:
-        saved = (known["champion"] - known["challenger"]).dropna()
-        n, mean, deviation = len(saved), saved.mean(), saved.std(ddof=1)
-    else:
-        n = sum(result["labelled"].values())
-        mean = known["champion"].mean() - known["challenger"].mean()
-        deviation = math.sqrt(n * sum(values.var(ddof=1) / len(values) for values in known.values()))
-    half = radius(n, float(deviation), settings.error, 10 * settings.min_entities)
-    result["cost"] = {role: float(values.mean()) for role, values in known.items()}
-    result |= {"saving": float(mean), "low": float(mean - half), "high": float(mean + half)}
+    result["days"] = days(params, rows, cells)
+    if not result["days"]:
+        return result | {"reason": "at no share there are labelled entities of both variants"}
+    result |= result["days"][-1]
     if result["low"] > 0:
         return result | {"verdict": "promote", "reason": "the challenger costs less"}
     if result["high"] < 0:
@@ -154,32 +140,102 @@ def verdict(params: Params, costs: "pd.DataFrame", share: float | None) -> dict[
     return result | {"reason": "the interval of the saving contains zero"}
 
 
+class Cells:
+    """A table of the units and the shares, or the two variants if `paired`: (n, k) with a cell for each row's place."""
+
+    def __init__(self, rows: "pd.DataFrame", paired: bool) -> None:
+        self.paired = paired
+        units, unit = np.unique(rows.unit, return_inverse=True)
+        self.columns, column = np.unique(rows.challenged if paired else rows.share, return_inverse=True)
+        self.shape = len(units), len(self.columns)
+        self.place = unit * len(self.columns) + column
+        self.there = self.counted(rows.unit.notna()) > 0
+        self.challenged = self.counted(rows.challenged) > 0
+
+    def counted(self, rows: "pd.Series", values: "pd.Series | None" = None) -> np.ndarray:
+        """How many of these rows are in each cell, or the sum of their values."""
+        chosen = rows.to_numpy(bool)
+        weights = None if values is None else values.to_numpy()[chosen]
+        return np.bincount(self.place[chosen], weights, math.prod(self.shape)).reshape(self.shape)
+
+    def by_variant(self, cells: np.ndarray) -> dict[str, int]:
+        """How many units each variant has in these cells. One that a ramp moved is of both."""
+        of = {"champion": cells & ~self.challenged, "challenger": cells & self.challenged}
+        return {role: int(chosen.any(axis=1).sum()) for role, chosen in of.items()}
+
+    def shares(self, rows: "pd.DataFrame") -> list[dict[str, Any]]:
+        """For each share that the challenger had: the time, the entities of both, the sample ratio's p-value."""
+        found = []
+        for k, share in enumerate(self.columns.tolist()):
+            times, only = rows.predicted_at[rows.share == share], np.s_[:, k : k + 1]
+            there, challenged = self.there[only], self.challenged[only]
+            p = effects.mismatch(there, challenged, self.columns[k : k + 1])
+            count = {"champion": int((there & ~challenged).sum()), "challenger": int(challenged.sum())}
+            first, last = f"{times.min():{MINUTES}}", f"{times.max():{MINUTES}}"
+            found.append({"share": share, "since": first, "until": last, "entities": count, "mismatch": p})
+        return found
+
+    def effect(self, cost: np.ndarray) -> effects.Effect | None:
+        """The effect by the mean cost of each cell."""
+        if self.paired:
+            return effects.paired(cost)
+        return effects.randomized(cost, self.challenged, self.columns)
+
+
+def days(params: Params, rows: "pd.DataFrame", cells: Cells) -> list[dict[str, Any]]:
+    """The saving and its interval by all rows until the end of each day with enough labels; the last is the newest."""
+    settings, found = params.monitoring.experiment, []
+    day, labelled = rows.predicted_at.dt.floor("D"), rows.cost.notna()
+    total, count = np.zeros(cells.shape), np.zeros(cells.shape)
+    names = sorted(day[labelled].unique())
+    drawn = set(names[:: -1 * -(-len(names) // DAYS)])
+    for name in names:
+        today = labelled & (day == name)
+        total, count = total + cells.counted(today, rows.cost), count + cells.counted(today)
+        if name not in drawn or min(cells.by_variant(count > 0).values()) < settings.min_entities:
+            continue
+        cost = np.divide(total, count, out=np.full(cells.shape, np.nan), where=count > 0)
+        if (effect := cells.effect(cost)) is None:
+            continue
+        deviation = effect.error * effect.units**0.5
+        half = effects.radius(effect.units, deviation, settings.error, 10 * settings.min_entities)
+        answered = float(rows.challenged[day == name].mean())
+        found.append(
+            {"day": f"{name:%Y-%m-%d}", "answered": answered}
+            | {"saving": effect.saving, "low": effect.saving - half, "high": effect.saving + half}
+            | {"cost": dict(zip(roles.ROLES, effect.costs, strict=True))}
+        )
+    return found
+
+
 def text(result: dict[str, Any]) -> str:
     """The result as Markdown."""
+    versions = result["versions"]
     lines = [f"**{result['verdict'].capitalize()}**: {result['reason']}.", ""]
-    lines += ["| | champion | challenger |", "|---|---|---|"]
+    lines += [
+        f"| | champion {versions['champion']} | challenger {versions['challenger']} |",
+        "|---|---|---|",
+    ]
     for name in ("entities", "labelled"):
         lines.append(f"| {name} | {result[name]['champion']:,} | {result[name]['challenger']:,} |")
-    if "cost" in result:
+    if result["days"]:
         costs = " | ".join(f"{result['cost'][role]:.4f}" for role in roles.ROLES)
-        interval = f"[{result['low']:+.4f}, {result['high']:+.4f}]"
         lines += [f"| cost of a prediction | {costs} |", ""]
-        lines += [f"The challenger saves {result['saving']:+.4f} {interval} a prediction."]
-    how = "paired, in shadow" if result["paired"] else "A/B"
-    return "\n".join([*lines, "", f"Since {result['since']}, {how}."])
+        lines += [f"The challenger saves {interval(result)} a prediction.", ""]
+        lines += ["| until | answered by the challenger | it saves |", "|---|---|---|"]
+        for day in result["days"][-SHOWN_DAYS:]:
+            answered = "in the shadow" if result["paired"] else f"{day['answered']:.0%}"
+            lines.append(f"| {day['day']} | {answered} | {interval(day)} |")
+    how = "paired, in shadow" if result["paired"] else "A/B, by share: "
+    how += ", ".join(f"{part['share']:g} since {part['since']}" for part in result["shares"])
+    lines += ["", f"Since {result['since']}, {how}."]
+    if result["fallback"]:
+        lines.append(f"The champion answered {result['fallback']:,} rows for the challenger, which failed.")
+    if older := result["older"]:
+        lines.append(f"{older:,} rows of the challenger are left out: an older service did not log its mode.")
+    return "\n".join(lines)
 
 
-def plot(result: dict[str, Any]) -> None:
-    """Draw the interval of the challenger's saving, and zero."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(7, 1.8), layout="constrained")
-    below, above = result["saving"] - result["low"], result["high"] - result["saving"]
-    axes.errorbar([result["saving"]], [0], xerr=[[below], [above]], fmt="o", capsize=5)
-    axes.axvline(0, color="grey", linewidth=1)
-    axes.set(yticks=[], xlabel="the challenger's saving, in cost of a prediction", title=result["verdict"])
-    figure.savefig(PLOT)
-    plt.close(figure)
+def interval(found: dict[str, Any]) -> str:
+    """A saving with its interval."""
+    return f"{found['saving']:+.4f} [{found['low']:+.4f}, {found['high']:+.4f}]"

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from tabloop.cli import UserError, one_line
 from tabloop.columns import literal, quote
@@ -31,8 +31,21 @@ PREDICTIONS = {
     "probability": "float64",
     "threshold": "float64",  # by which the model decided
     "source_table": "utf8",  # that the model was trained on: ModelCard.source_table
+    "mode": "utf8",  # of the service: off, shadow or ab
+    "share": "float64",  # of the entities, that the challenger is to answer; null unless the mode is ab
+    "champion": "utf8",  # both models' versions, whichever variant the row is of
+    "challenger": "utf8",  # null in the mode off
 }
 FEEDBACK = {"prediction_id": "utf8", "label": "int64", "received_at": "timestamp"}
+
+
+class Routing(TypedDict, total=False):
+    """The columns of a prediction that say how the service routed it. What an older service logged lacks them."""
+
+    mode: str
+    share: float | None
+    champion: str
+    challenger: str | None
 
 
 class NothingLogged(UserError):

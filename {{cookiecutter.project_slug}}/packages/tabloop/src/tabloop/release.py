@@ -59,24 +59,6 @@ class Release:
         """`off`, `shadow` or `ab`."""
         return self.values.get("CHALLENGER_MODE", "off")
 
-    @property
-    def challenger_share(self) -> float:
-        """The share of entities that the challenger answers; 0 unless the mode is `ab`.
-
-        Raises:
-            UserError: it is not a number from 0 to 1.
-        """
-        if self.challenger_mode != "ab":
-            return 0.0
-        text = self.values.get("CHALLENGER_SHARE") or "0"
-        try:
-            share = float(text)
-        except ValueError:
-            share = -1.0
-        if not 0 <= share <= 1:
-            raise UserError(f"release.env: CHALLENGER_SHARE={text} is not a number from 0 to 1")
-        return share
-
 
 def read(environment: str) -> Release:
     """What the environment runs by the file as it is."""

@@ -33,13 +33,18 @@ LAST_SECONDS = 60  # after the end of its input this process ends, even if the t
 
 
 class Table:
-    """Rows that wait to be written. `columns` gives each column's type: a constructor of DataType, or "timestamp"."""
+    """Rows that wait to be written. `columns` gives each column's type: a constructor of DataType, or "timestamp".
 
-    def __init__(self, name: str, columns: dict[str, str], target: str) -> None:
-        self.name, self.columns = name, columns
+    `constants` are columns that have one value for as long as this process is; no batch brings them.
+    """
+
+    def __init__(
+        self, name: str, columns: dict[str, str], target: str, constants: dict[str, Any] | None = None
+    ) -> None:
+        self.name, self.columns, self.constants = name, columns, constants or {}
         self.fs, self.folder = fsspec.url_to_fs(f"{target}/{name}")
         self.local = "file" in self.fs.protocol
-        self.waiting: dict[str, list[Any]] = {column: [] for column in columns}
+        self.waiting: dict[str, list[Any]] = {name: [] for name in columns if name not in self.constants}
         self.since = 0.0  # when the oldest row came, or the last attempt failed
         self.failed = False
         self.written = 0
@@ -95,11 +100,12 @@ class Table:
         """The rows as a Parquet file."""
         arrays: dict[str, Any] = {}
         for name, kind in self.columns.items():
+            values = self.waiting[name] if name in self.waiting else [self.constants[name]] * len(self)
             if kind == "timestamp":  # microseconds since 1970
-                microseconds: Any = Array(self.waiting[name], DataType.int64())
+                microseconds: Any = Array(values, DataType.int64())
                 arrays[name] = microseconds.cast(DataType.timestamp("us", tz="UTC"))
             else:
-                arrays[name] = Array(self.waiting[name], getattr(DataType, kind)())
+                arrays[name] = Array(values, getattr(DataType, kind)())
         content = io.BytesIO()
         write_parquet(Arrow.from_pydict(arrays), content, compression="zstd(3)")
         return content.getvalue()
@@ -139,11 +145,17 @@ def one_line(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:500]
 
 
-def main(target: str, seconds: float, tables: dict[str, dict[str, str]]) -> None:
-    """Take batches until the input ends, then write the rest."""
+def main(
+    target: str,
+    seconds: float,
+    tables: dict[str, dict[str, str]],
+    constants: dict[str, dict[str, Any]] | None = None,
+) -> None:
+    """Take batches until the input ends, then write the rest. `constants` are those of each table that has some."""
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, signal.SIG_IGN)  # it ends when its input ends
-    made = {name: Table(name, columns, target) for name, columns in tables.items()}
+    of = constants or {}
+    made = {name: Table(name, columns, target, of.get(name)) for name, columns in tables.items()}
     for table in made.values():
         if table.local:
             remove_left(table.folder)

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic_core import to_json
 
 from tabloop.cli import UserError
+from tabloop.predictions import Routing
 from tabloop.serving.direct_route import Refused
 from tabloop.serving.online_store import open_store
 from tabloop.serving.prediction_ids import PredictionIds
@@ -65,7 +66,13 @@ class Predictor:
         self.waiting: list[tuple[Row, asyncio.Future[bytes]]] = []
         self.ids = PredictionIds(settings.feedback_key or project)
         target, seconds = settings.prediction_log, settings.prediction_log_seconds
-        self.log = PredictionLog(target, seconds, self.entity, columns)
+        routing = Routing(
+            mode=self.mode,
+            share=settings.challenger_share if self.mode == "ab" else None,
+            champion=self.champion.version,
+            challenger=self.challenger.version if self.challenger else None,
+        )
+        self.log = PredictionLog(target, seconds, self.entity, columns, routing)
 
     def describe(self, known: bool = True) -> dict[str, Any]:
         """Models, routing, store and log as JSON's types. Without what is PRIVATE if the client is not `known`."""

@@ -1,0 +1,148 @@
+"""How often an experiment gives a wrong verdict, and how soon a right one, where one looks at it every day.
+
+    uv run benchmarks/experiment.py --runs 500
+
+The verdict is that of `tabloop experiment`, on rows as it reads them. Entities come again and again, each with its own rate
+of visits and of errors; an error costs 1 or, seldom, 20, as in the example. In a run without an effect both variants have
+the same costs; else the challenger has this share of the champion's expensive errors.
+"""
+
+import argparse
+from dataclasses import dataclass, field
+from statistics import median
+
+import numpy as np
+import pandas as pd
+from tabloop import effects, experiment
+from tabloop.params import Experiment, Monitoring, Params
+
+START = pd.Timestamp("2026-01-01", tz="UTC")
+CHEAP, DEAR = 1.0, 20.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is played.
+
+    Args:
+        shares: the challenger's share, from each of these days on; 0: the test pauses.
+        delay: days until a label is known, exponential, in the mean; a label of an expensive error takes twice as long.
+        shift: from day 15 on both variants have so many times the errors.
+        visits: the mean number of rows of an entity on a day.
+        spread: of the entities' rates, 0: all alike.
+        dear: the rate of expensive errors.
+    """
+
+    shares: dict[int, float] = field(default_factory=lambda: {0: 0.5})
+    delay: float = 0.0
+    shift: float = 1.0
+    visits: float = 0.1
+    spread: float = 1.0
+    dear: float = 0.01
+    entities: int = 4000
+    days: int = 30
+
+
+PLANS = {
+    "half": Plan(),
+    "a tenth": Plan({0: 0.1}),
+    "nine tenths": Plan({0: 0.9}),
+    "ramp: 0.1, from day 7 on 0.5": Plan({0: 0.1, 7: 0.5}),
+    "ramp: 0.1, from day 5 on 0.25, a pause, from day 15 on 0.5": Plan({0: 0.1, 5: 0.25, 10: 0, 15: 0.5}),
+    "back: 0.5, from day 7 on 0.1": Plan({0: 0.5, 7: 0.1}),
+    "half, late labels": Plan(delay=5),
+    "ramp, late labels": Plan({0: 0.1, 7: 0.5}, delay=5),
+    "half, errors x 3 from day 15 on": Plan(shift=3),
+    "ramp at day 15 as errors x 3": Plan({0: 0.1, 15: 0.5}, shift=3),
+    "half, each entity ten rows a day": Plan(visits=10, entities=1000, days=20),
+    "a tenth, rare costs": Plan({0: 0.1}, dear=0.002),
+}
+
+
+def play(plan: Plan, effect: float, random: np.random.Generator) -> pd.DataFrame:
+    """The labelled rows of an experiment as `experiment.read` gives them; the time is that of the look that has the label."""
+    rate = (
+        random.gamma(1 / plan.spread, plan.spread, plan.entities) if plan.spread else np.ones(plan.entities)
+    )
+    risk = random.gamma(2, 0.5, plan.entities)
+    visits = random.poisson(plan.visits * rate[:, None], (plan.entities, plan.days))
+    unit, day = (np.repeat(index.ravel(), visits.ravel()) for index in np.indices(visits.shape))
+    changes = np.array(sorted(plan.shares))
+    share = np.array([plan.shares[c] for c in changes])[np.searchsorted(changes, day, side="right") - 1]
+    challenged = random.random(plan.entities)[unit] < share
+    times = risk[unit] * np.where(day >= 15, plan.shift, 1)
+    dear = random.random(len(unit)) < plan.dear * times * np.where(challenged, effect, 1)
+    cost = np.where(dear, DEAR, CHEAP * (random.random(len(unit)) < 0.06 * times))
+    known = day + random.exponential(plan.delay, len(unit)) * (1 + dear) if plan.delay else day + 0.5
+    rows = pd.DataFrame(
+        {"unit": unit, "share": share, "challenged": challenged, "cost": cost, "fallback": False}
+    )
+    rows["predicted_at"] = START + pd.to_timedelta(known, unit="D")
+    return rows[(share > 0) & (known < plan.days)].sort_values("predicted_at", ignore_index=True)
+
+
+def settings(error: float = 0.05, entities: int = 200) -> Params:
+    """The settings that a bake has."""
+    test = Experiment(min_entities=entities, error=error)
+    return Params.model_construct(monitoring=Monitoring(experiment=test))
+
+
+def decided(rows: pd.DataFrame, chosen: Params) -> tuple[str, int]:
+    """The first verdict of someone who looks at the end of each day, and the day."""
+    cells = experiment.Cells(rows, paired=False)
+    for day in experiment.days(chosen, rows, cells):
+        if day["low"] > 0 or day["high"] < 0:
+            return "promote" if day["low"] > 0 else "withdraw", (
+                pd.Timestamp(day["day"], tz="UTC") - START
+            ).days
+    return "keep going", 0
+
+
+def mismatched(rows: pd.DataFrame) -> bool:
+    """Whether a look at the end of any day finds a sample ratio mismatch. There is none."""
+    for day in pd.date_range(START, rows.predicted_at.max(), freq="D"):
+        until = rows[rows.predicted_at < day + pd.Timedelta("1D")]
+        if len(until):
+            cells = experiment.Cells(until, paired=False)
+            alone = [s["mismatch"] for s in cells.shares(until)]
+            if (
+                min(effects.mismatch(cells.there, cells.challenged, cells.columns), *alone)
+                < experiment.MISMATCH
+            ):
+                return True
+    return False
+
+
+def rates(runs: int, effect: float, only: str) -> None:
+    """Print the verdicts of each plan."""
+    chosen = settings()
+    print(
+        f"\n| plan, {runs} runs each | challenger's expensive errors | promote | withdraw | day of it, median | mismatch |"
+    )
+    print("|---|---|---|---|---|---|")
+    for name, plan in PLANS.items():
+        if only not in name:
+            continue
+        for times in (1.0, effect):
+            random = np.random.default_rng(0)
+            found, odd = [], 0
+            for _ in range(runs):
+                rows = play(plan, times, random)
+                found.append(decided(rows, chosen))
+                odd += times == 1 and mismatched(rows)
+            promote, withdraw = (sum(f[0] == word for f in found) / runs for word in ("promote", "withdraw"))
+            days = [day for word, day in found if word != "keep going"]
+            when = f"{median(days):.0f}" if days else ""
+            mismatch = f"{odd / runs:.1%}" if times == 1 else ""
+            print(
+                f"| {name} | x {times:g} | {promote:.1%} | {withdraw:.1%} | {when} | {mismatch} |", flush=True
+            )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("--runs", type=int, default=500)
+    parser.add_argument("--effect", type=float, default=0.3)
+    parser.add_argument("--only", default="", help="plans whose name has this text")
+    arguments = parser.parse_args()
+    rates(arguments.runs, arguments.effect, arguments.only)
