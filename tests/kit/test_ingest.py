@@ -74,7 +74,11 @@ def write_log(folder: Path, rows: int = 4) -> None:
             "entity": [f"c{i}" for i in range(rows)],
             "probability": 0.5,
             "threshold": 0.5,
-            "source_table": None,
+            "source_table": "kit/returned",
+            "mode": "off",
+            "share": None,
+            "champion": "m",
+            "challenger": None,
         }
         | {predictions.feature(name): float(i) for i, name in enumerate(schema.features)}
     )

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -30,7 +31,9 @@ def test_what_was_logged_is_read_with_its_last_label(folder: Path) -> None:
     rows.loc[1, ["country", "express", "entity"]] = None
     ids = log(folder, chosen, rows, labels=0.5)
     features = chosen.schema_.features
-    columns = ", ".join([*predictions.select(features), "entity", "probability", "label"])
+    columns = ", ".join(
+        [*predictions.select(predictions.connect(), features), "entity", "probability", "label"]
+    )
     back = read(
         f"SELECT {columns} FROM predictions LEFT JOIN outcomes USING (prediction_id) ORDER BY prediction_id"
     )
@@ -44,6 +47,8 @@ def test_what_was_logged_is_read_with_its_last_label(folder: Path) -> None:
     monitored.write(folder, "feedback", predictions.tables(features), later)
     assert read("FROM outcomes").set_index("prediction_id").label[ids[0]] == 7
     assert len(read("FROM outcomes")) == 50
+    changed = read("FROM outcomes WHERE changed").prediction_id.tolist()
+    assert changed == ids[:1]
 
 
 def test_the_window_is_exact(folder: Path) -> None:
@@ -88,19 +93,46 @@ def test_features_called_like_columns_of_the_log_collide_with_nothing(folder: Pa
     chosen = params(schema={"views": {}, "request": request}, evaluate=PARAMS["evaluate"] | {"segments": []})
     rows = served(50).assign(**{name: float(i) for i, name in enumerate(LOG_COLUMNS)})
     log(folder, chosen, rows)
-    back = read(f"SELECT {', '.join(predictions.select(chosen.schema_.features))} FROM predictions")
+    back = read(
+        f"SELECT {', '.join(predictions.select(predictions.connect(), chosen.schema_.features))} FROM predictions"
+    )
     assert list(back) == LOG_COLUMNS
     assert back.drop_duplicates().values.tolist() == [[float(i) for i in range(len(LOG_COLUMNS))]]
     own = read("FROM predictions JOIN outcomes USING (prediction_id)")
     assert set(own.variant) == {"champion"} and own.prediction_id.str.startswith("p").all()
 
 
-def test_values_of_a_type_that_the_schema_no_longer_has_are_missing(folder: Path) -> None:
-    before = params(schema={"request": {"amount": {"type": "category"}, "express": {"type": "boolean"}}})
-    log(folder, before, served(2).assign(amount=["many", "7.5"]))
-    log(folder, params(), served(1).assign(amount=3.0))
-    amount = predictions.select({"amount": params().schema_.features["amount"]})[0]
-    assert sorted(read(f"SELECT {amount} FROM predictions").amount.dropna()) == [3.0, 7.5]
+@pytest.mark.parametrize(
+    ("before", "logged", "now", "read_as"),
+    [
+        ("category", ["many", "7.5", "8"], "number", [None, 7.5, 8.0]),
+        ("category", ["many", "7.5", "8"], "integer", [None, None, 8]),  # not rounded
+        ("number", [7.5, 8.0, -1e300], "integer", [None, 8, None]),
+        ("number", [7.5, 1.0, 0.0], "boolean", [None, True, False]),  # 7.5 is not true
+        ("integer", [7, 1, 0], "boolean", [None, True, False]),
+        ("category", ["7", "true", "False"], "boolean", [None, True, False]),
+        ("number", [7.5, 17.0, None], "category", ["7.5", "17", None]),  # as a request has it
+        ("boolean", [True, False, None], "number", [1.0, 0.0, None]),
+        ("boolean", [True, False, None], "category", ["true", "false", None]),
+    ],
+)
+def test_values_of_a_type_that_the_schema_no_longer_has_are_converted_or_missing(
+    folder: Path, before: str, logged: list[Any], now: str, read_as: list[Any]
+) -> None:
+    def typed(kind: str) -> Any:
+        return params(
+            schema={"views": {}, "request": {"amount": {"type": kind}}},
+            evaluate=PARAMS["evaluate"] | {"segments": []},
+        )
+
+    values = pd.Series(logged, dtype=object)
+    log(folder, typed(before), served(3).assign(amount=values))
+    columns = predictions.select(predictions.connect(), typed(now).schema_.features)
+    found = (
+        predictions.connect().sql(f"SELECT {columns[0]} FROM predictions ORDER BY prediction_id").fetchall()
+    )
+    assert [value for (value,) in found] == read_as
+    assert [type(value) for (value,) in found] == [type(value) for value in read_as]
 
 
 def test_a_log_that_is_no_folder_is_not_an_empty_one(folder: Path) -> None:

@@ -166,7 +166,7 @@ def test_a_feature_can_have_any_name(models: Models) -> None:
 
     columns = Schema.model_validate({"target": {"name": "y"}, "request": FEATURES}).features
     db = predictions.connect(log=str(folder / "log"))
-    features = ", ".join(predictions.select(columns))
+    features = ", ".join(predictions.select(db, columns))
     logged = db.sql(f"SELECT {features} FROM predictions WHERE entity <> 'c2' ORDER BY entity").df()
     assert logged.to_dict("records") == [{name: row[name] for name in NAMES} for row in rows[:2]]
     own = db.sql(

@@ -70,7 +70,7 @@ def describe(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         git_commit=commit(),
         data_hash=hashlib.sha256((FEATURES / "train.parquet").read_bytes()).hexdigest()[:12],
-        source_table=f"{params.project}/{schema.target.name}",
+        source_table=params.source_table,
         framework=framework,
         rows=len(train),
         categories=levels,

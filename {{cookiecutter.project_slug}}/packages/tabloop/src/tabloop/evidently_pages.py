@@ -64,12 +64,10 @@ def samples(
 ) -> "dict[str, pd.DataFrame]":
     """Rows of the log and of the reference: features, score, and the label by the target's name."""
     schema, db = champion.schema_, predictions.connect(datetime.fromisoformat(result["since"]), log)
-    logged = db.view("predictions").columns
-    known = {name: column for name, column in schema.features.items() if predictions.feature(name) in logged}
     # By a hash of the id, not at random: the same log gives the same page.
     share = min(1.0, params.monitoring.sample / result["rows"])
     current = (
-        f"SELECT {', '.join(predictions.select(known))}, predictions.{SCORE}, label AS {quote(schema.target.name)} "
+        f"SELECT {', '.join(predictions.select(db, schema.features))}, predictions.{SCORE}, label AS {quote(schema.target.name)} "
         "FROM predictions LEFT JOIN outcomes USING (prediction_id) "
         f"WHERE {predictions.served(champion.version, 'champion')} AND hash(prediction_id) / 2::DOUBLE ** 64 <= {share!r}"
     )

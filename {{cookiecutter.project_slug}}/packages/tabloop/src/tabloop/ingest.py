@@ -1,15 +1,12 @@
 """data.source or the simulator, and data.feedback, to data/raw: Parquet, with the schema's column names."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tabloop import files, predictions
 from tabloop.cli import UserError
 from tabloop.columns import key_of, quote, text_of
+from tabloop.feedback import labelled_predictions
 from tabloop.params import ROOT, Params, ReadColumn, Reading, Schema
-
-if TYPE_CHECKING:
-    import duckdb
 
 
 def ingest(params: Params) -> str:
@@ -21,7 +18,8 @@ def ingest(params: Params) -> str:
     with files.scratch(ROOT / "data/raw") as folder:
         done = simulated(params, folder) if params.data.source == "simulator" else from_source(params, folder)
         if params.data.feedback:
-            feedback = labelled_predictions(params.schema_, predictions.log_of(params.data.feedback))
+            log = predictions.log_of(params.data.feedback)
+            feedback = labelled_predictions(params, log, folder / "events.parquet")
             if feedback is not None:
                 feedback.write_parquet(str(folder / "feedback.parquet"))
                 done += f", {len(feedback):,} labelled predictions"
@@ -120,38 +118,3 @@ def _value(name: str, kind: str, source: str, schema: Schema) -> str:
         return key_of(quote(source), kind)
     feature = schema.features.get(name)
     return text_of(quote(source), kind) if feature and not feature.numeric else quote(source)
-
-
-def labelled_predictions(schema: Schema, log: str) -> "duckdb.DuckDBPyRelation | None":
-    """The log's labelled rows as they were served: key, entity, event_timestamp, features, target as 0 or 1.
-
-    None, with a line on stdout, while nothing was logged. The service has checked each row by the schema.
-
-    Raises:
-        UserError: the log can't be read.
-    """
-    try:
-        db = predictions.connect(log=log)
-    except predictions.NothingLogged as error:
-        print(f"ingest: {error}", flush=True)
-        return None
-    key = [f"p.prediction_id AS {quote(name)}" for name in schema.own_key if name not in schema.features]
-    entity = [f"p.entity AS {quote(schema.entity)}"] if schema.entity else []
-    logged = db.view(
-        "predictions"
-    ).columns  # a feature that is newer than all of the log is missing in its rows
-    known = {n: c for n, c in schema.features.items() if predictions.feature(n) in logged}
-    newer = [f"NULL::{c.kind.sql} AS {quote(n)}" for n, c in schema.features.items() if n not in known]
-    listed = ", ".join([*key, *entity, *predictions.select(known), *newer])
-    db.sql(
-        f"CREATE TABLE labelled AS SELECT {listed}, p.predicted_at::TIMESTAMP AS event_timestamp, "
-        f"o.label::TINYINT AS {quote(schema.target.name)} "
-        "FROM predictions p JOIN outcomes o ON o.prediction_id = p.prediction_id "
-        # In the shadow both models answer: the features are the same, one row is enough.
-        "QUALIFY row_number() OVER (PARTITION BY p.prediction_id ORDER BY p.variant) = 1 "
-        "ORDER BY p.predicted_at, p.prediction_id"
-    )
-    unknown = "SELECT count(*) FROM outcomes ANTI JOIN predictions USING (prediction_id)"
-    if lost := db.sql(unknown).fetchall()[0][0]:
-        print(f"ingest: {lost:,} outcomes of predictions that are not in the log are left out", flush=True)
-    return db.table("labelled")

@@ -256,6 +256,11 @@ class Params(Strict):
     gates: Gates
     monitoring: Monitoring = Monitoring()
 
+    @property
+    def source_table(self) -> str:
+        """By which the prediction log tells tables apart."""
+        return f"{self.project}/{self.schema_.target.name}"
+
     @model_validator(mode="after")
     def _segments(self) -> "Params":
         if unknown := set(self.evaluate.segments) - set(self.schema_.features):

@@ -61,12 +61,11 @@ def check(params: Params, log: str | None = None, since: datetime | None = None)
 def own_rows(db: "duckdb.DuckDBPyConnection", champion: ModelCard, since: datetime) -> int:
     """Make the view `own`: predictions of this project's table with label and threshold. The number of all others.
 
-    The service logs of which table a row is, and the threshold by which it decided. An older service did not: of its
-    rows the champion's are known.
+    An older service did not log the threshold: of its rows the champion's is known.
     """
-    logged, version = db.view("predictions").columns, literal(champion.version)
-    table, threshold = (f"predictions.{n}" if n in logged else "NULL" for n in ("source_table", "threshold"))
-    own = f"coalesce({table} = {literal(champion.source_table)}, model_version = {version})"
+    version = literal(champion.version)
+    threshold = "threshold" if "threshold" in db.view("predictions").columns else "NULL"
+    own = predictions.own(db, champion.source_table, champion.version)
     with predictions.errors():
         db.sql(
             "CREATE VIEW own AS SELECT date_trunc('week', predicted_at)::DATE::VARCHAR AS week, model_version AS version, "

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 from tabloop.cli import UserError, one_line
-from tabloop.columns import literal, quote
+from tabloop.columns import literal, quote, text_of
 from tabloop.params import ROOT, Column, Params
 
 if TYPE_CHECKING:
@@ -73,16 +73,45 @@ def tables(columns: Mapping[str, Column]) -> dict[str, dict[str, str]]:
     return {"predictions": PREDICTIONS | features, "feedback": dict(FEEDBACK)}
 
 
-def select(columns: Mapping[str, Column]) -> list[str]:
-    """SQL that gives the features their own names and the schema's types again.
+def select(db: "duckdb.DuckDBPyConnection", columns: Mapping[str, Column]) -> list[str]:
+    """SQL that gives the features that the log has their own names and the schema's types again."""
+    logged = db.view("predictions")
+    kinds = dict(zip(logged.columns, map(str, logged.types), strict=True))
+    known = {name: column for name, column in columns.items() if feature(name) in kinds}
+    return [f"{value(c, feature(n), kinds[feature(n)])} AS {quote(n)}" for n, c in known.items()]
 
-    A value of another type, logged before the schema changed, is missing.
+
+def value(column: Column, name: str, kind: str) -> str:
+    """SQL for a logged value in the column's type now. Of another type, logged before the schema changed, it is missing.
+
+    Args:
+        name: the log's column.
+        kind: its type in DuckDB.
     """
-    return [f"TRY_CAST({quote(feature(n))} AS {c.kind.sql}) AS {quote(n)}" for n, c in columns.items()]
+    logged, number = quote(name), f"TRY_CAST({quote(name)} AS DOUBLE)"
+    if kind == column.kind.sql:
+        return logged
+    if column.type == "category":
+        return text_of(logged, kind)
+    # A cast would round to a whole number, and take every number but 0 for true.
+    fits = {"integer": f"{number} % 1 = 0", "boolean": f"coalesce({number} IN (0, 1), true)"}
+    return f"CASE WHEN {fits.get(column.type, 'true')} THEN TRY_CAST({logged} AS {column.kind.sql}) END"
+
+
+def own(db: "duckdb.DuckDBPyConnection", source_table: str | None, version: str) -> str:
+    """The SQL condition for predictions of this table: the service logs of which one a row is.
+
+    An older service did not. Of its rows those of `version`, the champion's, are known.
+    """
+    logged = "source_table" in db.view("predictions").columns
+    known = f"predictions.source_table = {literal(source_table)}" if logged else "NULL"
+    return f"coalesce({known}, predictions.model_version = {literal(version)})"
 
 
 def connect(since: datetime | None = None, log: str | None = None) -> "duckdb.DuckDBPyConnection":
-    """DuckDB with the views `predictions` (from `since` on) and `outcomes` (the last label of each prediction).
+    """DuckDB with the views `predictions` (from `since` on) and `outcomes`: the last label of each prediction.
+
+    `changed` tells whether there was another one before it.
 
     Raises:
         NothingLogged: there is no prediction; no failure where the service is new.
@@ -102,13 +131,15 @@ def connect(since: datetime | None = None, log: str | None = None) -> "duckdb.Du
             raise UserError(f"{log}: {error}") from None
     # The folder's date leaves most files unread. `union_by_name`: a column newer than a file is missing there.
     day = f"WHERE date >= '{since:%Y-%m-%d}' AND predicted_at >= '{since:%Y-%m-%d %H:%M:%S}'" if since else ""
-    last = "SELECT prediction_id, arg_max(label, received_at) AS label"
+    last = "SELECT prediction_id, arg_max(label, (received_at, label)) AS label, min(label) < max(label) AS changed"
     if not _view(db, log, "predictions", "CREATE VIEW predictions AS FROM {} " + day):
         raise NothingLogged(
             f"there is no prediction log in {log}: set PREDICTION_LOG to where the service writes"
         )
     if not _view(db, log, "feedback", f"CREATE VIEW outcomes AS {last} FROM {{}} GROUP BY prediction_id"):
-        db.sql("CREATE VIEW outcomes AS SELECT '' AS prediction_id, 0::BIGINT AS label WHERE false")
+        db.sql(
+            "CREATE VIEW outcomes AS SELECT '' AS prediction_id, 0::BIGINT AS label, false AS changed WHERE false"
+        )
     with errors():
         empty = not db.sql("SELECT 1 FROM predictions LIMIT 1").fetchall()
     if empty:

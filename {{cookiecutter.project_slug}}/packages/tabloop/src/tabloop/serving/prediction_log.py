@@ -131,8 +131,9 @@ class PredictionLog:
         self._send("predictions", len(ids), common, rows)
 
     def add_feedback(self, ids: list[str], labels: list[int]) -> None:
-        """Log n outcomes."""
-        self._send("feedback", len(ids), {"received_at": _now()}, {"prediction_id": ids, "label": labels})
+        """Log n outcomes. Each is later than the one before it: the last label of a prediction counts."""
+        times = list(range(now := _now(), now + len(ids)))
+        self._send("feedback", len(ids), {}, {"prediction_id": ids, "label": labels, "received_at": times})
 
     def _send(self, table: str, rows: int, common: dict[str, Any], columns: dict[str, list[Any]]) -> None:
         """Rows of `table` by column, and the values that all of them have in common."""
