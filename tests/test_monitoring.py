@@ -1,6 +1,7 @@
 """What is served is watched, end to end: drift, performance, the A/B verdict; candidate, challenger, champion."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ def install(run: Run, project: Path, role: str, **changes: Any) -> None:
     """Make the candidate that role's model whatever the gate says of it, with changes to its card."""
     script = f"""
 import json
+import re
 from tabloop import roles
 result = json.loads(roles.EVALUATION.read_text())
 card = roles.ModelCard.read(roles.CANDIDATE).completed(result)
@@ -114,8 +116,12 @@ def test_a_challenger_that_costs_more_is_withdrawn_in_shadow_and_in_an_ab_test(
     said = watch(run, copy, "experiment", log, "staging")
     assert "**Withdraw**" in said and "A/B" in said and outputs(copy)["verdict"] == "withdraw"
     assert (copy / "reports/experiment.png").stat().st_size > 1000
+    # A ramp is another share of the same test: the rows of each are compared with one another.
     release.write_text(release.read_text().replace("SHARE=0.5", "SHARE=0.2"))
-    assert "sample ratio mismatch" in watch(run, copy, "experiment", log, "staging")
+    with serve(copy, CHALLENGER_MODE="ab", CHALLENGER_SHARE="0.2", PREDICTION_LOG=str(log)) as server:
+        traffic(run, copy, server, 3000, "--seed", "2")
+    said = watch(run, copy, "experiment", log, "staging")
+    assert "**Withdraw**" in said and re.search(r"A/B, by share: 0\.2 since .*, 0\.5 since", said)
 
 
 def test_candidate_challenger_champion_and_back_are_commits(

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import yaml
 from fastapi.testclient import TestClient
+from prometheus_client import REGISTRY
 from tabloop import predictions
 from tabloop.serving import create_app
 from tabloop.split import REPORTED, split
@@ -265,6 +266,59 @@ def test_no_row_is_learnt_from_twice_where_the_log_has_the_key(project: Project,
     assert "ingest: 1 labelled predictions are left out: data.source has them\n" in said
     assert "ingest: 1 labelled predictions are left out: they were predicted again\n" in said
     assert learnt(folder, "amount") == [(3.0,), (4.0,)]
+
+
+def labels_counted(outcome: str) -> float:
+    return REGISTRY.get_sample_value("feedback_labels_total", {"outcome": outcome}) or 0
+
+
+def test_each_key_may_send_so_many_labels_in_an_hour(
+    models: Models,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr(rate_limit.time, "monotonic", lambda: clock[0])
+    before = {outcome: labels_counted(outcome) for outcome in ("accepted", "limited", "refused")}
+    chosen = settings(models("champion"), api_keys="one,two", feedback_per_hour=100)
+    with TestClient(create_app("kit", chosen), headers={"X-API-Key": "one"}) as client:
+        given = ids(client, 100)
+        assert not report(client, *given[:99])
+        last = {"prediction_id": given[99], "label": 1}
+        assert client.post("/feedback", json=last).status_code == 202
+        refused = client.post("/feedback", json=last)
+        assert refused.status_code == 429 and refused.headers["retry-after"] == "36"
+        assert refused.json() == {"detail": "more than 100 labels in an hour: try it again in 36 s"}
+        batch = client.post("/feedback/batch", json=[last] * 50)
+        assert batch.status_code == 429 and batch.headers["retry-after"] == "1800"
+        other = {"X-API-Key": "two"}  # is another client; what does not answer /feedback has no limit
+        assert client.post("/feedback/batch", json=[last] * 100, headers=other).status_code == 202
+        assert client.post("/predict", json=ROW).status_code == 200
+        clock[0] += 36
+        assert client.post("/feedback", json=last).status_code == 202
+        assert client.post("/feedback", json=last).status_code == 429
+        clock[0] += 1e6  # no more than an hour's labels are saved up
+        wrong = last | {"prediction_id": "0" * 32}
+        assert client.post("/feedback/batch", json=[wrong] * 100).status_code == 422
+        assert client.post("/feedback", json=last).status_code == 429  # what was refused counts, too
+        many = client.post("/feedback/batch", json=[last] * 101)
+        assert many.status_code == 413 and "more than 100 labels: send them in parts" in many.json()["detail"]
+        documented = client.get("/openapi.json").json()["paths"]
+        assert all("429" in documented[f"/feedback{path}"]["post"]["responses"] for path in ("", "/batch"))
+    counted = {outcome: labels_counted(outcome) - number for outcome, number in before.items()}
+    assert counted == {"accepted": 201, "limited": 53, "refused": 100}
+    logged = pd.concat(map(pd.read_parquet, (chosen.models / "log/feedback").rglob("*.parquet")))
+    assert len(logged) == 201
+
+
+def test_without_keys_the_limit_is_that_of_all_whatever_key_they_claim(models: Models) -> None:  # noqa: F811
+    chosen = settings(models("champion"), feedback_per_hour=2)
+    with TestClient(create_app("kit", chosen)) as client:
+        outcomes = [{"prediction_id": id, "label": 0} for id in ids(client, 3)]
+        found = [
+            client.post("/feedback", json=outcome, headers={"X-API-Key": f"key {at}"}).status_code
+            for at, outcome in enumerate(outcomes)
+        ]
+    assert found == [202, 202, 429]
 
 
 def test_the_last_label_of_a_prediction_counts_also_within_one_request(models: Models) -> None:  # noqa: F811

@@ -267,6 +267,31 @@ def test_in_the_shadow_a_challenger_that_fails_rests_and_is_tried_again(
     }
 
 
+@pytest.mark.parametrize("mode", ["off", "shadow", "ab"])
+def test_the_log_says_of_each_row_how_it_was_routed(models: Models, mode: str) -> None:  # noqa: F811
+    folder = models("champion", "challenger")
+    chosen = settings(folder, challenger_mode=mode, challenger_share=0.25)
+    with TestClient(create_app("kit", chosen)) as client:
+        client.post("/predict/batch", json=rows(200)).raise_for_status()
+        client.post("/predict", json=ROW).raise_for_status()
+    found = logged(folder).project("mode, share, champion, challenger, variant").distinct().order("variant")
+    expected: list[Any] = ["champion"] if mode == "off" else ["challenger", "champion"]
+    share = 0.25 if mode == "ab" else None
+    other = None if mode == "off" else "challenger"
+    assert found.fetchall() == [(mode, share, "champion", other, variant) for variant in expected]
+
+
+def test_where_the_challenger_can_not_be_loaded_no_row_is_of_an_experiment(models: Models) -> None:  # noqa: F811
+    folder = models("champion")
+    with TestClient(
+        create_app("kit", settings(folder, challenger_mode="ab", challenger_share=0.5))
+    ) as client:
+        client.post("/predict", json=ROW).raise_for_status()
+    assert logged(folder).project("mode, share, champion, challenger").fetchall() == [
+        ("off", None, "champion", None)
+    ]
+
+
 def test_a_slow_challenger_in_the_shadow_delays_no_answer(models: Models) -> None:  # noqa: F811
     """It takes more than 0.4 s for a call. If an answer waited for it, the median could not be below that."""
     models("champion")

@@ -15,9 +15,10 @@ from tabloop.cli import command, one_line
 from tabloop.serving import telemetry
 from tabloop.serving.direct_route import MAX_ERRORS, Refused, problem
 from tabloop.serving.explanation import Explainer, Explanation
-from tabloop.serving.model_app import ModelApp, encoded, has_key
+from tabloop.serving.model_app import CLIENT, ModelApp, encoded, known_key
 from tabloop.serving.pages import add_pages
 from tabloop.serving.predictor import Predictor
+from tabloop.serving.rate_limit import RateLimit
 from tabloop.serving.settings import Settings, load_settings
 
 BATCH_ROWS = 10_000
@@ -97,7 +98,7 @@ def _add_predictions(app: ModelApp, predictor: Predictor) -> None:
     """The routes for rows and outcomes."""
     shared = _shared(app)
     many = shared | {"rows": BATCH_ROWS}
-    fields, parts = predictor.blank.keys(), Feedback.model_fields.keys()
+    fields = predictor.blank.keys()
     observe, observe_batch = telemetry.observe, telemetry.BATCH_LATENCY.observe
     Row = predictor.row
     Rows = Annotated[list[Row], Field(min_length=1, max_length=BATCH_ROWS)]  # type: ignore[valid-type]
@@ -116,26 +117,42 @@ def _add_predictions(app: ModelApp, predictor: Predictor) -> None:
         """Up to 10,000 rows. The answers have the order of the rows. One that can't be scored has `detail` instead."""
         return await predictor.answer_batch(rows)
 
-    @app.direct("/feedback", response_model=Feedback, fields=parts, status_code=202, **shared)
+    limit = RateLimit(predictor.settings.feedback_per_hour)
+    accepted: dict[str, Any] = {"fields": Feedback.model_fields.keys(), "status_code": 202}
+    accepted |= {"responses": {429: {"model": Detail}}}
+
+    @app.direct("/feedback", response_model=Feedback, **accepted, **shared)
     async def feedback(outcome: Feedback) -> bytes:
-        """The outcome of a prediction. The model's performance is measured on outcomes."""
-        store([outcome], batch=False)
+        """The outcome of a prediction that this service gave. If it is reported again, the last one counts.
+
+        Performance and experiments are measured on outcomes; the model may learn from them. One API key, or all clients of
+        a service without keys, may send FEEDBACK_PER_HOUR labels in an hour. What is refused counts, too.
+        """
+        _store(predictor, limit, [outcome], batch=False)
         return outcome.model_dump_json().encode()
 
-    @app.direct("/feedback/batch", response_model=dict[str, int], fields=parts, status_code=202, **many)
+    @app.direct("/feedback/batch", response_model=dict[str, int], **accepted, **many)
     async def feedback_batch(outcomes: Outcomes) -> bytes:
-        """The outcomes of up to 10,000 predictions. `accepted` is their number."""
-        store(outcomes, batch=True)
+        """The outcomes of up to 10,000 predictions, all or none of them. `accepted` is their number.
+
+        In other respects as /feedback. Of two for one prediction the later one in the list counts.
+        """
+        _store(predictor, limit, outcomes, batch=True)
         return b'{"accepted":%d}' % len(outcomes)
 
-    def store(outcomes: list[Feedback], batch: bool) -> None:
-        if not predictor.settings.prediction_log:
-            raise Refused(503, "PREDICTION_LOG is empty: the service has no log to keep outcomes in")
-        if unknown := [at for at, o in enumerate(outcomes) if not predictor.ids.given(o.prediction_id)]:
-            places = [(*((at,) if batch else ()), "prediction_id") for at in unknown[:MAX_ERRORS]]
-            reason = "this service did not give this id", "unknown_prediction"
-            raise Refused(422, [problem(place, *reason) for place in places])
-        predictor.log.add_feedback([o.prediction_id for o in outcomes], [o.label for o in outcomes])
+
+def _store(predictor: Predictor, limit: RateLimit, outcomes: list[Feedback], batch: bool) -> None:
+    """Log outcomes. Raises: Refused: there is no log, they are too many, or the service did not give one of the ids."""
+    limit.take(CLIENT.get(), len(outcomes))
+    if not predictor.settings.prediction_log:
+        raise Refused(503, "PREDICTION_LOG is empty: the service has no log to keep outcomes in")
+    if unknown := [at for at, o in enumerate(outcomes) if not predictor.ids.given(o.prediction_id)]:
+        telemetry.LABELS.labels("refused").inc(len(outcomes))
+        places = [(*((at,) if batch else ()), "prediction_id") for at in unknown[:MAX_ERRORS]]
+        reason = "this service did not give this id", "unknown_prediction"
+        raise Refused(422, [problem(place, *reason) for place in places])
+    telemetry.LABELS.labels("accepted").inc(len(outcomes))
+    predictor.log.add_feedback([o.prediction_id for o in outcomes], [o.label for o in outcomes])
 
 
 def _add_explanations(app: ModelApp, predictor: Predictor, explainer: Explainer) -> None:
@@ -162,7 +179,7 @@ def _add_status(app: ModelApp, predictor: Predictor) -> None:
     @app.get("/model", tags=["watch"])
     async def model(request: Request) -> dict[str, Any]:
         """The served models, their share of the requests, latency, and, to who has a key, the state of store and log."""
-        return predictor.describe(known=not keys or has_key(keys, request.scope)) | {
+        return predictor.describe(known=not keys or bool(known_key(keys, request.scope))) | {
             "latency_ms": telemetry.percentiles()
         }
 

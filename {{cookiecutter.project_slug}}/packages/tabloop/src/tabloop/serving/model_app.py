@@ -16,6 +16,7 @@ import hmac
 import inspect
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from fastapi import FastAPI
@@ -30,6 +31,7 @@ T = TypeVar("T")
 WHOLE = "tabloop.json"  # an ASGI extension of protocol.py: a message that is a whole answer in JSON
 ROOM_BYTES = 64 << 20  # of all batches that arrive or wait, and of their answers
 PART_BYTES = 64 << 10  # of an answer, sent at once
+CLIENT = ContextVar("CLIENT", default=b"")  # the API key of the request; empty where the service has no keys
 OPEN = frozenset(("GET", "HEAD", "OPTIONS"))  # methods that need no key and have no body
 
 
@@ -115,8 +117,10 @@ class Guard:
         if scope["method"] == "POST":
             route = self.routes.get(path) or self.routes.get(path.removeprefix(scope.get("root_path", "")))
         try:
-            if self.keys and not has_key(self.keys, scope):
-                raise Refused(401, "the header X-API-Key must be one of the service's API_KEYS")
+            if self.keys:
+                if not (key := known_key(self.keys, scope)):
+                    raise Refused(401, "the header X-API-Key must be one of the service's API_KEYS")
+                CLIENT.set(key)
             if route and route.rows == 1:
                 answer = await route.answer(await read_body(receive, route.max_bytes))
                 if self.whole and WHOLE in scope.get("extensions", ()):
@@ -174,11 +178,11 @@ def encoded(keys: Sequence[str]) -> list[bytes]:
     return [key.encode() for key in keys]
 
 
-def has_key(keys: Sequence[bytes], scope: Scope) -> bool:
-    """Whether the request carries one of the keys."""
-    given = dict(scope["headers"]).get(b"x-api-key", b"")
+def known_key(keys: Sequence[bytes], scope: Scope) -> bytes:
+    """The one of the keys that the request carries; empty if it carries none of them."""
+    given: bytes = dict(scope["headers"]).get(b"x-api-key", b"")
     # Every key is compared as a whole, so that the time it takes does not depend on the key given.
-    return bool(sum(hmac.compare_digest(given, key) for key in keys))
+    return given if sum(hmac.compare_digest(given, key) for key in keys) else b""
 
 
 async def respond(send: Send, status: int, body: bytes, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:

@@ -16,6 +16,7 @@ STORE_ERRORS = Counter("online_store_errors", "Requests whose look-up in the onl
 STALE = Counter("online_store_stale", "Times that the open store was found replaced or gone")
 MISSING = Counter("missing_online_features", "Rows whose entity the online store does not know")
 RESPONSES = Counter("responses", "Responses of any route and of the server itself", ["status"])
+LABELS = Counter("feedback_labels", "Labels that clients sent", ["outcome"])
 LOGGED = Counter("prediction_log_rows", "Rows of the prediction log", ["outcome"])
 LOG_ERRORS = Counter("prediction_log_errors", "Failed attempts to write the prediction log")
 
