@@ -116,7 +116,13 @@ def run(folder: Path, **changes: Any) -> dict[str, Any]:
 
 
 # How rows of the two models are logged in an A/B test.
-ROUTED = {"mode": "ab", "share": 0.5, "champion": "champion", "challenger": "challenger", "threshold": 0.5}
+ROUTED: dict[str, Any] = {
+    "mode": "ab",
+    "share": 0.5,
+    "champion": "champion",
+    "challenger": "challenger",
+    "threshold": 0.5,
+}
 
 
 def split(rows: pd.DataFrame, share: float = 0.5) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -134,7 +134,7 @@ def test_where_entities_are_held_out_what_was_reported_of_them_is_left_out() -> 
 
 def feed(folder: Path, name: str, rows: pd.DataFrame, labels: bool = True, **columns: Any) -> None:
     """Write rows with a label each as a file of the folder's log: features by their names, and columns of the log."""
-    table = pd.DataFrame({predictions.feature(feature): rows[feature] for feature in rows})
+    table = pd.DataFrame({predictions.feature(str(feature)): rows[feature] for feature in rows})
     ids = [f"{name}{i}" for i in range(len(rows))]
     logged: dict[str, Any] = {
         "predicted_at": NOW,
@@ -154,7 +154,9 @@ def feed(folder: Path, name: str, rows: pd.DataFrame, labels: bool = True, **col
 def learnt(folder: Path, *columns: str) -> list[tuple[Any, ...]]:
     """These columns of what ingest took from the log."""
     listed = ", ".join(columns)
-    found = duckdb.sql(f"SELECT {listed} FROM '{folder}/data/raw/feedback.parquet' ORDER BY ALL").fetchall()
+    found = duckdb.execute(
+        f"SELECT {listed} FROM '{folder}/data/raw/feedback.parquet' ORDER BY ALL"
+    ).fetchall()
     return list(found)
 
 
@@ -205,8 +207,14 @@ def test_what_can_not_be_used_is_counted_by_reason(project: Project, tabloop: Ta
         "age": {"type": "integer"},
     }
     folder = fed(project, request=request)
-    good = {"amount": 1.0, "country": "DE", "age": "30"}
-    wrong = [{"amount": None}, {"amount": -1.0}, {"amount": 101.0}, {"country": "XX"}, {"country": "YY"}]
+    good: dict[str, Any] = {"amount": 1.0, "country": "DE", "age": "30"}
+    wrong: list[dict[str, Any]] = [
+        {"amount": None},
+        {"amount": -1.0},
+        {"amount": 101.0},
+        {"country": "XX"},
+        {"country": "YY"},
+    ]
     wrong += [{"age": "many"}, {"age": "1.5"}]
     rows = [good, good | {"country": None, "age": None}, *(good | change for change in wrong)]
     feed(folder, "x", pd.DataFrame(rows))
@@ -277,7 +285,7 @@ def test_each_key_may_send_so_many_labels_in_an_hour(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock = [1000.0]
-    monkeypatch.setattr(rate_limit.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr("tabloop.serving.rate_limit.time.monotonic", lambda: clock[0])
     before = {outcome: labels_counted(outcome) for outcome in ("accepted", "limited", "refused")}
     chosen = settings(models("champion"), api_keys="one,two", feedback_per_hour=100)
     with TestClient(create_app("kit", chosen), headers={"X-API-Key": "one"}) as client:
@@ -330,8 +338,10 @@ def test_the_last_label_of_a_prediction_counts_also_within_one_request(models: M
         assert client.post("/feedback/batch", json=batch).status_code == 202
         for label in (1, 0):
             client.post("/feedback", json={"prediction_id": two, "label": label}).raise_for_status()
-    found = predictions.connect(log=str(folder / "log")).sql("SELECT * FROM outcomes").fetchall()
-    assert sorted(found) == sorted([(one, 0, True), (two, 0, True), (three, 1, False)])
+    found = predictions.table(predictions.connect(log=str(folder / "log")), "FROM outcomes")
+    assert sorted(found.itertuples(index=False, name=None)) == sorted(
+        [(one, 0, True), (two, 0, True), (three, 1, False)]
+    )
 
 
 def test_a_changed_label_is_said_and_the_last_one_is_learnt(project: Project, tabloop: Tabloop) -> None:

@@ -214,8 +214,9 @@ def test_the_service_gives_each_row_what_the_model_gives_it(
     np.testing.assert_allclose(answers, given, atol=1e-6, rtol=0)
     assert len(set(answers)) > 3
     if log:
-        features = ", ".join(predictions.select(schema.features))
-        logged = predictions.connect(log=log).sql(f"SELECT {features} FROM predictions").fetchall()
+        db = predictions.connect(log=log)
+        features = ", ".join(predictions.select(db, schema.features))
+        logged = db.execute(f"SELECT {features} FROM predictions").fetchall()
         asked_for = [*rows, {n: card.example[n] for n in names}]
         assert sorted(map(repr, logged)) == sorted(repr(tuple(row.values())) for row in asked_for)
 
