@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
 from tabloop.cli import UserError, one_line
 from tabloop.columns import literal, quote, text_of
@@ -36,16 +36,8 @@ PREDICTIONS = {
     "champion": "utf8",  # both models' versions, whichever variant the row is of
     "challenger": "utf8",  # null in the mode off
 }
+ROUTING = ("mode", "share", "champion", "challenger")  # an older service did not log them
 FEEDBACK = {"prediction_id": "utf8", "label": "int64", "received_at": "timestamp"}
-
-
-class Routing(TypedDict, total=False):
-    """The columns of a prediction that say how the service routed it. What an older service logged lacks them."""
-
-    mode: str
-    share: float | None
-    champion: str
-    challenger: str | None
 
 
 class NothingLogged(UserError):

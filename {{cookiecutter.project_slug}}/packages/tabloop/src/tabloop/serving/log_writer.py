@@ -35,13 +35,11 @@ LAST_SECONDS = 60  # after the end of its input this process ends, even if the t
 class Table:
     """Rows that wait to be written. `columns` gives each column's type: a constructor of DataType, or "timestamp".
 
-    `constants` are columns that have one value for as long as this process is; no batch brings them.
+    `constants` are values of columns that no batch brings, as they are the same for as long as the service runs.
     """
 
-    def __init__(
-        self, name: str, columns: dict[str, str], target: str, constants: dict[str, Any] | None = None
-    ) -> None:
-        self.name, self.columns, self.constants = name, columns, constants or {}
+    def __init__(self, name: str, columns: dict[str, str], target: str, **constants: Any) -> None:
+        self.name, self.columns, self.constants = name, columns, constants
         self.fs, self.folder = fsspec.url_to_fs(f"{target}/{name}")
         self.local = "file" in self.fs.protocol
         self.waiting: dict[str, list[Any]] = {name: [] for name in columns if name not in self.constants}
@@ -145,17 +143,11 @@ def one_line(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:500]
 
 
-def main(
-    target: str,
-    seconds: float,
-    tables: dict[str, dict[str, str]],
-    constants: dict[str, dict[str, Any]] | None = None,
-) -> None:
-    """Take batches until the input ends, then write the rest. `constants` are those of each table that has some."""
+def main(target: str, seconds: float, tables: dict[str, dict[str, str]], **constants: Any) -> None:
+    """Take batches until the input ends, then write the rest."""
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, signal.SIG_IGN)  # it ends when its input ends
-    of = constants or {}
-    made = {name: Table(name, columns, target, of.get(name)) for name, columns in tables.items()}
+    made = {name: Table(name, columns, target, **constants) for name, columns in tables.items()}
     for table in made.values():
         if table.local:
             remove_left(table.folder)

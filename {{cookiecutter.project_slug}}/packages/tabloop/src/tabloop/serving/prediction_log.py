@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tabloop.params import Column
-from tabloop.predictions import Routing, feature, tables
+from tabloop.predictions import ROUTING, feature, tables
 from tabloop.serving.served_model import ServedModel
 from tabloop.serving.telemetry import LOG_ERRORS, LOGGED
 
@@ -32,22 +32,15 @@ class PredictionLog:
         seconds: the flush interval.
         entity: the name of the entity's column.
         columns: the features.
-        routing: how the predictions are routed: columns of the log that are the same for as long as the service runs.
+        routing: the columns ROUTING of the log, which are the same for as long as the service runs.
     """
 
     def __init__(
-        self,
-        target: str,
-        seconds: float,
-        entity: str | None,
-        columns: Mapping[str, Column],
-        routing: Routing | None = None,
+        self, target: str, seconds: float, entity: str | None, columns: Mapping[str, Column], **routing: Any
     ) -> None:
         self.target, self.seconds, self.entity = target, seconds, entity
         options = {"target": target, "seconds": seconds, "tables": tables(columns)}
-        # By the writer's process: a row need not carry them.
-        constants = dict.fromkeys(Routing.__annotations__) | (routing or {})
-        self.options = json.dumps(options | {"constants": {"predictions": constants}})
+        self.options = json.dumps(options | dict.fromkeys(ROUTING) | routing)
         self.names = {name: feature(name) for name in columns}
         self.process: asyncio.subprocess.Process | None = None
         self.watcher: asyncio.Task[None] | None = None

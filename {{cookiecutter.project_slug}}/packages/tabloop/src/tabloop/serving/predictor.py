@@ -9,7 +9,6 @@ from typing import Any
 from pydantic_core import to_json
 
 from tabloop.cli import UserError
-from tabloop.predictions import Routing
 from tabloop.serving.direct_route import Refused
 from tabloop.serving.online_store import open_store
 from tabloop.serving.prediction_ids import PredictionIds
@@ -58,7 +57,7 @@ class Predictor:
         self.online = open_store(settings, project, self.entity, views)
         categories = self.champion.card.categories
         self.levels = [(name, {None, *levels}, UNSEEN.labels(name)) for name, levels in categories.items()]
-        models = filter(None, (self.champion, self.challenger))
+        models = [self.champion, *([self.challenger] if self.challenger else [])]
         self.answered = {model.role: PREDICTIONS.labels(model.role, model.version) for model in models}
         salt = f"{self.challenger.version if self.challenger else ''}:".encode()
         self.salted = hashlib.blake2b(salt, digest_size=8)
@@ -66,13 +65,12 @@ class Predictor:
         self.waiting: list[tuple[Row, asyncio.Future[bytes]]] = []
         self.ids = PredictionIds(settings.feedback_key or project)
         target, seconds = settings.prediction_log, settings.prediction_log_seconds
-        routing = Routing(
-            mode=self.mode,
-            share=settings.challenger_share if self.mode == "ab" else None,
-            champion=self.champion.version,
-            challenger=self.challenger.version if self.challenger else None,
-        )
-        self.log = PredictionLog(target, seconds, self.entity, columns, routing)
+        share = settings.challenger_share if self.mode == "ab" else None
+        routing: dict[str, Any] = {model.role: model.version for model in models} | {
+            "mode": self.mode,
+            "share": share,
+        }
+        self.log = PredictionLog(target, seconds, self.entity, columns, **routing)
 
     def describe(self, known: bool = True) -> dict[str, Any]:
         """Models, routing, store and log as JSON's types. Without what is PRIVATE if the client is not `known`."""
