@@ -167,19 +167,12 @@ class Cells:
         """For each share that the challenger had: the time, the entities of both, the sample ratio's p-value."""
         found = []
         for k, share in enumerate(self.columns.tolist()):
-            times, only = rows.predicted_at[rows.share == share], np.s_[:, k : k + 1]
-            there, challenged = self.there[only], self.challenged[only]
-            p = effects.mismatch(there, challenged, self.columns[k : k + 1])
-            count = {"champion": int((there & ~challenged).sum()), "challenger": int(challenged.sum())}
-            first, last = f"{times.min():{MINUTES}}", f"{times.max():{MINUTES}}"
-            found.append({"share": share, "since": first, "until": last, "entities": count, "mismatch": p})
+            since = f"{rows.predicted_at[rows.share == share].min():{MINUTES}}"
+            entities = self.by_variant(self.there & (self.columns == share))
+            only = np.s_[:, k : k + 1]
+            p = effects.mismatch(self.there[only], self.challenged[only], self.columns[k : k + 1])
+            found.append({"share": share, "since": since, "entities": entities, "mismatch": p})
         return found
-
-    def effect(self, cost: np.ndarray) -> effects.Effect | None:
-        """The effect by the mean cost of each cell."""
-        if self.paired:
-            return effects.paired(cost)
-        return effects.randomized(cost, self.challenged, self.columns)
 
 
 def days(params: Params, rows: "pd.DataFrame", cells: Cells) -> list[dict[str, Any]]:
@@ -195,7 +188,8 @@ def days(params: Params, rows: "pd.DataFrame", cells: Cells) -> list[dict[str, A
         if name not in drawn or min(cells.by_variant(count > 0).values()) < settings.min_entities:
             continue
         cost = np.divide(total, count, out=np.full(cells.shape, np.nan), where=count > 0)
-        if (effect := cells.effect(cost)) is None:
+        paired = effects.paired(cost) if cells.paired else None
+        if not (effect := paired or effects.randomized(cost, cells.challenged, cells.columns)):
             continue
         deviation = effect.error * effect.units**0.5
         half = effects.radius(effect.units, deviation, settings.error, 10 * settings.min_entities)
@@ -210,12 +204,9 @@ def days(params: Params, rows: "pd.DataFrame", cells: Cells) -> list[dict[str, A
 
 def text(result: dict[str, Any]) -> str:
     """The result as Markdown."""
-    versions = result["versions"]
     lines = [f"**{result['verdict'].capitalize()}**: {result['reason']}.", ""]
-    lines += [
-        f"| | champion {versions['champion']} | challenger {versions['challenger']} |",
-        "|---|---|---|",
-    ]
+    models = " | ".join(f"{role} {version}" for role, version in result["versions"].items())
+    lines += [f"| | {models} |", "|---|---|---|"]
     for name in ("entities", "labelled"):
         lines.append(f"| {name} | {result[name]['champion']:,} | {result[name]['challenger']:,} |")
     if result["days"]:

@@ -15,16 +15,11 @@ def plot(result: dict[str, Any], path: Path) -> None:
     days, versions, paired = result["days"], result["versions"], result["paired"]
     at = [date.fromisoformat(day["day"]) for day in days]
     saving, low, high = ([day[name] for day in days] for name in ("saving", "low", "high"))
-    sizes = {"height_ratios": [3, 1]}
-    figure, (top, bottom) = plt.subplots(
-        2, sharex=True, figsize=(8, 5), layout="constrained", gridspec_kw=sizes
-    )
+    parts: dict[str, Any] = {"sharex": True, "gridspec_kw": {"height_ratios": [3, 1]}}
+    figure, (top, bottom) = plt.subplots(2, figsize=(8, 5), layout="constrained", **parts)
     top.fill_between(at, low, high, alpha=0.2, linewidth=0)
-    spread = [
-        [s - x for s, x in zip(saving, low, strict=True)],
-        [x - s for s, x in zip(saving, high, strict=True)],
-    ]
-    top.errorbar(at, saving, yerr=spread, fmt="o-", markersize=4, capsize=3, linewidth=1)
+    top.vlines(at, low, high, linewidth=1)
+    top.plot(at, saving, "o-", markersize=4, linewidth=1)
     top.axhline(0, color="black", linewidth=1)
     top.set_ylabel("the challenger saves,\nin cost of a prediction")
     top.set_title(
@@ -34,6 +29,7 @@ def plot(result: dict[str, Any], path: Path) -> None:
     bottom.bar(at, [1.0 if paired else day["answered"] for day in days], width=0.8, alpha=0.6)
     bottom.set(ylim=(0, 1), ylabel="scored in\nthe shadow" if paired else "answered by\nthe challenger")
     bottom.yaxis.set_major_formatter("{x:.0%}")
-    bottom.set_xticks(at[:: -(-len(at) // 8)], [f"{day:%b %d}" for day in at][:: -(-len(at) // 8)])
+    ticks = at[:: -(-len(at) // 8)]
+    bottom.set_xticks(ticks, [f"{day:%b %d}" for day in ticks])
     figure.savefig(path, dpi=120)
     plt.close(figure)

@@ -67,10 +67,15 @@ def tables(columns: Mapping[str, Column]) -> dict[str, dict[str, str]]:
 
 def select(db: "duckdb.DuckDBPyConnection", columns: Mapping[str, Column]) -> list[str]:
     """SQL that gives the features that the log has their own names and the schema's types again."""
-    logged = db.view("predictions")
-    kinds = dict(zip(logged.columns, map(str, logged.types), strict=True))
-    known = {name: column for name, column in columns.items() if feature(name) in kinds}
-    return [f"{value(c, feature(n), kinds[feature(n)])} AS {quote(n)}" for n, c in known.items()]
+    logged = kinds(db, "predictions")
+    known = {name: column for name, column in columns.items() if feature(name) in logged}
+    return [f"{value(c, feature(n), logged[feature(n)])} AS {quote(n)}" for n, c in known.items()]
+
+
+def kinds(db: "duckdb.DuckDBPyConnection", name: str) -> dict[str, str]:
+    """The columns of a table or view and their types in DuckDB."""
+    found = db.sql(f"FROM {name}")
+    return dict(zip(found.columns, map(str, found.types), strict=True))
 
 
 def value(column: Column, name: str, kind: str) -> str:
