@@ -47,6 +47,7 @@ class Plan:
 PLANS = {
     "half": Plan(),
     "a tenth": Plan({0: 0.1}),
+    "a tenth of 20,000": Plan({0: 0.1}, entities=20_000),
     "nine tenths": Plan({0: 0.9}),
     "ramp: 0.1, from day 7 on 0.5": Plan({0: 0.1, 7: 0.5}),
     "ramp: 0.1, from day 5 on 0.25, a pause, from day 15 on 0.5": Plan({0: 0.1, 5: 0.25, 10: 0, 15: 0.5}),

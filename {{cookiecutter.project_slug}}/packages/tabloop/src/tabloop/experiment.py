@@ -98,13 +98,15 @@ def read(
     )
     if not rows.challenged.any():
         raise UserError(nothing)
-    rows["cost"] = errors_cost(rows.label, rows.probability, rows.threshold, cost)
-    rows["cost"] = rows.cost.where(rows.label.notna())
+    label, probability, threshold = (
+        rows.pop(n).to_numpy(float) for n in ("label", "probability", "threshold")
+    )
+    rows["cost"] = np.where(np.isnan(label), np.nan, errors_cost(label, probability, threshold, cost))
     rows["fallback"] = False
     if mode == "ab":
         assigned = rows.groupby(["unit", "share"]).challenged.transform("any")
         rows["fallback"], rows["challenged"] = assigned & ~rows.challenged, assigned
-    return rows.drop(columns=["probability", "threshold", "label"]), older
+    return rows, older
 
 
 def verdict(params: Params, rows: "pd.DataFrame", paired: bool) -> dict[str, Any]:
