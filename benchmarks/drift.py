@@ -141,7 +141,7 @@ def install() -> tuple[params.Params, ModelCard]:
         "split": {"holdout": 0.2},
         "train": {},
         "evaluate": {"confidence": 0.95, "cost": {"false_positive": 1, "false_negative": 1}},
-        "gates": {"min_auc": 0.5},
+        "gates": [{"metric": "auc", "min": 0.5}],
         "monitoring": monitoring,
     }
     chosen = params.Params.model_validate(settings)

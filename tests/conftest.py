@@ -56,6 +56,7 @@ GROUPS = {
     "test_roles.py": "test_rollout",
     "test_columns.py": "test_featurize",
     "test_metrics.py": "test_export",
+    "test_intervals.py": "test_export",
     "test_round_trip.py": "test_export",
 }
 # The longest groups start first, so that at the end no process waits for the other.

@@ -36,7 +36,7 @@ PARAMS: dict[str, Any] = {
         "cost": {"false_positive": 1, "false_negative": 5},
         "segments": ["country"],
     },
-    "gates": {"min_auc": 0.5},
+    "gates": [{"metric": "auc", "min": 0.5}],
 }
 # Columns of the log's tables and folders: a feature may be called like any of them.
 LOG_COLUMNS = ["label", "variant", "prediction_id", "model_version", "predicted_at", "date", "received_at"]

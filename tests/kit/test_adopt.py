@@ -160,14 +160,15 @@ def test_what_was_decided_for_the_example_does_not_stay_in_silence(
     monkeypatch.setenv("PREDICTION_LOG", "s3://bucket/log")
     done = run(example, mine(example), *ROLES).output
     found = params(example)
-    assert found["gates"] == {"min_auc": 0.5} and found["evaluate"]["segments"] == ["country", "class_"]
+    assert found["gates"] == yaml.safe_load(own_params.GATES)
+    assert found["evaluate"]["segments"] == ["country", "class_"]
     assert found["evaluate"]["cost"] == {"false_positive": 1, "false_negative": 1}
     assert found["split"] == PARAMS["split"] and found["data"]["feedback"] is None
     assert (example / "data/log/before-1/predictions/a.parquet").exists()
     assert not (example / "data/log/predictions").exists()
     for line in (
         "evaluate.cost 1:1",
-        "gates.min_auc 0.5",
+        "gates: AUC at least 0.5",
         "evaluate.segments: country, class_",
         "data.feedback was data/log",
         "data/log -> data/log/before-1",

@@ -23,7 +23,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def check(folder: Path, min_auc: float = 0.5) -> dict[str, Any]:
-    result = performance.check(params(gates={"min_auc": min_auc}))
+    result = performance.check(params(gates=[{"metric": "auc", "min": min_auc}]))
     assert json.loads((folder / "reports/performance.json").read_text()) == result
     return result
 

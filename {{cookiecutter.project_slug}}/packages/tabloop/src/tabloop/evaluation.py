@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tabloop import files
+from tabloop import files, verdicts
 from tabloop.candidate import read_features
 from tabloop.card import ModelCard
 from tabloop.cli import UserError
-from tabloop.metrics import Curve, auc, auc_difference, calibration
+from tabloop.gates import HIGHER_IS_BETTER
+from tabloop.intervals import Scored
+from tabloop.judge import Holdout, estimate_of, is_own, judge, levels
+from tabloop.metrics import Curve, auc, calibration
 from tabloop.onnx_model import FILE, OnnxModel
 from tabloop.params import ROOT, Cost, Params
 from tabloop.roles import CANDIDATE, EVALUATION, MODELS, current
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 POINTS = 200  # of a plotted curve
+__all__ = ["Holdout", "Scored", "judge"]  # for evaluate.py
 Points = dict[str, list[dict[str, float]]]
 
 
@@ -48,37 +52,39 @@ def score_candidate(rows: "pd.DataFrame") -> tuple[ModelCard, np.ndarray]:
     return score(CANDIDATE, rows)
 
 
-def score_champion(candidate: ModelCard, rows: "pd.DataFrame") -> tuple[dict[str, Any], np.ndarray | None]:
-    """The champion's version and its P(positive), (n,); or the reason why there is nothing to compare with, and None.
+def score_champion(candidate: ModelCard, rows: "pd.DataFrame") -> tuple[dict[str, Any], Scored | None]:
+    """What is known of the champion, and its scores, (n,), by its own threshold; None where it can't be compared.
 
     Raises:
         UserError: git pins a champion that is not here.
     """
     champion = current("champion")
     if champion is None:
-        return {"verdict": "none yet"}, None
+        return {"verdict": "There is no champion yet"}, None
     facts: dict[str, Any] = {"version": champion.version}
     if champion.version == candidate.version:
-        return facts | {"verdict": "the candidate is the champion"}, None
+        return facts | {"verdict": "The candidate is the champion"}, None
     if gone := [name for name in champion.schema_.features if name not in rows]:
-        return facts | {
-            "verdict": f"not comparable: the data have no column {', '.join(gone)} any more"
-        }, None
-    return facts, score(MODELS / "champion", rows)[1]
+        why = f"The champion can't be compared: the data have no column {', '.join(gone)} any more"
+        return facts | {"verdict": why}, None
+    facts |= {"training_rows": champion.rows, "data_hash": champion.data_hash}
+    return facts, Scored(score(MODELS / "champion", rows)[1], champion.threshold)
 
 
-def compare(
-    target: np.ndarray, probability: np.ndarray, other: np.ndarray, confidence: float
-) -> dict[str, Any]:
-    """The champion's AUC, the difference to it with its paired interval, and `better`, `worse` or neither."""
-    gap = auc_difference(target, probability, other, confidence)
-    verdict = "worse" if gap.high < 0 else "better" if gap.low > 0 else "no significant difference"
+def compare(holdout: Holdout) -> dict[str, Any]:
+    """The champion's metrics on the same rows, the differences to them with intervals, and the verdict on AUC.
+
+    Empty where there is no champion to compare with.
+    """
+    if holdout.champion is None:
+        return {}
+    ours = holdout.measured(holdout.candidate)
+    usual = [metric for metric in HIGHER_IS_BETTER if not is_own(metric, ours, holdout)]
+    gaps = {metric: estimate_of(metric, holdout, own=False) for metric in usual}
     return {
-        "auc": auc(target, other),
-        "difference": gap.value,
-        "low": gap.low,
-        "high": gap.high,
-        "verdict": verdict,
+        "metrics": holdout.measure(holdout.target, *holdout.champion, holdout.params),
+        "differences": {metric: vars(gap) for metric, gap in gaps.items() if not np.isnan(gap.value)},
+        "verdict": verdicts.compared(estimate_of("auc", holdout, own=False)),
     }
 
 
@@ -88,9 +94,7 @@ def by_segment(
     """AUC within each level of each named column; null where a level has one class only."""
     found: dict[str, Any] = {name: {} for name in names}
     for name in names:
-        levels = rows[name].astype(object).where(rows[name].notna(), "(missing)").astype(str).to_numpy()
-        for level in sorted(set(levels)):
-            at = levels == level
+        for level, at in levels(rows, name):
             value = auc(target[at], probability[at])
             found[name][level] = {
                 "auc": None if np.isnan(value) else value,
@@ -124,26 +128,20 @@ def _points(at: np.ndarray, **axes: np.ndarray) -> list[dict[str, float]]:
     return [{name: round(float(values[i]), 6) for name, values in axes.items()} for i in at]
 
 
-def write(
-    params: Params,
-    card: ModelCard,
-    result: dict[str, Any],
-    rows: "pd.DataFrame",
-    probability: np.ndarray,
-    champion: np.ndarray | None,
-) -> None:
+def write(card: ModelCard, result: dict[str, Any], holdout: Holdout) -> None:
     """Write metrics/evaluation.json, the plots' points and reports/evaluation.html.
 
     Args:
         result: what is to stand in evaluation.json; see the design's contract.
-        probability: the candidate's, (n,). champion: the champion's, (n,), if it was compared.
     """
     from tabloop.report import page
 
-    target, cost = rows[params.schema_.target.name].to_numpy(), params.evaluate.cost
-    plots = curves(target, probability, cost)
-    other = None if champion is None else curves(target, champion, cost)
+    target, cost = holdout.target, holdout.params.evaluate.cost
+    plots = curves(target, holdout.candidate.probability, cost)
+    other = curves(target, holdout.champion.probability, cost) if holdout.champion else None
     for name, points in plots.items():
         files.write(ROOT / f"reports/{name}.json", json.dumps(points, indent=1) + "\n")
-    files.write(ROOT / "reports/evaluation.html", page(params, card, result, plots, other, rows))
+    files.write(
+        ROOT / "reports/evaluation.html", page(holdout.params, card, result, plots, other, holdout.rows)
+    )
     files.write(EVALUATION, json.dumps(result, indent=1, ensure_ascii=False) + "\n")

@@ -1,6 +1,5 @@
 """Statistics of a binary classifier, in numpy alone: importing more would take longer than computing them."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -22,35 +21,35 @@ def midranks(values: np.ndarray) -> np.ndarray:
     return ranks
 
 
-def delong(target: np.ndarray, scores: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """The AUCs of several models on the same rows, (k,), and their covariance, (k, k); NaN where a class is missing.
+def delong(target: np.ndarray, score: np.ndarray) -> tuple[float, np.ndarray]:
+    """The AUC, and how much each row moves it, (n,): the sum of their squares is its variance. NaN where a class is missing.
 
     DeLong, DeLong and Clarke-Pearson (Biometrics 44, 1988), by the ranks of Sun and Xu (IEEE Signal Processing
-    Letters 21, 2014): O(n log n). Ties count half.
+    Letters 21, 2014): O(n log n). Ties count half. Of two models on the same rows, subtract row by row.
 
     Args:
         target: (n,) of 0 and 1.
-        scores: k arrays of (n,), higher for the positive class.
+        score: (n,), higher for the positive class.
     """
     positive = np.asarray(target, bool)
     m, n = int(positive.sum()), int((~positive).sum())
     if not m or not n:
-        return np.full(len(scores), np.nan), np.full((len(scores), len(scores)), np.nan)
-    above = np.empty((len(scores), m))  # for each positive the share of negatives that it exceeds
-    below = np.empty((len(scores), n))  # for each negative the share of positives that exceed it
-    for k, score in enumerate(np.asarray(s, float) for s in scores):
-        ranks = midranks(score)
-        above[k] = (ranks[positive] - midranks(score[positive])) / n
-        below[k] = 1 - (ranks[~positive] - midranks(score[~positive])) / m
-    covariance = np.atleast_2d(np.cov(above)) / m if m > 1 else np.zeros((len(scores), len(scores)))
-    if n > 1:
-        covariance = covariance + np.atleast_2d(np.cov(below)) / n
-    return above.mean(axis=1), covariance
+        return float("nan"), np.full(len(positive), np.nan)
+    score = np.asarray(score, float)
+    ranks, moved = midranks(score), np.empty(len(score))
+    moved[positive] = (
+        ranks[positive] - midranks(score[positive])
+    ) / n  # the share of negatives that it exceeds
+    moved[~positive] = 1 - (ranks[~positive] - midranks(score[~positive])) / m  # of positives that exceed it
+    value = float(moved[positive].mean())
+    for part, size in ((positive, m), (~positive, n)):
+        moved[part] = (moved[part] - value) / max(1, size * (size - 1)) ** 0.5
+    return value, moved
 
 
 def auc(target: np.ndarray, score: np.ndarray) -> float:
     """Area under the ROC curve of (n,) scores; NaN if `target` has one class only."""
-    return float(delong(target, [score])[0][0])
+    return delong(target, score)[0]
 
 
 @dataclass(frozen=True)
@@ -70,26 +69,15 @@ def enough(target: np.ndarray) -> bool:
 
 def auc_interval(target: np.ndarray, score: np.ndarray, confidence: float) -> Estimate:
     """AUC with DeLong's interval, within 0 and 1. With fewer than MIN_CLASS rows of a class the interval is [0, 1]."""
-    values, covariance = delong(target, [score])
-    value = float(values[0])
+    value, moved = delong(target, score)
     if not enough(target):
         return Estimate(value, 0.0, 1.0)
-    half = _z(confidence) * float(np.sqrt(covariance[0, 0]))
+    half = quantile(confidence) * float((moved**2).sum() ** 0.5)
     return Estimate(value, max(0.0, value - half), min(1.0, value + half))
 
 
-def auc_difference(target: np.ndarray, score: np.ndarray, other: np.ndarray, confidence: float) -> Estimate:
-    """AUC of `score` minus AUC of `other` on the same rows, paired. With too few rows of a class: [-1, 1]."""
-    values, covariance = delong(target, [score, other])
-    value = float(values[0] - values[1])
-    if not enough(target):
-        return Estimate(value, -1.0, 1.0)
-    variance = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
-    half = _z(confidence) * float(np.sqrt(max(0.0, variance)))
-    return Estimate(value, value - half, value + half)
-
-
-def _z(confidence: float) -> float:
+def quantile(confidence: float) -> float:
+    """How many standard errors an interval reaches to each side."""
     return NormalDist().inv_cdf((1 + confidence) / 2)
 
 
@@ -182,3 +170,19 @@ def calibration(target: np.ndarray, probability: np.ndarray, bins: int = 10) -> 
         for part in np.array_split(order, bins)
         if len(part)
     ]
+
+
+def signed_calibration(target: np.ndarray, probability: np.ndarray, bins: int = 10) -> np.ndarray:
+    """Each row's predicted minus observed, with the sign of its bin's mean, (n,): the mean is the calibration error."""
+    gap = np.asarray(probability, float) - target
+    for part in np.array_split(np.argsort(probability, kind="stable"), bins):
+        gap[part] *= np.sign(gap[part].sum())
+    return gap
+
+
+def calibration_error(target: np.ndarray, probability: np.ndarray) -> float:
+    """The expected calibration error: the mean distance of predicted and observed share, in bins of equal size.
+
+    Naeini, Cooper and Hauskrecht (AAAI 2015), with the bins of `calibration`.
+    """
+    return float(signed_calibration(target, probability).mean())

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from tabloop import files, release
+from tabloop import files, release, verdicts
 from tabloop.card import ModelCard
 from tabloop.columns import literal, quote
 from tabloop.params import ROOT, Params
@@ -44,6 +44,9 @@ def write(
         params=params,
         card=card,
         result=evaluation,
+        line=verdicts.line(evaluation),
+        gates=verdicts.gates(evaluation),
+        metrics=verdicts.beside(evaluation),
         entry=entry,
         role=role,
         use=kept[0] if kept else USE,

@@ -14,6 +14,11 @@ if TYPE_CHECKING:
 
     from tabloop.infer import Inferred
 
+GATES = """
+- { metric: auc, min: 0.5 } # raise it to what the task needs
+- { metric: auc, against: champion, margin: 0.005 }
+"""
+
 
 def rewritten(source: str, found: "Inferred", reading: Reading) -> tuple[dict[str, str], list[str]]:
     """The text of each file; and what it says that was not inferred from the table.
@@ -42,11 +47,11 @@ def rewritten(source: str, found: "Inferred", reading: Reading) -> tuple[dict[st
             params["schema"].pop(name, None)
     params["evaluate"]["segments"] = node(found.segments, "segments")
     params["evaluate"]["cost"]["false_positive"] = params["evaluate"]["cost"]["false_negative"] = 1
-    params["gates"]["min_auc"] = 0.5
-    params["gates"].yaml_add_eol_comment("raise it to what the task needs", "min_auc")
+    params["gates"] = yaml.load(GATES)
+    params.yaml_set_comment_before_after_key("monitoring", before="\n")
     changes += [
         "evaluate.cost 1:1: say what a false positive and a false negative cost you",
-        "gates.min_auc 0.5: raise it to what the task needs",
+        "gates: AUC at least 0.5, raise it to what the task needs; not worse than the champion; no other",
         f"evaluate.segments: {', '.join(found.segments) or 'none'}",
         *stays(params["project"], place.held(source)),
     ]

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from tabloop.cli import UserError
 from tabloop.columns import TYPES, ColumnType, TypeName, class_text
+from tabloop.gates import Gate
 
 # Feast's time column, the graph's output and reference.parquet's score: no column can have one of these names.
 RESERVED = ("event_timestamp", "probability")
@@ -203,12 +204,6 @@ class Evaluate(Strict):
     segments: list[str] = []
 
 
-class Gates(Strict):
-    """What a candidate must reach."""
-
-    min_auc: float = Field(ge=0, le=1)
-
-
 class DriftBars(Strict):
     """The size from which a difference is drift.
 
@@ -253,7 +248,7 @@ class Params(Strict):
     split: Split
     train: dict[str, Any]
     evaluate: Evaluate
-    gates: Gates
+    gates: list[Gate]
     monitoring: Monitoring = Monitoring()
 
     @property
@@ -265,7 +260,21 @@ class Params(Strict):
     def _segments(self) -> "Params":
         if unknown := set(self.evaluate.segments) - set(self.schema_.features):
             raise ValueError(f"evaluate.segments: not a feature: {', '.join(sorted(unknown))}")
+        known: set[tuple[str, str | None, str | None]] = set()
+        for gate in self.gates:
+            if gate.by is not None and gate.by not in self.schema_.features:
+                raise ValueError(f"gates: {gate.metric} by {gate.by}: not a feature")
+            if gate.by is not None and self.schema_.features[gate.by].type == "number":
+                raise ValueError(f"gates: {gate.metric} by {gate.by}: a column of numbers has no levels")
+            if (key := (gate.metric, gate.by, gate.against)) in known:
+                raise ValueError(f"gates: {' '.join(filter(None, key))}: there are two of it")
+            known.add(key)
         return self
+
+    @property
+    def min_auc(self) -> float | None:
+        """The bar of AUC over all rows, if there is one."""
+        return next((gate.min for gate in self.gates if gate.is_auc_bar), None)
 
 
 def load(path: Path | None = None) -> Params:

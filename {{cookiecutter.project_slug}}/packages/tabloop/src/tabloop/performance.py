@@ -24,7 +24,7 @@ def check(params: Params, log: str | None = None, since: datetime | None = None)
     """Write reports/performance.json: AUC, calibration, cost and missing labels by week, version and variant.
 
     The champion is worse if over the window, with the predictions of its version alone, the upper end of its
-    interval is below `gates.min_auc`.
+    interval is below the gate's bar of AUC over all rows.
 
     Args:
         log: the prediction log; by default the one that PREDICTION_LOG names.
@@ -36,7 +36,7 @@ def check(params: Params, log: str | None = None, since: datetime | None = None)
     champion = roles.required("champion")
     since = since or predictions.window(params)
     result: dict[str, Any] = {"version": champion.version, "since": since.isoformat(timespec="seconds")}
-    result |= {"weeks": [], "window": {}, "others": 0, "min_auc": params.gates.min_auc, "worse": False}
+    result |= {"weeks": [], "window": {}, "others": 0, "min_auc": params.min_auc, "worse": False}
     try:
         db = predictions.connect(None, log)
     except predictions.NothingLogged as error:
@@ -54,7 +54,7 @@ def check(params: Params, log: str | None = None, since: datetime | None = None)
     served = weeks[(weeks.version == champion.version) & (weeks.variant == "champion")]
     window = labelled[labelled.recent & labelled.id.isin(served.id)]
     result["window"] = measured = measure(int(served.recent.sum()), window, params)
-    result["worse"] = "auc_high" in measured and measured["auc_high"] < params.gates.min_auc
+    result["worse"] = "auc_high" in measured and measured["auc_high"] < (params.min_auc or 0)
     return save(result)
 
 
@@ -121,7 +121,8 @@ def head(result: dict[str, Any]) -> str:
             f"{about}; {lacking} more are needed."
         )
     warning = "⚠️ **Worse than the gate asks.** " if result["worse"] else ""
-    return f"{warning}AUC {_interval(window)}, bar {result['min_auc']:g}, of {about}, {window['labelled']:,} labels."
+    bar = "no bar in params.yaml" if result["min_auc"] is None else f"bar {result['min_auc']:g}"
+    return f"{warning}AUC {_interval(window)}, {bar}, of {about}, {window['labelled']:,} labels."
 
 
 def text(result: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tabloop import verdicts
 from tabloop.card import ModelCard
 from tabloop.params import Params
 
@@ -81,7 +82,9 @@ def page(
     time = params.schema_.timestamp
     window = f"{rows[time].min():%Y-%m-%d} to {rows[time].max():%Y-%m-%d}" if time else "split by hash"
     drawn = {title: draw(name, plots, champion, result["threshold"]) for name, (title, *_) in CURVES.items()}
-    return html("report.html", params=params, model=card, result=result, window=window, plots=drawn)
+    return html(
+        "report.html", params=params, model=card, result=result, window=window, plots=drawn, verdicts=verdicts
+    )
 
 
 def html(template: str, **values: Any) -> str:

@@ -1,9 +1,8 @@
 """The last `dvc repro`: metrics, the gate's verdict, the report page, and a prediction by the exported model."""
 
 import json
-from typing import Any
 
-from tabloop import roles
+from tabloop import roles, verdicts
 from tabloop.card import ModelCard
 from tabloop.cli import UserError
 from tabloop.onnx_model import FILE, OnnxModel
@@ -32,7 +31,8 @@ def summary() -> str:
             f"AUC         {found['auc']:.4f}  [{found['auc_low']:.4f}, {found['auc_high']:.4f}]",
             f"precision   {precision}  recall {recall}  at threshold {card.threshold:.3g}",
             f"Brier score {found['brier']:.4f}  average precision {found['average_precision']:.4f}",
-            f"gate        {'passed' if found['gate']['passed'] else 'FAILED'}: {verdict(found)}",
+            f"gate        {'passed' if found['gate']['passed'] else 'FAILED'}: {verdicts.line(found)}",
+            *(f"            {check}" for check in verdicts.console(found).splitlines()),
             f"report      {(ROOT / 'reports/evaluation.html').as_uri()}",
             f"a row       {json.dumps(card.example, ensure_ascii=False)}",
             f"prediction  {card.schema_.target.name} = {int(probability >= card.threshold)}, "
@@ -44,7 +44,7 @@ def summary() -> str:
 
 
 def markdown() -> str:
-    """The summary for a pull request: metrics beside the champion's, verdict, data, curves.
+    """The summary for a pull request: verdict, gates, metrics beside the champion's on the same rows, data, curves.
 
     Raises:
         UserError: nothing was evaluated yet.
@@ -54,24 +54,24 @@ def markdown() -> str:
         broken = validation.exists() and not json.loads(validation.read_text())["passed"]
         raise UserError("the data break the schema" if broken else "nothing was evaluated: run `dvc repro`")
     found, card = json.loads(roles.EVALUATION.read_text()), ModelCard.read(roles.CANDIDATE)
-    champion = roles.current("champion")
-    if champion and champion.version == card.version:
-        champion = None
-    before = champion.metrics.model_dump() if champion and champion.metrics else {}
-    metrics = [
-        f"| {name} | {number(found[name])} | {number(before.get(name))} |"
-        for name in ("auc", "auc_low", "auc_high", "average_precision", "brier")
+    champion = found["champion"]
+    origin = [
+        [
+            "training rows",
+            f"{card.rows:,}",
+            f"{champion['training_rows']:,}" if "metrics" in champion else "",
+            "",
+        ],
+        ["data", card.data_hash, champion["data_hash"] if "metrics" in champion else "", ""],
     ]
     lines = [
         f"### Model {card.version}",
         "",
-        f"{'✅' if found['gate']['passed'] else '❌'} **Gate:** {verdict(found)}",
+        f"{'✅' if found['gate']['passed'] else '❌'} **Gate:** {verdicts.line(found)}.",
         "",
-        "| | candidate | champion |",
-        "|---|---|---|",
-        *metrics,
-        f"| training rows | {card.rows:,} | {format(champion.rows, ',') if champion else ''} |",
-        f"| data | {card.data_hash} | {champion.data_hash if champion else ''} |",
+        verdicts.gates(found),
+        "",
+        verdicts.beside(found, origin),
         "",
         *(
             mermaid(name, json.loads((ROOT / f"reports/{name}.json").read_text()))
@@ -84,8 +84,3 @@ def markdown() -> str:
 def number(value: float | None, digits: int = 4) -> str:
     """A metric; nothing where it could not be computed."""
     return "" if value is None else f"{value:.{digits}f}"
-
-
-def verdict(evaluation: dict[str, Any]) -> str:
-    """The gate's reason and the comparison with the champion."""
-    return f"{evaluation['gate']['reason']}; champion: {evaluation['champion']['verdict']}"

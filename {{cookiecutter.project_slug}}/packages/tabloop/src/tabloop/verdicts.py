@@ -1,0 +1,133 @@
+"""How an evaluation reads: the same words and figures on its page, in a pull request, in MODEL_CARD.md, on the console."""
+
+from typing import Any
+
+from tabloop.gates import Gate
+from tabloop.metrics import Estimate
+
+TITLES = {"auc": "AUC", "brier": "Brier score"}
+# Of the numbers in evaluation.json, those that are no metric of one model.
+OTHER = {"rows", "positives", "auc_low", "auc_high"}
+
+
+def name_of(metric: str) -> str:
+    """A metric's name for people."""
+    return TITLES.get(metric, metric.replace("_", " "))
+
+
+def title(gate: Gate, level: str | None = None) -> str:
+    """What a gate, or its check of a level, is about."""
+    where = "" if gate.by is None else f" by {gate.by}" if level is None else f", {gate.by} {level}"
+    return name_of(gate.metric) + where + (", against the champion" if gate.against else "")
+
+
+def rule(gate: Gate) -> str:
+    """The bar, and what is held against it."""
+    bar = (
+        f"worse by at most {gate.margin:g}"
+        if gate.against
+        else f"at {'least' if gate.higher else 'most'} {gate.bar:g}"
+    )
+    return bar if gate.end == "value" else f"{bar}, at the interval's {gate.end.replace('_', ' ')}"
+
+
+def failure(check: dict[str, Any]) -> str:
+    """Why a check failed, in a clause."""
+    return f"{check['name']}: {shown(check) or check['note']} fails the bar: {check['rule']}"
+
+
+def shown(check: dict[str, Any]) -> str:
+    """A check's figure with its interval."""
+    return interval_of(check["value"], check["low"], check["high"], signed=bool(check["against"]))
+
+
+def interval_of(value: float | None, low: float | None, high: float | None, signed: bool = False) -> str:
+    """A figure with its interval."""
+    if value is None:
+        return ""
+    sign = "+" if signed else ""
+    if low is None or high is None:
+        return f"{value:{sign}.4f}"
+    return f"{value:{sign}.4f} [{low:{sign}.4f}, {high:{sign}.4f}]"
+
+
+def compared(gap: Estimate) -> str:
+    """The candidate beside the champion, by the difference in AUC, in a sentence."""
+    figure = f"AUC {interval_of(gap.value, gap.low, gap.high, signed=True)}"
+    if gap.low > 0:
+        return f"The candidate is better than the champion: {figure}"
+    if gap.high < 0:
+        return f"The candidate is worse than the champion: {figure}"
+    return f"The candidate does not differ significantly from the champion: {figure}"
+
+
+def checks(result: dict[str, Any]) -> list[list[str]]:
+    """The table of the gates: what, value with interval, bar, verdict.
+
+    Args:
+        result: evaluation.json, here and below.
+    """
+    words = {True: "passed", False: "failed", None: "not judged"}
+    return [
+        [
+            check["name"],
+            shown(check),
+            check["rule"],
+            ": ".join(filter(None, (words[check["passed"]], check["note"]))),
+        ]
+        for check in result["gate"]["checks"]
+    ]
+
+
+def metrics(result: dict[str, Any]) -> list[list[str]]:
+    """The table of the metrics: name, candidate, champion, difference with interval, all on the same rows."""
+    champion = result["champion"]
+    theirs, gaps = champion.get("metrics", {}), champion.get("differences", {})
+    names = [
+        name
+        for name, value in result.items()
+        if name not in OTHER and (value is None or type(value) in (int, float))
+    ]
+    return [
+        [
+            name_of(name),
+            figure(result[name]),
+            figure(theirs[name]) if name in theirs else "",
+            interval_of(**gaps[name], signed=True) if name in gaps else "",
+        ]
+        for name in names
+    ]
+
+
+def figure(value: float | None) -> str:
+    """A metric with four digits."""
+    return "undefined" if value is None else f"{value:.4f}"
+
+
+def line(result: dict[str, Any]) -> str:
+    """The verdict in a line."""
+    return f"{result['gate']['reason']}, on {result['rows']:,} rows. {result['champion']['verdict']}"
+
+
+def console(result: dict[str, Any]) -> str:
+    """The table of the gates as text, its columns aligned."""
+    table = checks(result)
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in table)
+
+
+def gates(result: dict[str, Any]) -> str:
+    """The table of the gates as Markdown."""
+    return markdown(["gate", "found", "bar", "verdict"], checks(result))
+
+
+def beside(result: dict[str, Any], more: list[list[str]] | None = None) -> str:
+    """The table of the metrics as Markdown, with more rows."""
+    return markdown(["", "candidate", "champion", "difference"], metrics(result) + (more or []))
+
+
+def markdown(head: list[str], table: list[list[str]]) -> str:
+    """A table as Markdown; a level may have any text."""
+    signs = str.maketrans({"|": "\\|", "\n": " ", "<": "&lt;"})
+    rows = [[cell.translate(signs) for cell in row] for row in table]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
