@@ -38,7 +38,7 @@ def test_breast_cancer_from_csv_to_model(run: Run, fresh: Path, tmp_path: Path) 
     assert len(schema["request"]) == 30
     run(fresh, "dvc", "repro")
     metrics = json.loads((fresh / "metrics/evaluation.json").read_text())
-    assert metrics["auc"] > 0.95 and metrics["gate"]["min_auc"] == 0.5
+    assert metrics["auc"] > 0.95 and metrics["gate"]["checks"][0]["bar"] == 0.5
     run(fresh, "pytest", "-q")
     run(fresh, "git", "add", "--all")
     run(fresh, "git", "commit", "--quiet", "--message", "Own data")

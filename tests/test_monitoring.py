@@ -82,7 +82,7 @@ def test_drift_and_performance_of_the_served_champion(
         assert columns["amount"]["drift"] and not columns["country"]["drift"]
         assert (copy / "reports/drift.html").stat().st_size < 100_000
         assert not run(copy, "git", "status", "--porcelain", "--", "reports").stdout
-        edit(copy, lambda p: p["gates"].update(min_auc=0.999))
+        edit(copy, lambda p: p["gates"][0].update(min=0.999))
         assert "⚠️ **Worse" in watch(run, copy, "performance", server.log, code=3)
         assert outputs(copy) == {"drift": "true", "worse": "true"}
         for name in ("drift", "performance"):  # for make, a check that found something did its work

@@ -150,11 +150,19 @@ def test_a_metric_is_a_line_in_evaluate(run: Run, small: Path) -> None:
         '        "threshold": threshold,\n'
         '        "fraud_in_top_100": float(target[np.argsort(-probability)[:100]].mean()),\n',
     )
+    edit(small, lambda p: p["gates"].append({"metric": "fraud_in_top_100", "min": 0.01}))
     assert ran(run(small, "dvc", "repro").stdout) == ["champion", "evaluate", "register"]
     value = json.loads((small / "metrics/evaluation.json").read_text())["fraud_in_top_100"]
     assert 0 < value <= 1
+    gate = json.loads((small / "metrics/evaluation.json").read_text())["gate"]["checks"][-1]
+    assert gate["metric"] == "fraud_in_top_100" and gate["low"] < gate["value"] == value and gate["passed"]
     difference = json.loads(run(small, "dvc", "metrics", "diff", "--json").stdout)
     assert difference["metrics/evaluation.json"]["fraud_in_top_100"]["new"] == value
     with sqlite3.connect(small / "mlflow.db") as db:
         logged = db.execute("SELECT value FROM metrics WHERE key = 'fraud_in_top_100'").fetchall()
     assert logged == [(value,)]
+    done = run(small, "tabloop", "summary", "--markdown").stdout
+    assert f"| fraud in top 100 | {value:.4f} [" in done and "| at least 0.01 | passed |" in done
+    edit(small, lambda p: p["gates"][-1].update(min=1.01))
+    failed = run(small, "python", "-m", "fraud_detection.evaluate", code=1)
+    assert "gate failed: fraud in top 100: " in failed.stderr and len(failed.stderr.splitlines()) == 1

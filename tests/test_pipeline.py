@@ -147,7 +147,7 @@ def test_plots_and_report(run: Run, copy: Path) -> None:
 def test_a_failed_gate_is_one_line_and_registers_nothing(run: Run, small: Path) -> None:
     done = run(small, *EVALUATE, "--min-auc", "0.9999", code=1)
     assert len(done.stderr.strip().splitlines()) == 1
-    assert "0.9999" in done.stderr and "below the bar" in done.stderr
+    assert "fails the bar: at least 0.9999" in done.stderr
     assert not json.loads((small / "metrics/evaluation.json").read_text())["gate"]["passed"]
     assert "Gate failed" in (small / "reports/evaluation.html").read_text()
     refused = run(small, "tabloop", "register", code=1)
@@ -156,7 +156,7 @@ def test_a_failed_gate_is_one_line_and_registers_nothing(run: Run, small: Path) 
 
 def test_a_model_significantly_worse_than_the_champion_fails(run: Run, copy: Path) -> None:
     edit(copy, lambda p: p["train"].update(max_iter=1, max_leaf_nodes=2))
-    edit(copy, lambda p: p["gates"].update(min_auc=0.5))
+    edit(copy, lambda p: p["gates"][0].update(min=0.5))
     before = (copy / "models/champion.dvc").read_bytes()
     done = run(copy, "dvc", "repro", code=None)
     assert done.returncode != 0 and "significantly below the champion's" in done.stderr
@@ -427,7 +427,7 @@ def test_parquet_of_ones_own_as_source(run: Run, project: Project, trained: Path
         params["data"] = {"source": "mine.parquet"}
         params["schema"]["views"] = {}
         params["evaluate"]["segments"] = ["channel"]
-        params["gates"]["min_auc"] = 0.5
+        params["gates"][0]["min"] = 0.5
 
     edit(fresh, mine)
     done = run(fresh, "dvc", "repro")

@@ -278,13 +278,13 @@ def test_from_the_first_push_to_a_rollback(forge: Forge) -> None:
     assert after["metrics"]["auc"] > before["metrics"]["auc"]
 
     # A commit whose model fails the gate changes nothing.
-    forge.change("min_auc: 0.85", "min_auc: 0.999")
+    forge.change("metric: auc, min: 0.85", "metric: auc, min: 0.999")
     forge.commit("Too much to ask")
     code, said = forge.run("push")
     assert code != 0 and "❌ **Gate:**" in said
     assert forge.release() == second
     assert "staging runs" in forge.reconcile()
-    forge.change("min_auc: 0.999", "min_auc: 0.85")
+    forge.change("metric: auc, min: 0.999", "metric: auc, min: 0.85")
 
     # An image that does not start is replaced by the last one that ran, with a message, and is not tried again.
     broken = f"{first['IMAGE'].split('@')[0]}:broken"

@@ -94,8 +94,8 @@ def write_candidate(folder: Path, version: str, judged: str | None) -> None:
         "precision": None,
         "recall": 0.0,
     }
-    result |= {"gate": {"passed": True, "reason": "a reason"}, "segments": {"country": {}}}
-    champion = {"verdict": "better", "version": judged} if judged else {"verdict": "none yet"}
+    result |= {"gate": {"passed": True, "reason": "a reason", "checks": []}, "segments": {"country": {}}}
+    champion = {"verdict": "The candidate is better", "version": judged} if judged else {"verdict": "There is no champion yet"}
     (folder / "metrics").mkdir(exist_ok=True)
     (folder / "metrics/evaluation.json").write_text(json.dumps(result | {"champion": champion}))
 

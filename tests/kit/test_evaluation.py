@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from tabloop.evaluation import by_segment, compare, curves
+from tabloop.evaluation import by_segment, curves
 from tabloop.metrics import at_threshold, errors_cost
 from tabloop.params import Cost
 from tabloop.report import CURVES, draw, mermaid
@@ -47,10 +47,3 @@ def test_a_segment_of_one_class_has_no_auc() -> None:
     found = by_segment(TARGET[:100], SCORE[:100], pd.DataFrame({"level": levels}), ["level"])["level"]
     assert found["yes"]["auc"] is None and found["no"]["positives"] == 0
     assert found["(missing)"]["rows"] == 10 and 0 <= found["(missing)"]["auc"] <= 1
-
-
-def test_a_worse_champion_and_an_equal_one_are_told_apart() -> None:
-    noise = RANDOM.random(600)
-    assert compare(TARGET, SCORE, noise, 0.95)["verdict"] == "better"
-    assert compare(TARGET, noise, SCORE, 0.95)["verdict"] == "worse"
-    assert compare(TARGET, SCORE, SCORE, 0.95)["verdict"] == "no significant difference"

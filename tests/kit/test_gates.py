@@ -69,17 +69,31 @@ def check(*gates: dict[str, Any], **changes: Any) -> list[dict[str, Any]]:
         ({"metric": "auc", **VERSUS}, "against the champion a gate has a `margin`"),
         ({"metric": "auc", **VERSUS, "min": 0.5, "margin": 0}, "and neither `min` nor `max`"),
         ({"metric": "auc", **VERSUS, "margin": -0.1}, "gates.0.margin: Input should be greater than"),
-        ({"metric": "auc", "against": "challenger", "margin": 0}, "gates.0.against: Input should be 'champion'"),
+        (
+            {"metric": "auc", "against": "challenger", "margin": 0},
+            "gates.0.against: Input should be 'champion'",
+        ),
         ({"metric": "auc", "min": 0.5, "better": "higher"}, "`better`, higher or lower, belongs to"),
-        ({"metric": "lift", **VERSUS, "margin": 0}, "`better`, higher or lower, belongs to a metric of your own"),
+        (
+            {"metric": "lift", **VERSUS, "margin": 0},
+            "`better`, higher or lower, belongs to a metric of your own",
+        ),
         ({"metric": "auc", "min": 0.5, "by": "land"}, "gates: auc by land: not a feature"),
         ({"metric": "auc", "min": 0.5, "by": "amount"}, "gates: auc by amount: a column of numbers"),
         ({"metric": "disparate_impact", "min": 0.8}, "disparate_impact compares the levels of a column"),
-        ({"metric": "disparate_impact", "max": 0.8, "by": "country"}, "is better where it is higher: give `min`"),
-        ({"metric": "auc", "min": 0.5, "segment": "country"}, "gates.0.segment: Extra inputs are not permitted"),
+        (
+            {"metric": "disparate_impact", "max": 0.8, "by": "country"},
+            "is better where it is higher: give `min`",
+        ),
+        (
+            {"metric": "auc", "min": 0.5, "segment": "country"},
+            "gates.0.segment: Extra inputs are not permitted",
+        ),
     ],
 )
-def test_a_gate_that_can_not_be_meant_is_one_clear_line(gate: dict[str, Any], said: str, tmp_path: Path) -> None:
+def test_a_gate_that_can_not_be_meant_is_one_clear_line(
+    gate: dict[str, Any], said: str, tmp_path: Path
+) -> None:
     path = tmp_path / "params.yaml"
     path.write_text(yaml.safe_dump(PARAMS | {"gates": [gate]}))
     with pytest.raises(UserError) as caught:
@@ -89,13 +103,21 @@ def test_a_gate_that_can_not_be_meant_is_one_clear_line(gate: dict[str, Any], sa
 
 def test_the_same_gate_twice_is_refused() -> None:
     with pytest.raises(ValueError, match="gates: auc country: there are two of it"):
-        params(AUC, {"metric": "auc", "by": "country", "min": 0.5}, {"metric": "auc", "by": "country", "min": 0.6})
-    both = params(AUC, {"metric": "auc", "by": "country", "min": 0.5}, {"metric": "auc", **VERSUS, "margin": 0})
+        params(
+            AUC,
+            {"metric": "auc", "by": "country", "min": 0.5},
+            {"metric": "auc", "by": "country", "min": 0.6},
+        )
+    both = params(
+        AUC, {"metric": "auc", "by": "country", "min": 0.5}, {"metric": "auc", **VERSUS, "margin": 0}
+    )
     assert both.min_auc == 0.5 and params(both.gates[1].model_dump()).min_auc is None
 
 
 def test_an_unknown_metric_is_refused_and_the_known_ones_are_named() -> None:
-    with pytest.raises(UserError, match="no metric is called aucc; there are auc, average_precision, .*precision_in_top"):
+    with pytest.raises(
+        UserError, match=r"no metric is called aucc; there are auc, average_precision, .*precision_in_top"
+    ):
         check({"metric": "aucc", "min": 0.5})
     with pytest.raises(UserError, match="no metric is called model;"):  # measure() returns words for it
         check({"metric": "model", "min": 0.5})
@@ -164,7 +186,9 @@ def test_without_a_champion_its_gates_are_said_not_to_be_judged() -> None:
 
 
 def test_each_level_is_a_check_and_one_with_few_rows_is_said() -> None:
-    checks = check({"metric": "auc", "by": "country", "min": 0.99}, {"metric": "recall", "by": "country", "min": 0.1})
+    checks = check(
+        {"metric": "auc", "by": "country", "min": 0.99}, {"metric": "recall", "by": "country", "min": 0.1}
+    )
     levels = [c["level"] for c in checks if c["metric"] == "auc"]
     assert levels == ["(missing)", "DE", "FR", "US", None]
     assert [c["passed"] for c in checks[:5]] == [False] * 4 + [None]
@@ -243,7 +267,9 @@ def written(folder: Path, monkeypatch: pytest.MonkeyPatch, found: Holdout, versi
     CARD.write(folder / "models/candidate")
     champion: dict[str, Any] = {"verdict": NONE}
     if found.champion:
-        champion = {"version": version, "training_rows": 12_345, "data_hash": "da7a"} | evaluation.compare(found)
+        champion = {"version": version, "training_rows": 12_345, "data_hash": "da7a"} | evaluation.compare(
+            found
+        )
     usual = {"auc_low": 0.1, "auc_high": 0.9}
     result: dict[str, Any] = {"version": CARD.version, "rows": 9, "positives": 4, **usual}
     result |= measure(found.target, *found.candidate, found.params)
@@ -263,19 +289,27 @@ def test_candidate_and_champion_are_shown_on_the_same_rows_in_words_that_say_who
     assert champion
     assert result["champion"]["metrics"]["auc"] == auc(found.target, champion.probability)
     gap = result["champion"]["differences"]["cost_per_row"]
-    assert gap["value"] == pytest.approx(result["cost_per_row"] - result["champion"]["metrics"]["cost_per_row"])
+    assert gap["value"] == pytest.approx(
+        result["cost_per_row"] - result["champion"]["metrics"]["cost_per_row"]
+    )
     sentence = f"The candidate is worse than the champion: AUC {gap_of(result, 'auc')}"
     page, markdown = (tmp_path / "reports/evaluation.html").read_text(), summary.markdown()
     for text in (page, markdown):
         assert sentence in text and "champion: worse" not in text
-        assert f"{result['champion']['metrics']['auc']:.4f}" in text and gap_of(result, "cost_per_row") in text
+        assert (
+            f"{result['champion']['metrics']['auc']:.4f}" in text and gap_of(result, "cost_per_row") in text
+        )
         assert "AUC, against the champion" in text and "worse by at most 0.005" in text
     assert "❌ **Gate:** AUC, against the champion: -0." in markdown
     assert f"| AUC | {result['auc']:.4f} |" in markdown and "| 12,345 |" in markdown
     swapped = Holdout(found.params, measure, found.rows, found.target, champion, found.candidate)
-    assert evaluation.compare(swapped)["verdict"].startswith("The candidate is better than the champion: AUC +0.")
+    assert evaluation.compare(swapped)["verdict"].startswith(
+        "The candidate is better than the champion: AUC +0."
+    )
     same = Holdout(found.params, measure, found.rows, found.target, champion, champion)
-    assert "does not differ significantly from the champion: AUC +0.0000" in evaluation.compare(same)["verdict"]
+    assert (
+        "does not differ significantly from the champion: AUC +0.0000" in evaluation.compare(same)["verdict"]
+    )
 
 
 def gap_of(result: dict[str, Any], metric: str) -> str:
@@ -289,7 +323,9 @@ def test_nothing_of_another_holdout_stands_beside_the_candidate(
     """Where the champion can't be compared, or there is none, its column is empty."""
     written(tmp_path, monkeypatch, alone(AUC), "c0ffee")
     markdown = summary.markdown()
-    assert all(line.endswith("|  |  |") for line in markdown.splitlines() if line.startswith(("| recall", "| data")))
+    assert all(
+        line.endswith("|  |  |") for line in markdown.splitlines() if line.startswith(("| recall", "| data"))
+    )
     assert NONE in markdown and ">champion" not in (tmp_path / "reports/evaluation.html").read_text()
 
 
