@@ -163,6 +163,13 @@ def test_a_metric_is_a_line_in_evaluate(run: Run, small: Path) -> None:
     assert logged == [(value,)]
     done = run(small, "tabloop", "summary", "--markdown").stdout
     assert f"| fraud in top 100 | {value:.4f} [" in done and "| at least 0.01 | passed |" in done
-    edit(small, lambda p: p["gates"][-1].update(min=1.01))
+    judged = '    result["gate"] = evaluation.judge(holdout, champion["verdict"], min_auc)\n'
+    rule = """    if max(result["precision"] or 0, result["recall"] or 0) < 1.1:
+        result["gate"] |= {"passed": False, "reason": "a rule of our own"}
+"""
+    replace(small / "src/fraud_detection/evaluate.py", judged, judged + rule)
     failed = run(small, "python", "-m", "fraud_detection.evaluate", code=1)
-    assert "gate failed: fraud in top 100: " in failed.stderr and len(failed.stderr.splitlines()) == 1
+    assert failed.stderr.startswith(
+        "evaluate: gate failed: a rule of our own, on 926 rows. The candidate is "
+    )
+    assert len(failed.stderr.splitlines()) == 1

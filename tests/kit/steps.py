@@ -95,7 +95,11 @@ def write_candidate(folder: Path, version: str, judged: str | None) -> None:
         "recall": 0.0,
     }
     result |= {"gate": {"passed": True, "reason": "a reason", "checks": []}, "segments": {"country": {}}}
-    champion = {"verdict": "The candidate is better", "version": judged} if judged else {"verdict": "There is no champion yet"}
+    champion = (
+        {"verdict": "The candidate is better", "version": judged}
+        if judged
+        else {"verdict": "There is no champion yet"}
+    )
     (folder / "metrics").mkdir(exist_ok=True)
     (folder / "metrics/evaluation.json").write_text(json.dumps(result | {"champion": champion}))
 
