@@ -170,15 +170,18 @@ def parity(gate: Gate, holdout: Holdout) -> Check:
     if gate.metric == "disparate_impact":
         of, kind = np.full(len(of), True), "rows"
         needed = math.ceil(MIN_CLASS / max(hits.mean(), 1 / len(of)))
-    sizes = [
-        (level, int((hits & of)[at].sum()), int(of[at].sum())) for level, at in levels(holdout.rows, gate.by)
-    ]
-    few = [f"{level} ({size:,} {kind})" for level, _, size in sizes if size < needed]
-    enough = np.array([counts for _, *counts in sizes if counts[1] >= needed]).reshape(-1, 2).T
+    hit, size, few = [], [], []
+    for level, at in levels(holdout.rows, gate.by):
+        if (rows := int(of[at].sum())) >= needed:
+            hit.append(int((hits & of)[at].sum()))
+            size.append(rows)
+        else:
+            few.append(f"{level} ({rows:,} {kind})")
     note = too_few(few, needed) if few else ""
-    if enough.shape[1] < 2:
+    if len(size) < 2:
         return unjudged(gate, note or "there is one level only")
-    check = judged(gate, between_levels(gate.metric, *enough, holdout.params.evaluate.confidence))
+    confidence = holdout.params.evaluate.confidence
+    check = judged(gate, between_levels(gate.metric, np.array(hit), np.array(size), confidence))
     return check | {"note": "; ".join(filter(None, (check["note"], note and f"without some levels: {note}")))}
 
 
@@ -204,6 +207,11 @@ def judged(gate: Gate, found: Estimate, level: str | None = None) -> Check:
 
 def unjudged(gate: Gate, note: str, level: str | None = None) -> Check:
     """A check without figures or verdict, and why."""
-    about = {"name": verdicts.title(gate, level), "metric": gate.metric, "segment": gate.by, "level": level}
+    about: Check = {
+        "name": verdicts.title(gate, level),
+        "metric": gate.metric,
+        "segment": gate.by,
+        "level": level,
+    }
     about |= {"against": gate.against, "bar": gate.bar, "rule": verdicts.rule(gate), "note": note}
     return about | dict.fromkeys(("value", "low", "high", "passed"))
