@@ -229,7 +229,8 @@ def test_a_usual_name_means_what_measure_means_by_it() -> None:
     checks = judge(mine, "", None)["checks"]
     assert (checks[0]["value"], checks[0]["passed"]) == (0.75, False)
     assert checks[1] == usual[1] and usual[0]["passed"]
-    assert "brier" not in evaluation.compare(mine)["differences"]
+    differences = {gap["metric"] for gap in evaluation.compare(mine)["differences"]}
+    assert "auc" in differences and "brier" not in differences
 
 
 def test_parity_is_between_the_levels_that_have_enough_rows() -> None:
@@ -288,7 +289,7 @@ def test_candidate_and_champion_are_shown_on_the_same_rows_in_words_that_say_who
     champion = found.champion
     assert champion
     assert result["champion"]["metrics"]["auc"] == auc(found.target, champion.probability)
-    gap = result["champion"]["differences"]["cost_per_row"]
+    (gap,) = [gap for gap in result["champion"]["differences"] if gap["metric"] == "cost_per_row"]
     assert gap["value"] == pytest.approx(
         result["cost_per_row"] - result["champion"]["metrics"]["cost_per_row"]
     )
@@ -313,7 +314,7 @@ def test_candidate_and_champion_are_shown_on_the_same_rows_in_words_that_say_who
 
 
 def gap_of(result: dict[str, Any], metric: str) -> str:
-    gap = result["champion"]["differences"][metric]
+    (gap,) = [gap for gap in result["champion"]["differences"] if gap["metric"] == metric]
     return f"{gap['value']:+.4f} [{gap['low']:+.4f}, {gap['high']:+.4f}]"
 
 
@@ -334,5 +335,7 @@ def test_a_level_is_text_in_every_table(tmp_path: Path, monkeypatch: pytest.Monk
     found.rows["country"] = "<b>a|b\n</b>"
     written(tmp_path, monkeypatch, found, "c0ffee")
     assert "<b>" not in (tmp_path / "reports/evaluation.html").read_text()
+    failing = Holdout(params(AUC | {"by": "country", "min": 1}), *list(vars(found).values())[1:])
+    assert "\n" not in judge(failing, NONE, None)["reason"]
     (line,) = [line for line in summary.markdown().splitlines() if line.startswith("| AUC, country")]
     assert "<b>" not in line and line.count(" | ") == 3

@@ -83,7 +83,10 @@ def compare(holdout: Holdout) -> dict[str, Any]:
     gaps = {metric: estimate_of(metric, holdout, own=False) for metric in usual}
     return {
         "metrics": holdout.measure(holdout.target, *holdout.champion, holdout.params),
-        "differences": {metric: vars(gap) for metric, gap in gaps.items() if not np.isnan(gap.value)},
+        # A list: `dvc metrics diff` leaves those out.
+        "differences": [
+            {"metric": metric, **vars(gap)} for metric, gap in gaps.items() if not np.isnan(gap.value)
+        ],
         "verdict": verdicts.compared(estimate_of("auc", holdout, own=False)),
     }
 

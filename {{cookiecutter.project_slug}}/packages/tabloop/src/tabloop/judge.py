@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from tabloop import verdicts
-from tabloop.cli import UserError
+from tabloop.cli import UserError, one_line
 from tabloop.gates import HIGHER_IS_BETTER, PARITY, Gate
 from tabloop.intervals import Scored, between_levels, estimate, jackknife
 from tabloop.metrics import MIN_CLASS, Estimate
@@ -188,7 +188,7 @@ def parity(gate: Gate, holdout: Holdout) -> Check:
 def too_few(levels: list[str], needed: int) -> str:
     """What is said of levels that are not judged."""
     more = f" and {len(levels) - NAMED} more" if len(levels) > NAMED else ""
-    return f"too few rows, {needed:,} are needed: {', '.join(levels[:NAMED])}{more}"
+    return f"too few rows, {needed:,} are needed: {one_line(', '.join(levels[:NAMED]))}{more}"
 
 
 def judged(gate: Gate, found: Estimate, level: str | None = None) -> Check:

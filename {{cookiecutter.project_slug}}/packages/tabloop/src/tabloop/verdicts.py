@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from tabloop.cli import one_line
 from tabloop.gates import Gate
 from tabloop.metrics import Estimate
 
@@ -17,7 +18,7 @@ def name_of(metric: str) -> str:
 
 def title(gate: Gate, level: str | None = None) -> str:
     """What a gate, or its check of a level, is about."""
-    where = "" if gate.by is None else f" by {gate.by}" if level is None else f", {gate.by} {level}"
+    where = "" if gate.by is None else f" by {gate.by}" if level is None else f", {gate.by} {one_line(level)}"
     return name_of(gate.metric) + where + (", against the champion" if gate.against else "")
 
 
@@ -33,27 +34,19 @@ def rule(gate: Gate) -> str:
 
 def failure(check: dict[str, Any]) -> str:
     """Why a check failed, in a clause."""
-    return f"{check['name']}: {shown(check) or check['note']} fails the bar: {check['rule']}"
+    return f"{check['name']}: {shown(check, bool(check['against'])) or check['note']} fails the bar: {check['rule']}"
 
 
-def shown(check: dict[str, Any]) -> str:
-    """A check's figure with its interval."""
-    return interval_of(check["value"], check["low"], check["high"], signed=bool(check["against"]))
-
-
-def interval_of(value: float | None, low: float | None, high: float | None, signed: bool = False) -> str:
-    """A figure with its interval."""
-    if value is None:
-        return ""
-    sign = "+" if signed else ""
-    if low is None or high is None:
-        return f"{value:{sign}.4f}"
-    return f"{value:{sign}.4f} [{low:{sign}.4f}, {high:{sign}.4f}]"
+def shown(found: dict[str, Any], signed: bool) -> str:
+    """A figure with its interval: value, low, high."""
+    form = "+z.4f" if signed else "z.4f"
+    value, low, high = ("" if found[n] is None else f"{found[n]:{form}}" for n in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]" if low else value
 
 
 def compared(gap: Estimate) -> str:
     """The candidate beside the champion, by the difference in AUC, in a sentence."""
-    figure = f"AUC {interval_of(gap.value, gap.low, gap.high, signed=True)}"
+    figure = f"AUC {shown(vars(gap), signed=True)}"
     if gap.low > 0:
         return f"The candidate is better than the champion: {figure}"
     if gap.high < 0:
@@ -71,7 +64,7 @@ def checks(result: dict[str, Any]) -> list[list[str]]:
     return [
         [
             check["name"],
-            shown(check),
+            shown(check, bool(check["against"])),
             check["rule"],
             ": ".join(filter(None, (words[check["passed"]], check["note"]))),
         ]
@@ -82,7 +75,10 @@ def checks(result: dict[str, Any]) -> list[list[str]]:
 def metrics(result: dict[str, Any]) -> list[list[str]]:
     """The table of the metrics: name, candidate, champion, difference with interval, all on the same rows."""
     champion = result["champion"]
-    theirs, gaps = champion.get("metrics", {}), champion.get("differences", {})
+    theirs, gaps = (
+        champion.get("metrics", {}),
+        {gap["metric"]: gap for gap in champion.get("differences", [])},
+    )
     names = [
         name
         for name, value in result.items()
@@ -93,7 +89,7 @@ def metrics(result: dict[str, Any]) -> list[list[str]]:
             name_of(name),
             figure(result[name]),
             figure(theirs[name]) if name in theirs else "",
-            interval_of(**gaps[name], signed=True) if name in gaps else "",
+            shown(gaps[name], signed=True) if name in gaps else "",
         ]
         for name in names
     ]
