@@ -94,12 +94,12 @@ def write_candidate(folder: Path, version: str, judged: str | None) -> None:
         "precision": None,
         "recall": 0.0,
     }
-    result |= {"gate": {"passed": True, "reason": "a reason", "checks": []}, "segments": {"country": {}}}
-    champion = (
-        {"verdict": "The candidate is better", "version": judged}
-        if judged
-        else {"verdict": "There is no champion yet"}
-    )
+    check = {"name": "AUC", "value": 0.9, "low": 0.8, "high": 1.0, "against": None, "rule": "at least 0.5"}
+    checks = [check | {"passed": True, "note": ""}]
+    result |= {"gate": {"passed": True, "reason": "a reason", "checks": checks}, "segments": {"country": {}}}
+    gap = {"metric": "auc", "value": 0.1, "low": 0.05, "high": 0.15}
+    beside = {"metrics": {"auc": 0.8}, "differences": [gap], "verdict": "The candidate is better"}
+    champion = beside | {"version": judged} if judged else {"verdict": "There is no champion yet"}
     (folder / "metrics").mkdir(exist_ok=True)
     (folder / "metrics/evaluation.json").write_text(json.dumps(result | {"champion": champion}))
 

@@ -94,6 +94,8 @@ def test_worse_is_said_of_the_present_champion_only(folder: Path) -> None:
     log(folder, params(), random_scores)
     result = check(folder, 0.9)
     assert result["worse"] and "⚠️ **Worse than the gate asks.** AUC 0." in performance.text(result)
+    free = performance.check(params(gates=[{"metric": "auc", "by": "country", "min": 0.99}]))
+    assert not free["worse"] and ", no bar in params.yaml, of model" in performance.text(free)
 
 
 def test_few_labels_or_none_are_no_verdict_and_what_is_missing_is_said(folder: Path) -> None:

@@ -128,6 +128,8 @@ def test_what_is_done_is_not_done_twice(before: Callable[[str], Path]) -> None:
     assert (
         "It is the champion; in MLflow's registry it has version 2." in card and "precision undefined" in card
     )
+    assert "| AUC | 0.9000 [0.8000, 1.0000] | at least 0.5 | passed |" in card
+    assert "Beside a, which was the champion" in card and "| 0.8000 | +0.1000 [+0.0500, +0.1500] |" in card
 
 
 def test_the_intended_use_is_kept(before: Callable[[str], Path]) -> None:
