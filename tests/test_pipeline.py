@@ -159,7 +159,8 @@ def test_a_model_significantly_worse_than_the_champion_fails(run: Run, copy: Pat
     edit(copy, lambda p: p["gates"][0].update(min=0.5))
     before = (copy / "models/champion.dvc").read_bytes()
     done = run(copy, "dvc", "repro", code=None)
-    assert done.returncode != 0 and "significantly below the champion's" in done.stderr
+    assert done.returncode != 0 and "The candidate is worse than the champion: AUC -0." in done.stderr
+    assert "AUC, against the champion: -0." in done.stderr
     assert "register" not in ran(done.stdout)
     assert (copy / "models/champion.dvc").read_bytes() == before
 

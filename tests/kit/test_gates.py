@@ -15,6 +15,7 @@ from tabloop.metrics import at_threshold, auc
 from tabloop.params import Params, load
 
 from .conftest import PARAMS
+from .monitored import install
 from .test_card import CARD
 
 NONE = "There is no champion yet"
@@ -322,6 +323,13 @@ def test_nothing_of_another_holdout_stands_beside_the_candidate(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the champion can't be compared, or there is none, its column is empty."""
+    monkeypatch.setattr(roles, "MODELS", tmp_path / "models")
+    install(tmp_path, "champion", params(), version="c0ffee")
+    rows = pd.DataFrame({"age": [30], "amount": [1.0]})
+    why = "The champion can't be compared: the data have no column country, express any more"
+    assert evaluation.score_champion(CARD, rows) == ({"version": "c0ffee", "verdict": why}, None)
+    same = CARD.model_copy(update={"version": "c0ffee"})
+    assert evaluation.score_champion(same, rows)[0]["verdict"] == "The candidate is the champion"
     written(tmp_path, monkeypatch, alone(AUC), "c0ffee")
     markdown = summary.markdown()
     assert all(
