@@ -101,7 +101,7 @@ def by_segment(
             value = auc(target[at], probability[at])
             found[name][level] = {
                 "auc": None if np.isnan(value) else value,
-                "rows": int(at.sum()),
+                "rows": len(at),
                 "positives": int(target[at].sum()),
             }
     return found

@@ -79,7 +79,7 @@ def judge(holdout: Holdout, why: str, min_auc: float | None) -> dict[str, Any]:
                 f"params.yaml: gates: no metric is called {gate.metric}; there are {', '.join(sorted(known))}"
             )
         if gate.against and holdout.champion is None:
-            checks.append(unjudged(gate, why[0].lower() + why[1:]))
+            checks.append(unjudged(gate, why[:1].lower() + why[1:]))
         elif gate.metric in PARITY:
             checks.append(parity(gate, holdout))
         else:
@@ -110,13 +110,14 @@ def is_own(metric: str, measured: dict[str, float], holdout: Holdout) -> bool:
 
 
 def levels(rows: "pd.DataFrame", name: str | None) -> Iterator[tuple[str | None, np.ndarray]]:
-    """Each level of a column, and a mask of its rows, (n,); without a column all rows."""
+    """Each level of a column, and the positions of its rows; without a column all rows."""
     if name is None:
-        yield None, np.full(len(rows), True)
+        yield None, np.arange(len(rows))
         return
     texts = rows[name].astype(object).where(rows[name].notna(), "(missing)").astype(str).to_numpy()
-    for level in sorted(set(texts)):
-        yield level, texts == level
+    names, codes = np.unique(texts, return_inverse=True)
+    ends = np.cumsum(np.bincount(codes))
+    yield from zip(names.tolist(), np.split(np.argsort(codes, kind="stable"), ends[:-1]), strict=True)
 
 
 def estimate_of(metric: str, part: Holdout, own: bool) -> Estimate:
