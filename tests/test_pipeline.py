@@ -44,7 +44,14 @@ def test_the_model_passes_its_gate_and_is_champion(run: Run, copy: Path) -> None
     metrics = json.loads((copy / "metrics/evaluation.json").read_text())
     assert metrics["gate"]["passed"]
     assert 0.85 <= metrics["auc_low"] <= metrics["auc"] <= metrics["auc_high"] < 0.995
+    importance = {one["feature"]: one for one in metrics["importance"]}
     champion = json.loads((copy / "models/champion/model.json").read_text())
+    assert importance.keys() == champion["example"].keys() and importance["amount"]["low"] > 0.01
+    assert list(importance)[:3] == sorted(importance, key=lambda name: -importance[name]["value"])[:3]
+    assert "importance" not in run(copy, "dvc", "metrics", "show").stdout  # a list, which would be no column
+    for page in ("reports/evaluation.html", "MODEL_CARD.md"):
+        assert "What moves the model" in (copy / page).read_text()
+    assert "**What moves the model most**" in run(copy, "tabloop", "summary", "--markdown").stdout
     assert champion["version"] == metrics["version"]
     assert champion["threshold"] == metrics["threshold"]
     assert champion["parity"]["largest_difference"] < 1e-5

@@ -4,7 +4,7 @@ import argparse
 from typing import Any
 
 import numpy as np
-from tabloop import evaluation, verdicts
+from tabloop import evaluation, explain, verdicts
 from tabloop.cli import UserError, command
 from tabloop.evaluation import Holdout, Scored
 from tabloop.metrics import Curve, at_threshold, auc_interval, calibration_error
@@ -45,6 +45,7 @@ def evaluate(params: Params, min_auc: float | None) -> dict[str, Any]:
     result["gate"] = evaluation.judge(holdout, champion["verdict"], min_auc)
     result["champion"] = champion
     result["segments"] = evaluation.by_segment(target, probability, rows, params.evaluate.segments)
+    result["importance"] = explain.importance(rows, target, params.evaluate.confidence)
     evaluation.write(card, result, holdout)
     return result
 

@@ -1,6 +1,7 @@
 """The last `dvc repro`: metrics, the gate's verdict, the report page, and a prediction by the exported model."""
 
 import json
+from typing import Any
 
 from tabloop import roles, verdicts
 from tabloop.card import ModelCard
@@ -73,12 +74,19 @@ def markdown() -> str:
         "",
         verdicts.beside(found, origin),
         "",
+        *movers(found.get("importance", [])),
         *(
             mermaid(name, json.loads((ROOT / f"reports/{name}.json").read_text()))
             for name in ("roc", "calibration")
         ),
     ]
     return "\n".join(lines)
+
+
+def movers(importance: list[dict[str, Any]]) -> list[str]:
+    """A paragraph that names the features without which the AUC falls most, if it does."""
+    lost = [f"{one['feature']} {one['value']:.3f}" for one in importance[:5] if one["low"] > 0]
+    return [f"**What moves the model most** (AUC lost without it): {', '.join(lost)}", ""] if lost else []
 
 
 def number(value: float | None, digits: int = 4) -> str:
