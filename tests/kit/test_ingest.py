@@ -98,7 +98,9 @@ def test_labelled_predictions_join_whatever_the_features_are_called(
         orders().drop(columns=["age", "country", "amount", "express"]).rename(columns={"ordered_at": "at"})
     )
     events[LOG_COLUMNS] = 0.0
-    folder = project(events, schema=SCHEMA, data={"source": "events.csv", "feedback": "data/log"}, **SETTINGS)
+    split = {"holdout": 0.25, "feedback_in_holdout": True}
+    data = {"source": "events.csv", "feedback": "data/log"}
+    folder = project(events, schema=SCHEMA, data=data, split=split, **SETTINGS)
     done = tabloop(folder, "ingest").stdout
     assert "ingest: no prediction was logged" in done or "there is no prediction log" in done
     write_log(folder)

@@ -131,7 +131,18 @@ TABLES: dict[str, tuple[Callable[[Path], Path], Choices]] = {
     "tips": (packaged(PLOTLY / "tips.csv.gz"), Choices("smoker")),
     "gapminder": (
         packaged(PLOTLY / "gapminder.csv.gz"),
-        Choices("continent", positive="Africa", drop=("iso_num",)),
+        # Where a country is tells its continent: that is known before.
+        Choices(
+            "continent",
+            positive="Africa",
+            drop=("iso_num",),
+            types={
+                "country": "category",
+                "iso_alpha": "category",
+                "centroid_lon": "number",
+                "centroid_lat": "number",
+            },
+        ),
     ),
     "iris": (
         packaged(PLOTLY / "iris.csv.gz"),

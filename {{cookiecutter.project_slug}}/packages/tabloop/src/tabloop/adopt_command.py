@@ -8,7 +8,7 @@ from tabloop.cli import UserError
 
 FEATURE_TYPES = ("number", "integer", "boolean", "category", "days")
 # How the reader takes what is then a feature of this type.
-READER = ("encoding", "delimiter", "sheet", "header", "bad_rows")  # options of the reader alone
+READER = ("encoding", "delimiter", "sheet", "header", "bad_rows", "timezone")  # options of the reader alone
 READ = {"category": "text", "days": "timestamp"}
 
 
@@ -17,6 +17,7 @@ READ = {"category": "text", "days": "timestamp"}
 @click.option("--target", required=True, help="The column to predict; it has two values.")
 @click.option("--entity", help="The column that says whom a row is about, for example customer_id.")
 @click.option("--timestamp", help="The column that says when a row happened.")
+@click.option("--known-at", metavar="COLUMN", help="The column that says when the label was known.")
 @click.option("--key", multiple=True, metavar="COLUMN", help="A column of the key that makes a row unique.")
 @click.option("--drop", multiple=True, metavar="COLUMN", help="Leave the column out.")
 @click.option("--type", "types", multiple=True, metavar="COLUMN=TYPE", help=f"{', '.join(FEATURE_TYPES)}.")
@@ -26,6 +27,7 @@ READ = {"category": "text", "days": "timestamp"}
 @click.option(
     "--date-format", multiple=True, metavar="[COLUMN=]FORMAT", help="dayfirst, monthfirst or %d/%m/%Y."
 )
+@click.option("--timezone", help="Of times without an offset, for example Europe/Berlin; else they are UTC.")
 @click.option("--encoding", help="Of a text file, for example cp1251.")
 @click.option("--delimiter", help="Between the cells of a text file.")
 @click.option("--sheet", help="Of an Excel file.")
@@ -49,6 +51,7 @@ def adopt(data: str, dry_run: bool, as_json: bool, **said: Any) -> None:
             raise UserError(f"--type {name}={kind}: give one of {', '.join(FEATURE_TYPES)}")
     dates = {name or None: how for name, _, how in (text.rpartition("=") for text in said.pop("date_format"))}
     read = {name: READ.get(kind, kind) for name, kind in types.items()}
+    read |= {name: "timestamp" for name in (said["known_at"],) if name}
     overrides = Overrides(
         dates=dates, types=read, timestamp=said["timestamp"], **{name: said.pop(name) for name in READER}
     )

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the subcommand."""
         set_credentials()
+        use_utc()
         try:
             return super().invoke(ctx)
         except UserError as error:
@@ -34,10 +36,17 @@ class Commands(click.Group):
 @contextmanager
 def command(name: str) -> Iterator[None]:
     """Run a command: a UserError ends it with one line on stderr and exit code 1, without a traceback."""
+    use_utc()
     try:
         yield
     except UserError as error:
         sys.exit(f"{name}: {error}")
+
+
+def use_utc() -> None:
+    """Let this process work in UTC: libraries take the machine's zone for times that have one, and for Feast's."""
+    os.environ["TZ"] = "UTC"
+    time.tzset()
 
 
 def write_github_output(**outputs: object) -> None:

@@ -56,6 +56,8 @@ def text(found: dict[str, Any]) -> str:
     by = "by time" if schema["timestamp"] else f"by hash of {schema['entity'] or 'the row'}"
     key = " + ".join(schema["key"]) or "none, so duplicates are not checked"
     lines.append(f"{found['rows']:,} rows of {found['source']}; key: {key}; split {by}")
+    if schema["timestamp"] and "known_at" not in schema["target"]:
+        lines.append("each label counts as known when its row happens; `--known-at COLUMN` says when it was")
     end = "params.yaml has the schema: read and correct it, by hand or by another adopt. Next: `make train`."
     end = "A dry run: nothing was changed." if found["dry_run"] else end
     return "\n".join([*(f"  {line}" for line in (*lines, *found["changes"])), "", end])

@@ -4,9 +4,7 @@ import collections
 import contextlib
 import io
 import logging
-import os
 import runpy
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -15,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from tabloop.cli import UserError, one_line
+from tabloop.cli import UserError, one_line, use_utc
 from tabloop.params import ROOT, Params, Schema
 from tabloop.serving.online_store import OnlineStore, redis_field, redis_index
 from tabloop.serving.settings import STORE, load_settings
@@ -59,9 +57,7 @@ def opened(base: Path) -> Iterator["FeatureStore"]:
     FeatureStore, load_repo_config = import_feast()
     warnings.filterwarnings("ignore", category=DeprecationWarning, module="ibis")
     logging.getLogger("feast").setLevel(logging.ERROR)
-    # Feast's SQLite store would keep the times of this machine's zone as if they were UTC.
-    os.environ["TZ"] = "UTC"
-    time.tzset()
+    use_utc()  # Feast's SQLite store would keep the times of this machine's zone as if they were UTC
     here = base / "feature_repo"
     for folder in (here, base / "data/online"):
         folder.mkdir(parents=True, exist_ok=True)
@@ -161,4 +157,5 @@ def join(events: "pd.DataFrame", schema: Schema, store: "FeatureStore") -> "pd.D
     events = events.assign(event_timestamp=events.event_timestamp.dt.tz_localize("UTC"))
     names = [f"{view}:{column}" for view, columns in schema.views.items() for column in columns]
     joined = store.get_historical_features(entity_df=events, features=names).to_df()
-    return joined.assign(event_timestamp=joined.event_timestamp.dt.tz_localize(None))
+    zoned = [str(name) for name in joined.select_dtypes("datetimetz")]
+    return joined.assign(**{name: joined[name].dt.tz_convert(None) for name in zoned})

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import duckdb
 
-from tabloop import files
+from tabloop import files, leaks
 from tabloop.cli import UserError, one_line
 from tabloop.columns import quote
 from tabloop.labels import label_sql
 from tabloop.params import ROOT, Column, Params, Schema
-from tabloop.split import REPORTED, split
+from tabloop.split import KNOWN, REPORTED, split
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,6 +27,7 @@ def connect(raw: Path) -> duckdb.DuckDBPyConnection:
     It has one thread: sums of floats depend on their order, and the same data must give the same bytes.
     """
     db = duckdb.connect(config={"threads": 1})
+    db.sql("SET TimeZone = 'UTC'")
     for path in sorted(raw.glob("*.parquet")):
         db.read_parquet(str(path)).create_view(path.stem)
     return db
@@ -67,14 +68,19 @@ def refused(name: str) -> Iterator[None]:
 
 
 def labelled_events(db: duckdb.DuckDBPyConnection, schema: Schema) -> "pd.DataFrame":
-    """The events whose label is known: key, entity, event_timestamp, request columns, target as 0 or 1."""
+    """The events whose label is known: key, entity, event_timestamp, request columns, target as 0 or 1, KNOWN."""
     target = quote(schema.target.name)
     label = label_sql(db.view("events"), schema.target.name, schema.target)
     key = [quote(name) for name in schema.own_key if name not in schema.features]
-    columns = ", ".join([*key, typed(schema, schema.request)])
-    return db.sql(
-        f"SELECT {columns}, {label} AS {target} FROM events WHERE {label} IS NOT NULL ORDER BY ALL"
-    ).df()
+    known = (
+        f"{quote(schema.target.known_at or schema.timestamp or '')}::TIMESTAMP"
+        if schema.timestamp
+        else "NULL"
+    )
+    columns = ", ".join(
+        [*key, typed(schema, schema.request), f"{label} AS {target}", f"{known} AS {quote(KNOWN)}"]
+    )
+    return db.sql(f"SELECT {columns} FROM events WHERE {label} IS NOT NULL ORDER BY ALL").df()
 
 
 def typed(schema: Schema, columns: dict[str, Column]) -> str:
@@ -123,8 +129,44 @@ def learnable(params: Params, db: duckdb.DuckDBPyConnection, base: Path) -> "pd.
         rows = pd.concat(parts, ignore_index=True)
     names = [*schema.key, schema.entity, "event_timestamp", *schema.features, schema.target.name]
     columns = [name for name in dict.fromkeys(names) if name and name != schema.timestamp]
-    columns += rows.columns.intersection([REPORTED]).tolist()
+    columns += rows.columns.intersection([REPORTED, KNOWN]).tolist()
     return rows[columns].sort_values(["event_timestamp", *columns], ignore_index=True)
+
+
+def refuse_to_look_ahead(
+    raw: Path, made: Path, schema: Schema, moment: str, definitions: Path = REPO
+) -> None:
+    """Compute the views of what was known at a moment; rows until then must be the same as in `made`.
+
+    Events after it are not there, and labels that were known later are missing. Numbers are compared as float32, so that a
+    sum in another order is not another value.
+
+    Raises:
+        UserError: some rows differ.
+    """
+    db, target = connect(raw), quote(schema.target.name)
+    known = f"{quote(schema.target.known_at)}::TIMESTAMP" if schema.target.known_at else ""
+    label = f"REPLACE (CASE WHEN {known} <= '{moment}' THEN {target} END AS {target})" if known else ""
+    db.sql("ALTER VIEW events RENAME TO every_event")
+    until = f"{quote(schema.timestamp or '')}::TIMESTAMP <= '{moment}'"
+    db.sql(f"CREATE VIEW events AS SELECT * {label} FROM every_event WHERE {until}")
+    for view, columns in schema.views.items():
+        if not (definitions / f"{view}.sql").exists():
+            continue
+        values = (f"{quote(n)}{'::FLOAT' if c.type == 'number' else ''}" for n, c in columns.items())
+        shown = ", ".join([quote(str(schema.entity)), "event_timestamp", *values])
+        now, then = (
+            rows.filter(f"event_timestamp <= '{moment}'").project(shown)
+            for rows in (
+                db.read_parquet(str(made / f"{view}.parquet")),
+                view_rows(db, schema, view, definitions),
+            )
+        )
+        if differing := now.except_(then).aggregate("count(*)").fetchall()[0][0]:
+            raise UserError(
+                f"{view}.sql looks ahead: {differing:,} of its rows until {moment}, when the holdout begins, would be others "
+                "without the events and labels that came later; a row's time must be when all of it was known"
+            )
 
 
 def tables(db: duckdb.DuckDBPyConnection) -> list[str]:
@@ -151,6 +193,9 @@ def featurize(params: Params, raw: Path) -> str:
                 view_rows(db, schema, view).write_parquet(str(made / f"{view}.parquet"))
         rows = learnable(params, db, base)
         train, holdout = split(rows, schema, params.split.holdout)
+        if schema.timestamp:
+            refuse_to_look_ahead(raw, made, schema, str(holdout.event_timestamp.min()))
+        leaks.refuse(train, schema)
         for name, part in (("train", train), ("holdout", holdout)):
             if schema.timestamp:
                 part = part.rename(columns={"event_timestamp": schema.timestamp})
@@ -159,10 +204,22 @@ def featurize(params: Params, raw: Path) -> str:
             part.to_parquet(made / f"{name}.parquet", index=False)
         files.replace(FEATURES, made)
         files.replace(ONLINE, base / "data/online")
-    how = "by time" if schema.timestamp else "by hash"
     label = label_sql(db.view("events"), schema.target.name, schema.target)
     unlabelled = db.view("events").filter(f"{label} IS NULL").aggregate("count(*)").fetchall()[0][0]
     waiting = f", {unlabelled:,} without a label yet" if unlabelled else ""
-    left = len(rows) - len(train) - len(holdout)
-    waiting += f", {left:,} labelled predictions of held-out entities left out" if left else ""
-    return f"{len(train):,} train and {len(holdout):,} holdout rows, split {how}{waiting}"
+    how = "by time" if schema.timestamp else "by hash"
+    out = left_out(rows.drop(index=train.index.union(holdout.index)), holdout, schema)
+    return f"{len(train):,} train and {len(holdout):,} holdout rows, split {how}{waiting}{out}"
+
+
+def left_out(rows: "pd.DataFrame", holdout: "pd.DataFrame", schema: Schema) -> str:
+    """How many labelled rows are in neither part, and why."""
+    if rows.empty:
+        return ""
+    why = "of held-out entities"
+    if schema.timestamp:
+        begins = f"{holdout.event_timestamp.min():%Y-%m-%d %H:%M:%S}"
+        why = f"whose label was not known at {begins}, when the holdout begins,"
+    reported = int(rows[REPORTED].sum()) if REPORTED in rows else 0
+    clients = f" ({reported:,} of them reported by clients)" if reported else ""
+    return f", {len(rows):,} {why} left out{clients}"

@@ -8,13 +8,14 @@ from tabloop.card import ModelCard
 from tabloop.cli import UserError
 from tabloop.columns import literal, quote, text_of
 from tabloop.params import Params, Schema
+from tabloop.split import KNOWN
 
 if TYPE_CHECKING:
     import duckdb
 
 
 def labelled_predictions(params: Params, log: str, events: Path) -> "duckdb.DuckDBPyRelation | None":
-    """The log's labelled rows as they were served: key, entity, event_timestamp, features, target as 0 or 1.
+    """The log's labelled rows as they were served: key, entity, event_timestamp, features, KNOWN, target as 0 or 1.
 
     Rows that can't be used are left out, counted by reason on stdout. None, with a line, while nothing was logged.
 
@@ -35,6 +36,7 @@ def labelled_predictions(params: Params, log: str, events: Path) -> "duckdb.Duck
     columns += [f"rated.entity AS {quote(schema.entity)}"] if schema.entity else []
     columns += [f"rated.{quote(predictions.feature(n))} AS {quote(n)}" for n in schema.features]
     columns += ["rated.predicted_at::TIMESTAMP AS event_timestamp"]
+    columns += [f"rated.received_at::TIMESTAMP AS {quote(KNOWN)}"]
     columns += [f"rated.label::TINYINT AS {quote(schema.target.name)}"]
     usable = "rated WHERE rated.reason IS NULL ORDER BY rated.predicted_at, rated.prediction_id"
     with predictions.errors():
@@ -87,7 +89,7 @@ def _rate(db: "duckdb.DuckDBPyConnection", params: Params) -> None:
     why = " ".join(f"WHEN {test} THEN {literal(words)}" for words, test in (reasons | breaches).items())
     listed = ", ".join(f"{value} AS {quote(predictions.feature(name))}" for name, value in values.items())
     db.sql(
-        f"CREATE TABLE rated AS SELECT prediction_id, entity, predicted_at, label, {listed}, CASE {why} END AS reason "
+        f"CREATE TABLE rated AS SELECT prediction_id, entity, predicted_at, received_at, label, {listed}, CASE {why} END AS reason "
         "FROM predictions JOIN outcomes USING (prediction_id) "
         # In the shadow both models answer: the features are the same, one row is enough.
         "QUALIFY row_number() OVER (PARTITION BY prediction_id ORDER BY variant) = 1"

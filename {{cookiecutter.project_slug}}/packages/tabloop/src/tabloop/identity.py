@@ -97,7 +97,8 @@ def timestamp(
     late = f"count(*) FILTER (WHERE {time} > TIMESTAMP '{datetime.now(UTC):%Y-%m-%d %H:%M:%S}')"
     first, last, future = table.aggregate(f"min({time}), max({time}), {late}").fetchall()[0]
     if future:
-        raise UserError(f"TIMESTAMP={name}: {future:,} rows are in the future, up to {last}: correct them")
+        advice = "correct them, or say of which zone they are: `--timezone Europe/Berlin`"
+        raise UserError(f"TIMESTAMP={name}: {future:,} rows are in the future, up to {last} UTC: {advice}")
     labelled = table.project(f"{label} AS label, {time} AS t").filter("label IS NOT NULL")
     start = labelled.aggregate(f"quantile_disc(t, {1 - holdout})").fetchall()[0][0]
     newest = dict(labelled.filter(f"t >= '{start}'").aggregate("label, count(*)").fetchall())
@@ -107,6 +108,55 @@ def timestamp(
         if newest.get(value, 0) < MIN_CLASS
     ]
     return Decision(name, "timestamp", f"splits by time, {first:%Y-%m-%d} to {last:%Y-%m-%d}", warnings)
+
+
+def known_at(
+    table: duckdb.DuckDBPyRelation, name: str, facts: Facts, timestamp: str | None, label: str
+) -> Decision:
+    """The column that says when the label was known.
+
+    Raises:
+        UserError: it is no date or time, or there is no timestamp, or labels were known before their row happened.
+    """
+    if timestamp is None or ("DATE" not in facts.kind and "TIMESTAMP" not in facts.kind):
+        lacking = "it is no date or time" if timestamp else "give TIMESTAMP, the row's time, too"
+        raise UserError(f"--known-at {name}: {lacking}")
+    early, without = (
+        table.filter(f"({label}) IS NOT NULL").aggregate(_early_and_without(name, timestamp)).fetchall()[0]
+    )
+    if early:
+        raise UserError(
+            f"--known-at {name}: {early:,} labels were known before their row happened: correct them"
+        )
+    lack = [f"{without:,} labels lack it: their rows are never in train"] if without else []
+    return Decision(name, "known at", "train has only labels known when the holdout begins", lack)
+
+
+def suggest_known_at(
+    table: duckdb.DuckDBPyRelation,
+    timestamp: str,
+    facts: dict[str, Facts],
+    decisions: dict[str, Decision],
+    label: str,
+) -> None:
+    """Warn where a date may be when the label was known: with each label, never without one, never before the timestamp."""
+    for name, found in decisions.items():
+        if found.decision != "left out" or (
+            "DATE" not in facts[name].kind and "TIMESTAMP" not in facts[name].kind
+        ):
+            continue
+        parts = f"{_early_and_without(name, timestamp)}, count(*) FILTER ({quote(name)}::TIMESTAMP > {timestamp}::TIMESTAMP)"
+        *wrong, later = table.filter(f"({label}) IS NOT NULL").aggregate(parts).fetchall()[0]
+        others = table.filter(f"({label}) IS NULL").aggregate(f"count({quote(name)})").fetchall()[0][0]
+        if later and not any(wrong) and not others:
+            use = f"`--known-at {name}` keeps labels out of train that came after the holdout begins"
+            found.warnings.append(f"is it when the label was known? {use}")
+
+
+def _early_and_without(name: str, timestamp: str) -> str:
+    """SQL of the number of rows where the column's day is before that of the timestamp, and of those without a value."""
+    day = f"{quote(name)}::TIMESTAMP::DATE < {timestamp}::TIMESTAMP::DATE"
+    return f"count(*) FILTER ({day}), count(*) - count({quote(name)})"
 
 
 def key(

@@ -27,6 +27,7 @@ class Choices:
     target: str
     entity: str | None = None
     timestamp: str | None = None
+    known_at: str | None = None
     key: tuple[str, ...] = ()
     types: dict[str, str] = field(default_factory=dict)
     drop: tuple[str, ...] = ()
@@ -69,16 +70,23 @@ def infer(table: Table, said: Choices, holdout: float) -> Inferred:
         decisions[said.timestamp] = identity.timestamp(
             relation, said.timestamp, facts[said.timestamp], label, holdout
         )
+    if said.known_at:
+        time = said.timestamp and quote(said.timestamp)
+        decisions[said.known_at] = identity.known_at(
+            relation, said.known_at, facts[said.known_at], time, label
+        )
     for name in relation.columns:
         if name not in decisions:
             decisions[name] = decide(name, facts[name], said, relation)
+    if said.timestamp and not said.known_at:
+        identity.suggest_known_at(relation, quote(said.timestamp), facts, decisions, label)
     key = identity.key(relation, said.key, [n for n in (said.entity, said.timestamp) if n], decisions, facts)
     features = {
         d.column: d.decision
         for d in decisions.values()
         if d.decision in (*TYPES, DAYS) and d.column not in key
     }
-    watch(relation, label, facts, features, decisions, said)
+    told = leaks.watch(relation, label, facts, features, decisions, said)
     if not features:
         raise UserError(
             "no column is left to learn from: each is constant, an id, a date, free text or a copy of the target"
@@ -88,7 +96,7 @@ def infer(table: Table, said: Choices, holdout: float) -> Inferred:
     steady = []
     if said.entity and not unique and plain:
         steady = constant_within(relation, key_of(quote(said.entity), facts[said.entity].kind), plain)
-    schema = schema_of(relation, roles, key, features, steady, target)
+    schema = schema_of(relation, roles, key, features, steady, target, told)
     twice = identity.duplicates(relation, key, facts)
     few = [n for n, kind in features.items() if kind == "category" and facts[n].distinct <= 10]
     names = safe_names(relation.columns)
@@ -103,6 +111,7 @@ def check_names(table: Table, said: Choices) -> dict[str, str]:
         UserError: the table has no such column, or has it twice, or one has two roles.
     """
     given = {"TARGET": said.target, "ENTITY": said.entity, "TIMESTAMP": said.timestamp}
+    given["--known-at"] = said.known_at
     roles = {role: name for role, name in given.items() if name is not None}
     columns = table.relation.columns
     named = [*roles.items(), *(("--key", n) for n in said.key), *(("--drop", n) for n in said.drop)]
@@ -189,25 +198,6 @@ def as_told(name: str, facts: Facts, said: Choices, table: duckdb.DuckDBPyRelati
     return Decision(name, kind, f"as you said; {facts.distinct:,} distinct values", warnings)
 
 
-def watch(
-    table: duckdb.DuckDBPyRelation,
-    label: str,
-    facts: dict[str, Facts],
-    features: dict[str, str],
-    decisions: dict[str, Decision],
-    said: Choices,
-) -> None:
-    """Leave out copies of the target; warn of columns that alone tell it."""
-    for name, (score, copy) in leaks.find(table, label, facts, list(features)).items():
-        if copy and name not in said.types:
-            keep = f"`--type {name}={features.pop(name)}` keeps it"
-            text = f"a copy of the target: each value goes with one class; {keep}"
-            decisions[name] = Decision(name, "left out", text, [f"left out: {text}"])
-        else:
-            known = f"is it known before the outcome? `--drop {name}` leaves it out"
-            decisions[name].warnings.append(f"alone it tells the target (AUC {score:.4f}): {known}")
-
-
 def schema_of(
     table: duckdb.DuckDBPyRelation,
     roles: dict[str, str],
@@ -215,17 +205,21 @@ def schema_of(
     features: dict[str, str],
     steady: list[str],
     target: dict[str, Any],
+    told: set[str],
 ) -> dict[str, Any]:
-    """The `schema` of params.yaml."""
+    """The `schema` of params.yaml. `told` are features that alone tell the target, as the owner knows."""
     names = safe_names(table.columns)
     entity, timestamp = (names.get(roles.get(role, "")) for role in ("ENTITY", "TIMESTAMP"))
-    view = {names[n]: {"type": features[n]} for n in features if n in steady}
+    allowed: dict[str, Any] = {name: {"allow_leak": True} for name in told}
+    view = {names[n]: {"type": features[n], **allowed.get(n, {})} for n in features if n in steady}
     request: dict[str, Any] = {}
     for name, kind in features.items():
         if kind == DAYS:
-            request[f"{names[name]}_days"] = {"type": "number", "days_since": name}
+            request[f"{names[name]}_days"] = {"type": "number", "days_since": name, **allowed.get(name, {})}
         elif name not in steady:
-            request[names[name]] = {"type": kind}
+            request[names[name]] = {"type": kind, **allowed.get(name, {})}
+    if "--known-at" in roles:
+        target = target | {"known_at": names[roles["--known-at"]]}
     used = [*key, *roles.values(), *(name for name, kind in features.items() if kind != DAYS)]
     return {
         "key": [names[name] for name in key],

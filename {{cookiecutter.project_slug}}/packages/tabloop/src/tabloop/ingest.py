@@ -1,12 +1,16 @@
 """data.source or the simulator, and data.feedback, to data/raw: Parquet, with the schema's column names."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tabloop import files, predictions
 from tabloop.cli import UserError
-from tabloop.columns import key_of, quote, text_of
+from tabloop.columns import key_of, literal, quote, text_of
 from tabloop.feedback import labelled_predictions
 from tabloop.params import ROOT, Params, ReadColumn, Reading, Schema
+
+if TYPE_CHECKING:
+    import duckdb
 
 
 def ingest(params: Params) -> str:
@@ -39,7 +43,8 @@ def simulated(params: Params, folder: Path) -> str:
 
     tables = owner.module("simulator").simulate(params.data.simulator)
     for name, table in tables.items():
-        table.to_parquet(folder / f"{name}.parquet", index=False)
+        zoned = {n: table[n].dt.tz_convert(None) for n in table.select_dtypes("datetimetz")}  # in UTC
+        table.assign(**zoned).to_parquet(folder / f"{name}.parquet", index=False)
     return ", ".join(f"{len(table):,} {name}" for name, table in tables.items())
 
 
@@ -55,10 +60,24 @@ def from_source(params: Params, folder: Path) -> str:
     for note in found.notes:
         print(f"ingest: {f'{note.column}: ' if note.column else ''}{note.text}", flush=True)
     table = found.relation
+    if known := params.schema_.target.known_at:
+        table = end_of_day(table, params.schema_.rename.get(known, known), params.data.reading.timezone)
     renamed = table.project(projection(dict(zip(table.columns, map(str, table.types), strict=True)), params))
     rows = renamed.aggregate("count(*)").fetchall()[0][0]
     renamed.write_parquet(str(folder / "events.parquet"))
     return f"{rows:,} events from {params.data.source}"
+
+
+def end_of_day(table: "duckdb.DuckDBPyRelation", name: str, zone: str | None) -> "duckdb.DuckDBPyRelation":
+    """The table as it is, or, where the column has dates only, with the end of each day in place of its beginning."""
+    if name not in table.columns:
+        return table
+    column, utc = quote(name), literal("UTC")
+    local = f"({column} AT TIME ZONE {utc} AT TIME ZONE {literal(zone or 'UTC')})"
+    if not table.aggregate(f"bool_and({local} = date_trunc('day', {local}))").fetchall()[0][0]:
+        return table
+    print(f"ingest: {name}: dates without a time: labels count as known when the day ends", flush=True)
+    return table.project(f"* REPLACE ({column} + INTERVAL 1 DAY AS {column})")
 
 
 def expected(params: Params) -> Reading:
@@ -71,6 +90,8 @@ def expected(params: Params) -> Reading:
         declared[raw] = ReadColumn(type=kind)
     if schema.timestamp:
         declared[schema.rename.get(schema.timestamp, schema.timestamp)] = ReadColumn(type="timestamp")
+    if known := schema.target.known_at:
+        declared[schema.rename.get(known, known)] = ReadColumn(type="timestamp")
     return reading.model_copy(update={"columns": declared | reading.columns})
 
 
@@ -90,7 +111,8 @@ def projection(columns: dict[str, str], params: Params) -> str:
         if (ROOT / f"feature_repo/{view}.sql").exists()
         for name in names
     }
-    declared = [*schema.key, schema.entity, schema.timestamp, *schema.features, schema.target.name]
+    times = [schema.timestamp, schema.target.known_at]
+    declared = [*schema.key, schema.entity, *times, *schema.features, schema.target.name]
     raw = {name: schema.rename.get(name, name) for name in dict.fromkeys(declared) if name}
     days = {name: c.days_since for name, c in schema.features.items() if c.days_since}
     needed = {name: days.get(name, source) for name, source in raw.items()}

@@ -5,16 +5,22 @@ from typing import TYPE_CHECKING
 import duckdb
 import numpy as np
 
+from tabloop.cli import UserError
 from tabloop.columns import INFERRED, quote
-from tabloop.facts import Facts
-from tabloop.metrics import auc
+from tabloop.facts import Decision, Facts
+from tabloop.metrics import auc, enough
+from tabloop.params import Schema
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from tabloop.infer import Choices
+
 SAMPLE = 20_000  # labelled rows that are looked at; a hash of the row chooses them, so that the answer is the same again
 FEWEST = 10  # rows of each class below which nothing is said
 SUSPECT = 0.995  # the AUC of one column alone that is too good to be true
+EACH = 1000  # rows of each class that are looked at first
+NEAR = 0.9  # the AUC on these, below which no column is suspicious
 FEW = {"category": 20}  # values of a column up to which each can be another name of a class; of other types 3
 
 
@@ -46,18 +52,70 @@ def find(
     return found
 
 
+def watch(
+    table: duckdb.DuckDBPyRelation,
+    label: str,
+    facts: dict[str, Facts],
+    features: dict[str, str],
+    decisions: dict[str, Decision],
+    said: "Choices",
+) -> set[str]:
+    """Leave out copies of the target; warn of columns that alone tell it. Those of them that the owner gave a type."""
+    told = set()
+    for name, (score, copy) in find(table, label, facts, list(features)).items():
+        if copy and name not in said.types:
+            keep = f"`--type {name}={features.pop(name)}` keeps it"
+            text = f"a copy of the target: each value goes with one class; {keep}"
+            decisions[name] = Decision(name, "left out", text, [f"left out: {text}"])
+            continue
+        text = f"alone it tells the target (AUC {score:.4f}): is it known before the outcome? `--drop {name}` leaves it out"
+        if name in said.types:
+            told.add(name)
+        else:
+            text += f"; `--type {name}={features[name]}` says that it is, else `tabloop featurize` stops"
+        decisions[name].warnings.append(text)
+    return told
+
+
+def refuse(rows: "pd.DataFrame", schema: Schema) -> None:
+    """Look at each feature of the training rows, as they were joined; a few rows of each class say which to look at closely.
+
+    Raises:
+        UserError: one alone tells the target, and its `allow_leak` is not set.
+    """
+    target, found = rows[schema.target.name].to_numpy(float), dict[str, float]()
+    if min(target.sum(), (1 - target).sum()) < FEWEST:
+        return
+    classes = (np.flatnonzero(target == label) for label in (0, 1))
+    few = np.sort(np.concatenate([at[:: -(-len(at) // EACH)] for at in classes]))
+    for name, column in schema.features.items():
+        values = rows[name].astype("Float64" if column.numeric else object)
+        near = not column.allow_leak and alone(values.iloc[few], target[few]) > NEAR
+        if near and (score := alone(values, target)) > SUSPECT:
+            found[name] = score
+    if found:
+        shown = ", ".join(f"{name} (AUC {score:.4f})" for name, score in found.items())
+        raise UserError(
+            f"alone each of these tells the target in train, as if it were known only with it: {shown}; drop it from the schema "
+            "in params.yaml, or say there that it is known before, by `allow_leak: true`"
+        )
+
+
 def alone(values: "pd.Series", target: np.ndarray) -> float:
     """The AUC of one column, (n,), as a number in either direction, by its levels, or by what is missing: the best.
 
-    Levels are scored by the mean label of the other half of the rows, so that many levels don't look good by chance.
+    A number is also looked at where it has a value, if both classes have enough such rows. Levels are scored by the mean label of the other half of the rows, so that many levels don't look good by chance.
     """
     import pandas as pd
 
-    scores: list[np.ndarray] = [values.isna().to_numpy(float)]
+    missing, here = values.isna().to_numpy(), 0.5
+    scores: list[np.ndarray] = [missing.astype(float)]
     if pd.api.types.is_numeric_dtype(values):
-        numbers = values.astype(float).to_numpy()
+        numbers = values.to_numpy(float, na_value=np.nan)
         middle = np.nanmedian(numbers) if np.isfinite(numbers).any() else 0
-        scores.append(np.where(np.isnan(numbers), middle, numbers))
+        scores.append(np.where(missing, middle, numbers))
+        if missing.any() and enough(target[~missing]):
+            here = auc(target[~missing], numbers[~missing])
     levels = pd.factorize(values)[0] + 1  # 0: missing
     if levels.max(initial=0) < len(target) / 4:
         half = np.arange(len(target)) % 4 >= 2
@@ -68,7 +126,7 @@ def alone(values: "pd.Series", target: np.ndarray) -> float:
                 levels[part]
             ]
         scores.append(means)
-    areas = [auc(target, score) for score in scores]
+    areas = [here, *(auc(target, score) for score in scores)]
     return max(max(area, 1 - area) for area in areas)
 
 

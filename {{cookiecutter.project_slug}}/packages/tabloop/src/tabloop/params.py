@@ -3,9 +3,10 @@
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from zoneinfo import available_timezones
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from tabloop.cli import UserError
 from tabloop.columns import TYPES, ColumnType, TypeName, class_text
@@ -38,7 +39,8 @@ class Strict(BaseModel):
 class Column(Strict):
     """One feature column. `values` are the categories allowed (empty: any), `min` and `max` are inclusive.
 
-    `days_since` is a raw date: the feature is the number of days from it to the row's timestamp.
+    `days_since` is a raw date: the feature is the number of days from it to the row's timestamp. `allow_leak`: featurize
+    does not stop where the column alone tells the target.
     """
 
     type: TypeName
@@ -47,6 +49,7 @@ class Column(Strict):
     max: float | None = None
     values: list[str] = []
     days_since: str | None = None
+    allow_leak: bool = False
     description: str | None = None
 
     @property
@@ -64,13 +67,15 @@ class Target(Strict):
     """The binary target: the value `positive` is 1, the other value is 0, a missing value is not labelled yet.
 
     Where there are more values: `negative` lists those that are 0, and rows with any other have no label; or it is "*",
-    for all but `positive`. Of a number: `at_least` is the least that is 1; smaller ones are 0.
+    for all but `positive`. Of a number: `at_least` is the least that is 1; smaller ones are 0. `known_at` is the column
+    that says when the label was known.
     """
 
     name: str
     positive: Any = 1
     negative: list[Any] | Literal["*"] | None = None
     at_least: float | None = None
+    known_at: str | None = None
 
     def label(self, value: Any) -> int | None:
         """1, 0 or None, no label, for a value of the target."""
@@ -112,7 +117,7 @@ class Schema(Strict):
         names = [n for view in self.views.values() for n in view] + list(self.request)
         if not names:
             raise ValueError("no feature: declare at least one under `views` or `request`")
-        roles = [self.entity, self.timestamp, self.target.name]
+        roles = [self.entity, self.timestamp, self.target.name, self.target.known_at]
         declared = dict.fromkeys(name for name in (*names, *roles, *self.key) if name)
         if odd := [n for n in declared if not n.isidentifier() or n in RESERVED]:
             raise ValueError(
@@ -122,6 +127,15 @@ class Schema(Strict):
             raise ValueError(f"declared twice: {', '.join(sorted(twice))}")
         if aged := [n for n, c in self.request.items() if c.days_since and not self.timestamp]:
             raise ValueError(f"{aged[0]}: days_since needs a timestamp")
+        known = self.target.known_at
+        if known and (not self.timestamp or known == self.timestamp):
+            raise ValueError("target.known_at needs a timestamp, and is another column")
+        if early := [
+            n
+            for n, c in self.features.items()
+            if c.days_since and c.days_since == self.rename.get(known or "", known)
+        ]:
+            raise ValueError(f"{early[0]}: days_since {known}, which is known with the label only")
         if self.views and not self.entity:
             raise ValueError("views need an `entity` to belong to")
         if unknown := self.rename.keys() - declared.keys():
@@ -148,7 +162,8 @@ class Reading(Strict):
 
     `adopt` finds and writes it, and later days are read the same way. `skip` are lines before the header, `names` the
     columns where there is no header, `footer` the first cells of rows that sum up, `bad_rows` what happens to rows
-    with too few or too many cells. `columns` has the raw columns whose text means something else than it seems.
+    with too few or too many cells. `timezone` is the zone of times without an offset; without it they are UTC. `columns`
+    has the raw columns whose text means something else than it seems.
     """
 
     format: Literal["csv", "parquet", "arrow", "json", "excel", "aligned"] | None = None
@@ -164,7 +179,15 @@ class Reading(Strict):
     bad_rows: Literal["refuse", "skip"] = "refuse"
     sheet: str | None = None
     missing: list[str] | None = None
+    timezone: str | None = None
     columns: dict[str, ReadColumn] = {}
+
+    @field_validator("timezone")
+    @classmethod
+    def _known(cls, name: str | None) -> str | None:
+        if name is not None and name not in available_timezones():
+            raise ValueError(f"{name!r} is no time zone: give a name such as Europe/Berlin or UTC")
+        return name
 
 
 class Data(Strict):

@@ -108,7 +108,7 @@ def own(db: "duckdb.DuckDBPyConnection", source_table: str | None, version: str)
 def connect(since: datetime | None = None, log: str | None = None) -> "duckdb.DuckDBPyConnection":
     """DuckDB with the views `predictions` (from `since` on) and `outcomes`: the last label of each prediction.
 
-    `changed` tells whether there was another one before it.
+    `received_at` says when it came, `changed` whether there was another one before it.
 
     Raises:
         NothingLogged: there is no prediction; no failure where the service is new.
@@ -128,14 +128,18 @@ def connect(since: datetime | None = None, log: str | None = None) -> "duckdb.Du
             raise UserError(f"{log}: {error}") from None
     # The folder's date leaves most files unread. `union_by_name`: a column newer than a file is missing there.
     day = f"WHERE date >= '{since:%Y-%m-%d}' AND predicted_at >= '{since:%Y-%m-%d %H:%M:%S}'" if since else ""
-    last = "SELECT prediction_id, arg_max(label, (received_at, label)) AS label, min(label) < max(label) AS changed"
+    last = (
+        "SELECT prediction_id, arg_max(label, (received_at, label)) AS label, max(received_at) AS received_at, "
+        "min(label) < max(label) AS changed"
+    )
     if not _view(db, log, "predictions", "CREATE VIEW predictions AS FROM {} " + day):
         raise NothingLogged(
             f"there is no prediction log in {log}: set PREDICTION_LOG to where the service writes"
         )
     if not _view(db, log, "feedback", f"CREATE VIEW outcomes AS {last} FROM {{}} GROUP BY prediction_id"):
         db.sql(
-            "CREATE VIEW outcomes AS SELECT '' AS prediction_id, 0::BIGINT AS label, false AS changed WHERE false"
+            "CREATE VIEW outcomes AS SELECT '' AS prediction_id, 0::BIGINT AS label, now() AS received_at, "
+            "false AS changed WHERE false"
         )
     with errors():
         empty = not db.sql("SELECT 1 FROM predictions LIMIT 1").fetchall()

@@ -1,6 +1,6 @@
 """The split into train and holdout, by time or by a hash."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -10,13 +10,16 @@ from tabloop.params import Schema
 if TYPE_CHECKING:
     import pandas as pd
 
-REPORTED = "in train only"  # the column that marks what clients reported; a schema's columns have no spaces
+# Columns of rows before the split; a schema's have no spaces.
+REPORTED = "in train only"  # whether clients reported the label
+KNOWN = "known at"  # when the label was known; null: nobody says
 
 
 def split(rows: "pd.DataFrame", schema: Schema, share: float) -> "tuple[pd.DataFrame, pd.DataFrame]":
     """Train and holdout: the newest rows are held out; without timestamps, a hash of the entity (or row) decides.
 
-    Rows that are REPORTED are not held out and do not shift the holdout. Where entities are held out, theirs are left out.
+    Train has only rows whose label was KNOWN when the holdout begins: a model of that day could not have learnt others. Rows
+    that are REPORTED are not held out and do not shift the holdout. Where entities are held out, theirs are left out.
 
     Raises:
         UserError: one of the two lacks a class of the target.
@@ -24,18 +27,22 @@ def split(rows: "pd.DataFrame", schema: Schema, share: float) -> "tuple[pd.DataF
     import pandas as pd
 
     reported = rows[REPORTED] if REPORTED in rows else pd.Series(False, rows.index)
-    rows = rows.drop(columns=REPORTED, errors="ignore")
+    known: Any = rows.get(KNOWN, rows.get("event_timestamp"))
+    rows = rows.drop(columns=[REPORTED, KNOWN], errors="ignore")
     if schema.timestamp:
-        newest = rows.event_timestamp[~reported].quantile(1 - share, interpolation="higher")
-        held = rows.event_timestamp >= newest
+        begins = rows.event_timestamp[~reported].quantile(1 - share, interpolation="higher")
+        held = rows.event_timestamp >= begins
+        learnt = ~held & (known <= begins)
     else:
         held = pd.Series(hashes(rows, schema) / 2**64 < share, rows.index)
-    whole = schema.entity and not schema.timestamp
-    parts = {"train": rows[~held if whole else ~held | reported], "holdout": rows[held & ~reported]}
+        learnt = ~held if schema.entity else ~held | reported
+    parts = {"train": rows[learnt], "holdout": rows[held & ~reported]}
+    early = "rows whose label was known when the holdout begins"
+    what = {"train": early if (~held & ~learnt).any() else "labelled rows", "holdout": "labelled rows"}
     for name, part in parts.items():
         if (classes := part[schema.target.name].nunique()) < 2:
             raise UserError(
-                f"the {name} part has {len(part):,} labelled rows and {classes} of the target's 2 classes: "
+                f"the {name} part has {len(part):,} {what[name]} and {classes} of the target's 2 classes: "
                 "it needs both; give more data or change split.holdout in params.yaml"
             )
     return parts["train"], parts["holdout"]

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pandera.pandas as pa
 
 SHOWN = 3  # rows shown of a breach
+FUTURE = "not in the future (UTC; data.reading.timezone says which zone it is else)"
 
 
 def column_rules(column: Column) -> "pa.Column":
@@ -46,8 +47,10 @@ def breaches(table: "pd.DataFrame", schema: Schema, now: datetime) -> list[dict[
     if schema.entity and schema.entity in table:
         columns[schema.entity] = pa.Column(nullable=False)
     if schema.timestamp and schema.timestamp in table:
-        past = pa.Check.le(now.replace(tzinfo=None), error="not in the future")
+        past = pa.Check.le(now.replace(tzinfo=None), error=FUTURE)
         columns[schema.timestamp] = pa.Column("datetime64[ns]", past, nullable=False, coerce=True)
+    if (known := schema.target.known_at) and known in table:
+        columns[known] = pa.Column("datetime64[ns]", coerce=True, nullable=True)
     found = []
     try:
         pa.DataFrameSchema(columns).validate(table, lazy=True)
@@ -65,6 +68,7 @@ def breaches(table: "pd.DataFrame", schema: Schema, now: datetime) -> list[dict[
         twice = table[table.duplicated(schema.key, keep="first")]
         if len(twice):
             found.append(breach(" + ".join(schema.key), "unique", twice.index, twice[schema.key[0]]))
+    found += label_times(table, schema, now)
     if (target := schema.target.name) in table:
         first, rule = table[target].dropna().drop_duplicates(), schema.target
         labels, classes = set(first.map(rule.label)), set(first.map(class_text))
@@ -75,6 +79,24 @@ def breaches(table: "pd.DataFrame", schema: Schema, now: datetime) -> list[dict[
                 words = f"numbers on both sides of {rule.at_least:g}"
             found.append(breach(target, words, first.index, first) | {"count": int(table[target].count())})
     return found
+
+
+def label_times(table: "pd.DataFrame", schema: Schema, now: datetime) -> list[dict[str, Any]]:
+    """Labels that were known before their row happened, or are known tomorrow, as no label is."""
+    import pandas as pd
+
+    target, known = schema.target, schema.target.known_at
+    if known is None or not {known, target.name, schema.timestamp} <= set(table):
+        return []
+    at, time = (pd.to_datetime(table[n], errors="coerce") for n in (known, str(schema.timestamp)))
+    label = {value: target.label(value) for value in table[target.name].dropna().unique()}
+    labelled = table[target.name].map(label).notna()
+    tomorrow = pd.Timestamp(now.replace(tzinfo=None)) + pd.Timedelta(
+        days=1
+    )  # a date is known when its day ends
+    rules = {f"not before {schema.timestamp}": at < time, "not in the future": at > tomorrow}
+    wrong = {rule: table[labelled & broken] for rule, broken in rules.items()}
+    return [breach(known, rule, rows.index, rows[known]) for rule, rows in wrong.items() if len(rows)]
 
 
 def breach(column: str, rule: str, rows: Any, values: Any) -> dict[str, Any]:
@@ -104,7 +126,8 @@ def validate(params: Params, raw: Path, report: Path) -> str:
     if "events" not in tables:
         raise UserError("data/raw/events.parquet is missing: run `dvc repro ingest`")
     now, events = datetime.now(UTC), tables["events"]
-    needed = [*schema.key, schema.entity, schema.timestamp, schema.target.name, *schema.request]
+    times = [schema.timestamp, schema.target.known_at]
+    needed = [*schema.key, schema.entity, *times, schema.target.name, *schema.request]
     absent = [name for name in dict.fromkeys(needed) if name and name not in events]
     found = [{"table": name, **b} for name, table in tables.items() for b in breaches(table, schema, now)]
     found += [

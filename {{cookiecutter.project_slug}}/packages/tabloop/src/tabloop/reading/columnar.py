@@ -18,7 +18,7 @@ CASTS = {
     r"(U?(TINY|SMALL)INT|U?INTEGER|BIGINT)": "{c}::BIGINT",
     r"FLOAT|DOUBLE": "CASE WHEN isfinite({c}) THEN {c}::DOUBLE END",
     r"BOOLEAN": "{c}",
-    r"DATE|TIMESTAMP(_NS|_MS|_S)?": dates.usable("{c}::TIMESTAMP"),
+    r"DATE|TIMESTAMP(_NS|_MS|_S)?": dates.usable("{local}"),
     r"TIMESTAMP WITH TIME ZONE|TIMESTAMPTZ_NS": dates.usable("({c}::TIMESTAMPTZ AT TIME ZONE 'UTC')"),
     r"DECIMAL\(.*": "{c}::DOUBLE",
     r"VARCHAR|UUID|ENUM.*|TIME|\"NULL\"": "{c}::VARCHAR",
@@ -57,7 +57,7 @@ def load(
         c = quote(column)
         if name.startswith("__index_level_"):
             loaded.note("note", "the index of pandas is left out", name)
-        elif cast := _cast(db, origin, c, name, sql, loaded.notes):
+        elif cast := _cast(db, origin, c, name, sql, loaded):
             if name in times and re.fullmatch("DOUBLE|FLOAT|U?[A-Z]*INT(EGER)?", sql):
                 cast = f"{c}::HUGEINT::VARCHAR"
             i = len(loaded.names)
@@ -84,9 +84,10 @@ def _register(db: duckdb.DuckDBPyConnection, source: Source) -> list[str]:
 
 
 def _cast(
-    db: duckdb.DuckDBPyConnection, origin: str, c: str, name: str, sql: str, notes: list[Note]
+    db: duckdb.DuckDBPyConnection, origin: str, c: str, name: str, sql: str, loaded: Loaded
 ) -> str | None:
     """How a column is read; None if it can't be."""
+    notes = loaded.notes
 
     def lacking(expression: str) -> int:
         test = f"count(*) FILTER ({c} IS NOT NULL AND {expression} IS NULL)"
@@ -104,7 +105,7 @@ def _cast(
     if cast is None:
         notes.append(Note(name, "warning", f"of type {sql[:60]}, nested or unknown to a model: left out"))
         return None
-    cast = cast.format(c=c)
+    cast = cast.format(c=c, local=dates.in_utc(f"{c}::TIMESTAMP", loaded.reading.timezone))
     if re.match("FLOAT|DOUBLE|DATE|TIMESTAMP", sql) and (count := lacking(cast)):
         number = sql in ("FLOAT", "DOUBLE")
         what = "NaN or infinite" if number else f"before {dates.FIRST} or after {dates.LAST}"

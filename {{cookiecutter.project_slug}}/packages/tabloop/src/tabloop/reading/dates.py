@@ -69,8 +69,14 @@ def usable(timestamp: str) -> str:
     return f"CASE WHEN year({timestamp}) BETWEEN {FIRST} AND {LAST} THEN {timestamp} END"
 
 
-def parsed(text: str, column: ReadColumn) -> str:
-    """SQL: the timestamp in UTC that a text means; NULL where it means none."""
+def in_utc(timestamp: str, zone: str | None) -> str:
+    """SQL: a timestamp of this zone in UTC. Where clocks go back an hour, the later of two times is meant; where they
+    go forward, a time that is skipped is an hour later."""
+    return f"(({timestamp}) AT TIME ZONE {literal(zone)} AT TIME ZONE 'UTC')" if zone else timestamp
+
+
+def parsed(text: str, column: ReadColumn, local: str | None = None) -> str:
+    """SQL: the timestamp in UTC that a text means; NULL where it means none. `local`: the zone of texts without one."""
     how = [column.format] if isinstance(column.format, str) else column.format or []
     if how and how[0] in EPOCHS:
         micro = {"epoch_s": "* 1000000", "epoch_ms": "* 1000", "epoch_us": "", "epoch_ns": "// 1000"}[how[0]]
@@ -78,13 +84,18 @@ def parsed(text: str, column: ReadColumn) -> str:
     if not how:
         plain = f"regexp_full_match({text}, {literal(ISO.replace('9', '[0-9]'))})"
         offset = f"regexp_matches({text}, ':.*(Z|UTC|[+-][0-9:]+)$')"
+        naive = in_utc(f"TRY_CAST({text} AS TIMESTAMP)", local)
         zone = rf"regexp_replace({text}, ' ?([+-]\d\d):?(\d\d)?$', '\1:\2')"
         zone = f"TRY_CAST(rtrim({zone}, ':') AS TIMESTAMPTZ) AT TIME ZONE 'UTC'"
-        return f"CASE WHEN NOT {plain} THEN NULL WHEN {offset} THEN {zone} ELSE TRY_CAST({text} AS TIMESTAMP) END"
+        return f"CASE WHEN NOT {plain} THEN NULL WHEN {offset} THEN {zone} ELSE {naive} END"
     zoned = any("%z" in one for one in how)
     value = f"regexp_replace({text}, '(Z|UTC|GMT)$', '+00:00')" if zoned else text
     strptime = f"try_strptime({value}, [{', '.join(map(literal, how))}])"
-    return f"({strptime} AT TIME ZONE 'UTC')" if zoned else strptime
+    if not zoned:
+        return in_utc(strptime, local)
+    strptime = f"({strptime} AT TIME ZONE 'UTC')"
+    offset = f"regexp_matches({value}, ':.* ?[+-][0-9:]+$')"
+    return f"CASE WHEN {offset} THEN {strptime} ELSE {in_utc(strptime, local)} END" if local else strptime
 
 
 def empty(text: str) -> str:

@@ -27,11 +27,13 @@ def load(db: duckdb.DuckDBPyConnection, source: Source, given: Reading | None, s
         times = {name for name, type_ in told.items() if type_ == "timestamp"} | {
             n for n in (said.timestamp, *said.dates) if n
         }
-        return columnar.load(db, source, kind, given or Reading(), times)
+        return columnar.load(db, source, kind, given or Reading(timezone=said.timezone), times)
     if kind == "json":
-        return columnar.load_json(db, source, given or Reading(encoding=said.encoding), not given)
+        return columnar.load_json(
+            db, source, given or Reading(encoding=said.encoding, timezone=said.timezone), not given
+        )
     notes: list[Note] = []
-    fixed: dict[str, Any] = {}
+    fixed: dict[str, Any] = {"timezone": said.timezone} if said.timezone else {}
     files = source.files
     if kind == "excel":
         wanted = (given and given.sheet) or said.sheet

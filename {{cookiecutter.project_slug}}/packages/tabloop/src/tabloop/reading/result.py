@@ -43,7 +43,8 @@ class Overrides:
     """What a person says before anything is guessed.
 
     `dates` is `dayfirst`, `monthfirst`, `yearfirst` or a strptime format, by column; the key None is for all. `types`
-    are the types of ReadColumn by column. `timestamp` is the column that says when a row happened.
+    are the types of ReadColumn by column. `timestamp` is the column that says when a row happened, `timezone` the zone of times
+    without an offset.
     """
 
     encoding: str | None = None
@@ -54,6 +55,7 @@ class Overrides:
     dates: dict[str | None, str] = field(default_factory=dict)
     types: dict[str, str] = field(default_factory=dict)
     timestamp: str | None = None
+    timezone: str | None = None
 
 
 @dataclass

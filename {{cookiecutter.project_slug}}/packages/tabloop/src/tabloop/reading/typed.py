@@ -13,7 +13,7 @@ def value(column: Column, way: ReadColumn) -> str:
     if way.type == "boolean":
         return boolean(column.text)
     if way.type == "timestamp":
-        return dates.parsed(column.text, way)
+        return dates.parsed(column.text, way, column.loaded.reading.timezone)
     if way.type == "text":
         return column.text
     sure = 0 < column.present == column.matching(numbers.pattern(way, shape=True)).total()
