@@ -72,6 +72,8 @@ def markdown() -> str:
         "",
         verdicts.gates(found),
         "",
+        f"Both on the same {found['rows']:,} rows that were held out:" if "metrics" in champion else "",
+        "",
         verdicts.beside(found, origin),
         "",
         *movers(found.get("importance", [])),
