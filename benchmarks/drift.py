@@ -15,7 +15,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 
 FOLDER = tempfile.TemporaryDirectory()
@@ -147,8 +146,6 @@ def install() -> tuple[params.Params, ModelCard]:
     chosen = params.Params.model_validate(settings)
     card = ModelCard(
         version="benchmark",
-        created=datetime.now(UTC).isoformat(),
-        git_commit=None,
         data_hash="none",
         framework="none",
         rows=80_000,

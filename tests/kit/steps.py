@@ -12,7 +12,17 @@ import onnx
 import pytest
 import yaml
 from onnx import TensorProto, helper
-from tabloop import model_card, params, register, registry, release, roles, rollout
+from tabloop import (
+    model_card,
+    params,
+    provenance,
+    register,
+    registry,
+    release,
+    roles,
+    rollout,
+    tracking,
+)
 from tabloop.cli import UserError
 
 from .conftest import PARAMS, begin_history, clean, commit
@@ -34,7 +44,7 @@ AFTER = {"register": ("a", None), "challenge": ("a", "b"), "promote": ("b", None
 def enter(folder: Path) -> None:
     """Let this process work on the project in `folder`."""
     os.chdir(folder)
-    for module in (model_card, params, register, registry, release, roles):
+    for module in (model_card, params, provenance, registry, release, roles, rollout, tracking):
         module.ROOT = folder  # type: ignore[attr-defined]
     roles.MODELS, roles.CANDIDATE = folder / "models", folder / "models/candidate"
     roles.EVALUATION, rollout.CHAMPION = folder / "metrics/evaluation.json", folder / "metrics/champion.json"
@@ -116,7 +126,7 @@ def finish_all(folder: Path, step: str) -> str:
 
 
 def check_state(*expected: str | None) -> None:
-    """Check the versions of champion and challenger: what git pins, what the folders hold, what MLflow's aliases say."""
+    """Check the versions of champion and challenger: what git pins, the folders hold, MLflow's aliases and the page say."""
     versions = [card.version if (card := roles.current(role)) else None for role in roles.ROLES]
     client = registry.connect(PROJECT)
     aliases = client.get_registered_model("kit").aliases
@@ -125,6 +135,9 @@ def check_state(*expected: str | None) -> None:
         for role in roles.ROLES
     ]
     assert versions == named == list(expected)
+    page = (model_card.ROOT / "MODEL_CARD.md").read_text()
+    other = f"The challenger is {expected[1]}." if expected[1] else "There is no challenger."
+    assert page.startswith(f"# kit: model {expected[0]}\n") and other in page
     assert [(roles.MODELS / role).exists() for role in roles.ROLES] == [
         version is not None for version in expected
     ]
@@ -143,7 +156,8 @@ def import_once(folder: Path) -> None:
         for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
             patch.delenv(name)
         patch.setattr(registry, "ROOT", folder)
-        registry.track(PROJECT, CARD, onnx.load(folder / "models/candidate/model.onnx"))
+        candidate = folder / "models/candidate"
+        registry.track(PROJECT, CARD, onnx.load(candidate / "model.onnx"), candidate)
 
 
 def make_projects(origin: Path) -> None:

@@ -13,15 +13,13 @@ from .conftest import PARAMS
 METRICS = {"auc": 0.9, "auc_low": 0.8, "auc_high": 1.0, "average_precision": 0.5, "brier": 0.1}
 CARD = ModelCard(
     version="0123456789ab",
-    created="2026-01-01T00:00:00+00:00",
-    git_commit=None,
     data_hash="d",
     framework="sklearn",
     rows=3,
     schema=Params.model_validate(PARAMS).schema_,
     categories={"country": ["DE", "Österreich"]},
     ranges={"age": (18.0, 60.0), "amount": (None, None), "express": (0.0, 1.0)},
-    example={"amount": 1.5, "country": None},
+    example={"age": 30, "country": None, "amount": 1.5, "express": True},
     parity=Parity(rows=3, largest_difference=1e-7),
     threshold=0.5,
 )

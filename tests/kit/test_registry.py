@@ -36,15 +36,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def card(version: str) -> ModelCard:
     return ModelCard(
         version=version,
-        created="2026-01-01",
-        git_commit=None,
         data_hash="d",
         framework="sklearn",
         rows=1,
         schema=PROJECT.schema_,
         categories={},
         ranges={},
-        example={"amount": 1.0},
+        example={"age": 30, "country": None, "amount": 1.5, "express": True},
         parity=Parity(rows=1, largest_difference=0.0),
         threshold=0.5,
     )
@@ -58,12 +56,11 @@ def register(folder: Path, version: str) -> int:
     graph = helper.make_model(
         helper.make_graph([node], "graph", inputs, outputs), opset_imports=[helper.make_opsetid("", 18)]
     )
-    (folder / "model.onnx").write_bytes(graph.SerializeToString())
-    run = folder / f"run-{version}"
-    if not run.exists():
-        run.write_text(registry.track(PROJECT, card(version), graph))
-    trained = card(version).model_copy(update={"run_id": run.read_text()})
-    return registry.register(PROJECT, trained, EVALUATION, folder / "model.onnx")
+    candidate = folder / version
+    candidate.mkdir(exist_ok=True)
+    (candidate / "model.onnx").write_bytes(graph.SerializeToString())
+    registry.track(PROJECT, card(version), graph, candidate)
+    return registry.register(PROJECT, card(version), EVALUATION, candidate)
 
 
 def aliases() -> dict[str, str]:

@@ -301,4 +301,3 @@ def test_the_commands_show_values_and_refuse_what_is_no_pair(folder: Path, tablo
     )
     tabloop(folder, "release", "set", "staging", "IMAGE=a=b|c&d")
     assert tabloop(folder, "release", "show", "staging", "IMAGE").stdout == "a=b|c&d\n"
-    assert release.environments_of("none") == {"production": "registry/kit:dev", "staging": "a=b|c&d"}

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tabloop import rollout
 
-from .conftest import clean
-from .steps import BEFORE, STEPS, finish, finish_all, make_projects, run
+from .conftest import clean, commit
+from .steps import BEFORE, STEPS, finish, finish_all, make_projects, run, write_candidate
 
 
 @pytest.fixture(scope="module")
@@ -59,13 +60,14 @@ POINTS: dict[str, list[str]] = {
         "after shutil:copytree",
         "at dvc.repo:Repo.add",
         "at tabloop.registry:mirror",
-        "after tabloop.registry:mirror",
+        "at tabloop.model_card:write",
     ],
     "promote": [
         "at dvc.repo:Repo.add",
         "at tabloop.roles:git",
         "at dvc.repo:Repo.checkout",
         "at tabloop.registry:mirror",
+        "at tabloop.model_card:write",
         "at tabloop.roles:drop",
         "after shutil:rmtree",
     ],
@@ -125,9 +127,7 @@ def test_what_is_done_is_not_done_twice(before: Callable[[str], Path]) -> None:
     assert run(folder, STEPS["challenge"]) == (1, "the candidate b is the champion already")
     assert finish(folder, STEPS["register"]) == "kit version 2 (b) is champion"
     card = (folder / "MODEL_CARD.md").read_text()
-    assert (
-        "It is the champion; in MLflow's registry it has version 2." in card and "precision undefined" in card
-    )
+    assert card.startswith("# kit: model b\n") and "precision undefined" in card
     assert "| AUC | 0.9000 [0.8000, 1.0000] | at least 0.5 | passed |" in card
     assert "Beside a, which was the champion" in card and "| 0.8000 | +0.1000 [+0.0500, +0.1500] |" in card
 
@@ -141,4 +141,29 @@ def test_the_intended_use_is_kept(before: Callable[[str], Path]) -> None:
     finish(folder, STEPS["register"])
     assert page.read_text() == first and "The credit team." in first
     entry = json.loads((folder / "reports/registration.json").read_text())
-    assert entry == {"name": "kit", "registry_version": 1, "alias": "champion", "version": "a"}
+    assert entry == {"name": "kit", "alias": "champion", "version": "a"}
+
+
+def test_the_page_is_about_the_champion_whatever_the_candidate(before: Callable[[str], Path]) -> None:
+    folder = before("challenge")
+    page = (folder / "MODEL_CARD.md").read_text()
+    write_candidate(folder, "c", "a")
+    finish(folder, STEPS["register"])
+    assert (folder / "MODEL_CARD.md").read_text() == page and page.startswith("# kit: model a\n")
+    # Whoever undoes the commit of a promotion has the page of before, too.
+    write_candidate(folder, "b", "a")
+    finish(folder, STEPS["challenge"])
+    commit(folder)
+    finish(folder, STEPS["promote"])
+    commit(folder)
+    assert "# kit: model b" in (folder / "MODEL_CARD.md").read_text()
+    subprocess.run(["git", "revert", "--no-edit", "HEAD", "HEAD~1"], cwd=folder, env=clean(), check=True)
+    assert (folder / "MODEL_CARD.md").read_text() == page
+
+
+def test_a_champion_that_is_given_up_is_no_longer_on_the_page(before: Callable[[str], Path]) -> None:
+    folder = before("withdraw")
+    finish(folder, lambda: rollout.give_up("champion"))
+    page = (folder / "MODEL_CARD.md").read_text()
+    assert page.startswith("# kit: no champion\n") and "The challenger is b." in page
+    assert "## Intended use" in page and "## Lineage" not in page

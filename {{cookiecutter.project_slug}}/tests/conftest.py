@@ -51,8 +51,6 @@ def models(rows: pd.DataFrame, example: dict[str, Any], tmp_path_factory: pytest
     check_parity(estimator.predict_proba(inputs)[:, 1], graph, rows, SCHEMA)
     card = ModelCard(
         version="test",
-        created="2026-01-01T00:00:00+00:00",
-        git_commit=None,
         data_hash="test",
         framework=FRAMEWORK,
         rows=200,

@@ -5,6 +5,7 @@ from tabloop.cli import command
 from tabloop.export import check_parity, serialize
 from tabloop.onnx_model import model_inputs
 from tabloop.params import Params, load
+from tabloop.provenance import origin
 from tabloop.threshold import choose_threshold
 
 from .model import FRAMEWORK, fit, save, to_onnx
@@ -25,10 +26,11 @@ def train(params: Params) -> str:
 
     threshold = choose_threshold(fit, rows, params)
     card = candidate.describe(graph, FRAMEWORK, threshold, parity, rows, params)
-    card = card.model_copy(update={"run_id": registry.track(params, card, model)})
-    reference = candidate.reference(holdout, served, schema)
-    candidate.write(card, graph, reference, save=lambda folder: save(estimator, folder))
-    return f"version {card.version}, parity {parity.largest_difference:.1e} on {parity.rows:,} holdout rows"
+    with candidate.written(card, graph, candidate.reference(holdout, served, schema)) as folder:
+        save(estimator, folder)
+        registry.track(params, card, model, folder)
+    parity_line = f"parity {parity.largest_difference:.1e} on {parity.rows:,} holdout rows"
+    return f"version {card.version}, {parity_line}, trained from {origin(card.inputs)}"
 
 
 if __name__ == "__main__":

@@ -2,16 +2,16 @@
 
 import hashlib
 import json
-from collections.abc import Callable
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tabloop import files
+from tabloop import files, provenance
 from tabloop.card import ModelCard, Parity
-from tabloop.cli import UserError, git
+from tabloop.cli import UserError
 from tabloop.onnx_model import FILE, model_inputs
 from tabloop.params import ROOT, Column, Params, Schema
 from tabloop.roles import CANDIDATE
@@ -67,12 +67,12 @@ def describe(
     return ModelCard(
         schema=schema,
         version=version_of(graph, threshold, schema),
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        git_commit=commit(),
+        inputs=provenance.inputs(),
         data_hash=hashlib.sha256((FEATURES / "train.parquet").read_bytes()).hexdigest()[:12],
         source_table=params.source_table,
         framework=framework,
         rows=len(train),
+        days=_days(train[schema.timestamp]) if schema.timestamp else None,
         categories=levels,
         ranges={n: _range(features[n].to_numpy()) for n, c in schema.features.items() if c.numeric},
         example=example(train, schema),
@@ -93,12 +93,8 @@ def _range(values: np.ndarray) -> tuple[float | None, float | None]:
     return (float(known.min()), float(known.max())) if len(known) else (None, None)
 
 
-def commit() -> str | None:
-    """The commit that is checked out; None where there is none."""
-    try:
-        return git("rev-parse", "HEAD", where=ROOT)
-    except UserError:
-        return None
+def _days(times: "pd.Series[Any]") -> tuple[str, str]:
+    return str(times.min().date()), str(times.max().date())
 
 
 def example(rows: "pd.DataFrame", schema: Schema) -> dict[str, Any]:
@@ -119,11 +115,12 @@ def reference(holdout: "pd.DataFrame", probability: np.ndarray, schema: Schema) 
     return rows.sample(min(REFERENCE_ROWS, len(rows)), random_state=0).sort_index()
 
 
-def write(card: ModelCard, graph: bytes, reference: "pd.DataFrame", save: Callable[[Path], None]) -> None:
-    """Write models/candidate, whole or not at all. `save` writes the fitted estimator into the folder it is given."""
+@contextmanager
+def written(card: ModelCard, graph: bytes, reference: "pd.DataFrame") -> Iterator[Path]:
+    """The folder that becomes models/candidate at the end, for what else belongs there. If that fails, nothing changes."""
     with files.scratch(CANDIDATE) as part:
         (part / FILE).write_bytes(graph)
         reference.to_parquet(part / "reference.parquet", index=False)
-        save(part)
         card.write(part)
+        yield part
         files.replace(CANDIDATE, part)

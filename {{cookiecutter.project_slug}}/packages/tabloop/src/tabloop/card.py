@@ -36,14 +36,16 @@ class ModelCard(BaseModel):
 
     Attributes:
         version: the first 12 hex digits of the SHA-256 of `model.onnx`, then threshold and schema as JSON.
-        created: UTC, ISO 8601.
+        inputs: git's id of the content of each file and folder that trained it; `provenance.origin` finds the commit.
+            A commit does not stand here: whoever trains the same inputs, before or after they are committed, or at
+            another commit, gets this file byte for byte.
         data_hash: the first 12 hex digits of the SHA-256 of `train.parquet`.
         source_table: project and target; monitoring leaves out what the log has of any other.
         rows: the number of training rows.
+        days: the first and the last day of the training rows; null where rows have no time.
         categories: for each category column the levels seen in training.
         ranges: for each numeric column the smallest and largest value seen in training; null if it has none.
         example: one row to try the model with.
-        run_id: the run in MLflow that trained it.
         threshold: a probability of at least this is a positive prediction.
     """
 
@@ -52,18 +54,17 @@ class ModelCard(BaseModel):
     )
 
     version: str = Field(pattern=r"^[\w.-]{1,64}$")  # it stands in JSON, in file names, in labels
-    created: str
-    git_commit: str | None
+    inputs: dict[str, str] = Field(default_factory=dict)
     data_hash: str
     source_table: str | None = None
     framework: str
     rows: int
+    days: tuple[str, str] | None = None
     schema_: Schema = Field(alias="schema")
     categories: dict[str, list[str]]
     ranges: dict[str, tuple[float | None, float | None]]
     example: dict[str, Any]
     parity: Parity
-    run_id: str | None = None
     # Above 1: it is cheapest to predict no positive. A little below 0, or more above 1: rounding.
     threshold: float = Field(gt=-1e-4, lt=1 + 1e-4)
     metrics: Metrics | None = None

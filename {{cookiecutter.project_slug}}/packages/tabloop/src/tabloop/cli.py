@@ -70,14 +70,14 @@ def set_credentials() -> None:
                 print(f"::add-mask::{value}", file=sys.stderr)
 
 
-def git(*arguments: str, where: Path) -> str:
-    """The output of a git command run in the folder `where`.
+def git(*arguments: str, where: Path, text: str = "") -> str:
+    """The output of a git command run in the folder `where`, with `text` as its input.
 
     Raises:
         UserError: git is not installed or the command fails.
     """
     try:
-        done = subprocess.run(["git", *arguments], cwd=where, capture_output=True, text=True)
+        done = subprocess.run(["git", *arguments], cwd=where, capture_output=True, text=True, input=text)
     except FileNotFoundError:
         raise UserError("git is not installed: install it and run this again") from None
     if done.returncode:

@@ -12,6 +12,7 @@ from pathlib import Path
 from tabloop import actions, release
 from tabloop.cli import UserError, git, one_line
 from tabloop.params import ROOT
+from tabloop.provenance import own_index
 
 ATTEMPTS = 5
 MOVED = r"fetch first|non-fast-forward|stale info|cannot lock ref|failed to update ref|incorrect old value"
@@ -53,15 +54,10 @@ def propose(branch: str, title: str) -> bool:
     """
     actions.act_as_bot()
     head = git("rev-parse", "HEAD", where=ROOT)
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["GIT_INDEX_FILE"] = f"{folder}/index"  # the index of whoever runs this stays as it is
-        try:
-            git("read-tree", head, where=ROOT)
-            git("add", "--update", ".", where=ROOT)
-            git("add", "--", *map(str, (ROOT / "models").glob("*.dvc")), where=ROOT)
-            mine = commit_tree(git("write-tree", where=ROOT), head, title)
-        finally:
-            del os.environ["GIT_INDEX_FILE"]
+    with own_index():  # the index of whoever runs this stays as it is
+        git("add", "--update", ".", where=ROOT)
+        git("add", "--", *map(str, (ROOT / "models").glob("*.dvc")), where=ROOT)
+        mine = commit_tree(git("write-tree", where=ROOT), head, title)
     base, before = tip(actions.default_branch()), tip(branch)
     try:
         tree = git("merge-tree", "--write-tree", base, mine, where=ROOT).splitlines()[0]

@@ -62,8 +62,12 @@ def round_thresholds(estimator: Any) -> None:
 
     A float32 is at most the one if it is at most the other, so the estimator stays what it was. skl2onnx rounds to the
     nearest: a value as good as at a threshold then goes the other way.
+
+    How many threads this machine has is no part of the model, either, and would stand in the saved estimator.
     """
     for _, step in getattr(estimator, "steps", [("", estimator)]):
+        if hasattr(step, "_bin_mapper") and step._bin_mapper is not None:
+            step._bin_mapper.n_threads = 1
         for tree in (tree for trees in getattr(step, "_predictors", ()) for tree in trees):
             exact = tree.nodes["num_threshold"]
             with np.errstate(over="ignore"):

@@ -194,7 +194,7 @@ def roll_back() -> None:
     """The champion before the promotion, if there was one."""
     if promotion := run("git", "log", "-1", "--format=%H", "--grep", "Loop: Promote"):
         print("\n8. Roll back the promotion: git has the pin of the champion before it, DVC its files")
-        run("git", "checkout", f"{promotion}^", "--", "models/champion.dvc")
+        run("git", "checkout", f"{promotion}^", "--", "models/champion.dvc", "MODEL_CARD.md")
         run("dvc", "checkout", "--force", "models/champion.dvc")
         commit("Roll back the promotion")
         with served():

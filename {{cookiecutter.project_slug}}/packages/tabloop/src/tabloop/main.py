@@ -3,6 +3,7 @@
 Functions import what they need themselves, so that `tabloop --help` takes a fraction of a second.
 """
 
+import json
 import sys
 from typing import Literal
 
@@ -85,15 +86,19 @@ def summary(markdown: bool) -> None:
 @click.argument("role", type=click.Choice(["candidate", "champion", "challenger"]))
 @click.argument("field", required=False)
 def card(role: str, field: str | None) -> None:
-    """Print models/ROLE/model.json, or one FIELD of it."""
+    """Print models/ROLE/model.json, or one FIELD of it; and the commit that has its inputs: git_commit, dirty."""
+    from tabloop import provenance
     from tabloop.card import ModelCard
     from tabloop.params import ROOT
 
     found = ModelCard.read(ROOT / "models" / role)
     values = found.as_dict()
+    if field not in values:
+        origin = provenance.origin(found.inputs)
+        values |= {"git_commit": origin.commit, "dirty": origin.dirty}
     if field and field not in values:
         raise UserError(f"model.json has no field {field}; it has: {', '.join(values)}")
-    click.echo(values[field] if field else found.as_json(indent=1))
+    click.echo(values[field] if field else json.dumps(values, indent=1, ensure_ascii=False))
 
 
 @tabloop.command()
@@ -148,7 +153,7 @@ def _step(name: str) -> None:
 
     done = getattr(rollout, name)(load())
     click.echo(done)
-    click.echo(f"Next: git add --all models && git commit --message '{done}'", err=True)
+    click.echo(f"Next: git add --all models MODEL_CARD.md && git commit --message '{done}'", err=True)
 
 
 @rollout.command()

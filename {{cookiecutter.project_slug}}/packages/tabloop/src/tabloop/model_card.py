@@ -1,12 +1,12 @@
-"""MODEL_CARD.md: what the registered model is, what it was trained on, how good it is. People write its intended use."""
+"""MODEL_CARD.md: what the champion is, what it was trained on, how good it is. People write its intended use."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
-from tabloop import files, release, verdicts
+from tabloop import files, provenance, roles, verdicts
 from tabloop.card import ModelCard
-from tabloop.columns import literal, quote
 from tabloop.params import ROOT, Params
 
 USE = """<!-- use: this section is kept -->
@@ -17,20 +17,20 @@ Who decides what with this model, about whom, and what must it not be used for? 
 LEVELS = 20  # levels of a category that are listed
 
 
-def write(
-    params: Params, card: ModelCard, evaluation: dict[str, Any], entry: int, role: str | None, path: Path
-) -> None:
+def evaluation_to_keep(params: Params, evaluation: dict[str, Any]) -> dict[str, Any]:
+    """What is kept with a model of metrics/evaluation.json: all, and the settings by which it was measured."""
+    return evaluation | {"evaluate": params.evaluate.model_dump(mode="json")}
+
+
+def write(params: Params, champion: ModelCard | None, challenger: ModelCard | None) -> None:
     """Write the page from model_card.md.jinja; the section on intended use stays as it was.
 
-    The headings follow Mitchell et al., "Model Cards for Model Reporting" (2019).
-
-    Args:
-        evaluation: metrics/evaluation.json.
-        entry: the registry's version.
-        role: champion, challenger or None.
+    It is about the champion, by what models/champion holds: a new candidate does not change it. The headings follow
+    Mitchell et al., "Model Cards for Model Reporting" (2019).
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+    path, judged = ROOT / "MODEL_CARD.md", roles.MODELS / "champion" / roles.EVALUATION.name
     kept = re.search(r"<!-- use.*?<!-- /use -->", path.read_text(), re.DOTALL) if path.exists() else None
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -42,19 +42,14 @@ def write(
     environment.filters |= {"digits": digits, "cell": cell}
     text = environment.get_template("model_card.md.jinja").render(
         params=params,
-        card=card,
-        result=evaluation,
-        line=verdicts.line(evaluation),
-        gates=verdicts.gates(evaluation),
-        metrics=verdicts.beside(evaluation),
-        entry=entry,
-        role=role,
+        card=champion,
+        challenger=challenger,
+        result=json.loads(judged.read_text(encoding="utf-8")) if champion and judged.exists() else None,
+        verdicts=verdicts,
         use=kept[0] if kept else USE,
-        window=window(params.schema_.timestamp),
-        images=release.environments_of(card.version),
-        features=card.schema_.features,
-        origin={name: view for view, columns in card.schema_.views.items() for name in columns},
-        seen=lambda name: seen(card, name),
+        views={n: v for v, names in champion.schema_.views.items() for n in names} if champion else {},
+        origin=provenance.origin(champion.inputs) if champion else None,
+        seen=seen,
     )
     files.write(path, text)
 
@@ -77,16 +72,3 @@ def seen(card: ModelCard, name: str) -> str:
         return ", ".join(levels[:LEVELS]) + more
     low, high = card.ranges[name]
     return "always missing" if low is None or high is None else f"{low:g} to {high:g}"
-
-
-def window(timestamp: str | None) -> tuple[str, str] | None:
-    """The first and last day of the training rows."""
-    rows = ROOT / "data/features/train.parquet"
-    if not timestamp or not rows.exists():
-        return None
-    import duckdb
-
-    time = quote(timestamp)
-    days = f"SELECT min({time})::DATE::VARCHAR, max({time})::DATE::VARCHAR FROM {literal(rows)}"
-    first, last = duckdb.connect().sql(days).fetchall()[0]
-    return first, last

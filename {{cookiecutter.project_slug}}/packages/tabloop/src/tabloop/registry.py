@@ -6,8 +6,10 @@ import sqlite3
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tabloop import tracking
 from tabloop.card import ModelCard
 from tabloop.cli import UserError, one_line
+from tabloop.onnx_model import FILE
 from tabloop.params import ROOT, Params
 
 if TYPE_CHECKING:
@@ -68,64 +70,43 @@ def follow_a_move(database: Path) -> None:
                     db.execute(update, (before, here, f"{before}/%"))
 
 
-def track(params: Params, card: ModelCard, graph: "onnx.ModelProto") -> str:
-    """Log parameters, what the card says, the graph with its signature and an input example; the id of the run."""
-    import mlflow
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, TensorSpec
-    from mlflow.types import Schema as Columns
-
-    from tabloop.export import flat_inputs
-
+def track(params: Params, card: ModelCard, graph: "onnx.ModelProto", folder: Path) -> None:
+    """Log the training run of the model in `folder`."""
     connect(params)
-    columns: list[ColSpec | TensorSpec] = [
-        ColSpec("float" if c.numeric else "string", n) for n, c in card.schema_.features.items()
-    ]
-    signature = ModelSignature(Columns(columns), Columns([ColSpec("float", "probability")]))
-    with mlflow.start_run() as run:
-        mlflow.log_params(params.train)
-        mlflow.log_metrics({"train_rows": card.rows, "parity": card.parity.largest_difference})
-        mlflow.set_tags(tags_of(card))
-        mlflow.log_dict(card.example, "input_example.json")
-        # Requirements are given: MLflow would infer them by loading the model in another process.
-        flat = flat_inputs(graph)
-        mlflow.onnx.log_model(flat, name="model", signature=signature, pip_requirements=["onnxruntime"])
-        return str(run.info.run_id)
+    tracking.log_training(params, card, graph, folder)
 
 
-def tags_of(card: ModelCard) -> dict[str, str]:
-    """What identifies a model in MLflow."""
-    return {name: str(getattr(card, name)) for name in ("version", "git_commit", "data_hash", "framework")}
+def run_of(client: "MlflowClient", params: Params, version: str) -> str | None:
+    """The newest run that trained a model version; None where this MLflow has none."""
+    experiment = client.get_experiment_by_name(params.project)
+    asked, order = f"tags.version = '{version}'", ["attributes.start_time DESC"]
+    runs = client.search_runs([experiment.experiment_id], asked, order_by=order, max_results=1)
+    return str(runs[0].info.run_id) if runs else None
 
 
-def register(params: Params, card: ModelCard, evaluation: dict[str, Any], graph: Path) -> int:
+def register(params: Params, card: ModelCard, evaluation: dict[str, Any], folder: Path) -> int:
     """The registry's version of this model: the one that exists, or a new one.
 
     Args:
         evaluation: metrics/evaluation.json, whose numbers become the run's metrics.
-        graph: model.onnx, logged in a new run if this MLflow does not know the card's run.
+        folder: models/candidate, logged in a new run if this MLflow knows none of this model.
     """
     import mlflow
-    from mlflow.exceptions import MlflowException
 
     client = connect(params)
-    run_id = card.run_id or ""
-    try:
-        client.get_run(run_id)
-    except MlflowException:  # trained elsewhere and fetched from DVC's cache
+    if not (run_id := run_of(client, params, card.version)):  # trained elsewhere and fetched from DVC's cache
         import onnx
 
-        entries = entries_of(client, params, card.version)
-        run_id = entries[0].run_id if entries else track(params, card, onnx.load(str(graph)))
-    for name, value in evaluation.items():
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            client.log_metric(run_id, name, value)
-    tags = tags_of(card) | {"auc": f"{evaluation['auc']:.4f}", "verdict": evaluation["gate"]["reason"]}
-    known = [entry for entry in entries_of(client, params, card.version) if entry.run_id == run_id]
-    if known:
+        track(params, card, onnx.load(str(folder / FILE)), folder)
+        run_id = str(run_of(client, params, card.version))
+    tracking.log_evaluation(client, run_id, evaluation)
+    if known := entries_of(client, params, card.version):
         return max(int(entry.version) for entry in known)
+    tags = tracking.tags_of(card) | {"gate": "passed", "verdict": evaluation["gate"]["reason"]}
+    del tags["mlflow.note.content"]
     logging.getLogger("mlflow").setLevel(logging.CRITICAL)
-    entry = mlflow.register_model(f"runs:/{run_id}/model", params.project, tags=tags | {"gate": "passed"})
+    source = f"runs:/{run_id}/model"
+    entry = mlflow.register_model(source, params.project, tags=tags | {"auc": f"{evaluation['auc']:.4f}"})
     return int(entry.version)
 
 

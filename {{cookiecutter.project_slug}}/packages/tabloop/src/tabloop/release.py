@@ -65,11 +65,6 @@ def read(environment: str) -> Release:
     return Release.parse(path_of(environment).read_text())
 
 
-def environments_of(model_version: str) -> dict[str, str]:
-    """The image of each environment that runs this model version."""
-    return {n: read(n).image for n in environments() if read(n).model_version == model_version}
-
-
 def running() -> str:
     """The environments to which a model was deployed, in words; empty if there is none."""
     return " and ".join(name for name in environments() if read(name).model_version not in ("", "none"))

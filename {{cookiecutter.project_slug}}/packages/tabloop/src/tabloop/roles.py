@@ -124,12 +124,20 @@ def candidate() -> tuple[ModelCard, dict[str, Any]]:
     return card.completed(evaluation), evaluation
 
 
-def install(role: Role, card: ModelCard, source: Path | None = None) -> None:
-    """Make the model in `source`, by default the candidate, with this card the role's model, and pin it."""
+def install(
+    role: Role, card: ModelCard, evaluation: dict[str, Any] | None = None, source: Path | None = None
+) -> None:
+    """Make the model in `source`, by default the candidate, with this card the role's model, and pin it.
+
+    Args:
+        evaluation: by which it passed the gate, for MODEL_CARD.md; None: the one in `source`, if any.
+    """
     part = MODELS / f".{role}.part"
     shutil.rmtree(part, ignore_errors=True)
     shutil.copytree(source or CANDIDATE, part)
     card.write(part)
+    if evaluation:
+        files.write(part / EVALUATION.name, json.dumps(evaluation, indent=1, ensure_ascii=False) + "\n")
     with dvc() as repo:
         shutil.rmtree(MODELS / role, ignore_errors=True)
         part.rename(MODELS / role)

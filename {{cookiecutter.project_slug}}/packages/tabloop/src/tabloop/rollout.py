@@ -1,14 +1,15 @@
-"""Candidate to challenger to champion: what git pins first, MLflow's aliases after it, removal last.
+"""Candidate to challenger to champion: what git pins first, MLflow's aliases and MODEL_CARD.md after it, removal last.
 
 Each step may be interrupted anywhere; the same command, run again, finishes it.
 """
 
 import json
+from contextlib import suppress
 
-from tabloop import files, registry, roles
+from tabloop import files, model_card, registry, roles
 from tabloop.card import ModelCard
 from tabloop.cli import UserError
-from tabloop.params import ROOT, Params
+from tabloop.params import ROOT, Params, load
 
 CHAMPION = ROOT / "metrics/champion.json"
 
@@ -29,18 +30,36 @@ def note_champion() -> str:
     return f"{champion.version}{'' if version else ', which is the candidate'}"
 
 
+def follow(params: Params, without: roles.Role | None = None) -> dict[str, str | None]:
+    """Let the registry's aliases and MODEL_CARD.md say what git pins now; the version of each role.
+
+    Args:
+        without: a role whose model is about to be removed.
+
+    Raises:
+        UserError: a model is pinned but not here, or MLflow does not answer.
+    """
+    pinned: dict[str, ModelCard | None] = {
+        role: None if role == without else roles.current(role) for role in roles.ROLES
+    }
+    versions: dict[str, str | None] = {role: card.version if card else None for role, card in pinned.items()}
+    registry.mirror(params, versions)
+    model_card.write(params, pinned["champion"], pinned["challenger"])
+    return versions
+
+
 def challenge(params: Params) -> str:
     """Make the candidate the challenger; the title for the commit.
 
     Raises:
         UserError: it did not pass the gate, or is the champion already, or there is no champion.
     """
-    card, _ = roles.candidate()
+    card, evaluation = roles.candidate()
     champion = roles.required("champion")
     if card.version == champion.version:
         raise UserError(f"the candidate {card.version} is the champion already")
-    roles.install("challenger", card)
-    registry.mirror(params, {"champion": champion.version, "challenger": card.version})
+    roles.install("challenger", card, model_card.evaluation_to_keep(params, evaluation))
+    follow(params)
     return f"Make {card.version} the challenger"
 
 
@@ -54,7 +73,7 @@ def promote(params: Params) -> str:
     before = roles.committed("champion") if begun else roles.current("champion")
     roles.promote()
     after = roles.required("champion").version
-    registry.mirror(params, {"champion": after, "challenger": None})
+    follow(params, without="challenger")
     roles.drop("challenger")
     return f"Promote {after} to champion" + (
         f", after {before.version}" if before and before.version != after else ""
@@ -73,8 +92,7 @@ def withdraw(params: Params) -> str:
         gone = roles.current("challenger")
     except UserError:  # it is not here, or its removal was interrupted: it can go all the same
         gone = roles.committed("challenger")
-    champion = roles.current("champion")
-    registry.mirror(params, {"champion": champion.version if champion else None, "challenger": None})
+    follow(params, without="challenger")
     roles.drop("challenger")
     return f"Withdraw the challenger {gone.version}" if gone else "Withdraw the challenger"
 
@@ -88,5 +106,7 @@ def give_up(role: roles.Role) -> str:
     if roles.pin(role) is None:
         raise UserError(f"there is no {role}: models/{role}.dvc is missing")
     roles.drop(role)
+    with suppress(UserError):  # the other model is not here, either
+        model_card.write(load(), *map(roles.current, roles.ROLES))
     after = "; the next candidate that passes the gate becomes champion" if role == "champion" else ""
-    return f"models/{role}.dvc is removed{after}. Next: git add --all models && git commit"
+    return f"models/{role}.dvc is removed{after}. Next: git add --all models MODEL_CARD.md && git commit"

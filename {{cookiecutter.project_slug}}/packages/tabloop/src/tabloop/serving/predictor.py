@@ -22,7 +22,7 @@ from tabloop.serving.telemetry import CHALLENGER_ERRORS, PREDICTIONS, UNSEEN
 TURNS = 8  # of the event loop, microseconds in all: rows that arrive within them are scored together
 PART_ROWS = 500  # of a batch, scored at once: other requests wait for no more
 # What strangers do not see of the service and of a model, if there are API keys.
-PRIVATE = {"git_commit", "data_hash", "run_id", "example", "online_store", "log", "challenger_error"}
+PRIVATE = {"inputs", "data_hash", "example", "online_store", "log", "challenger_error"}
 UNSCORABLE = "the model can't score this row"
 
 
