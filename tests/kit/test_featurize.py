@@ -68,7 +68,7 @@ def test_a_rerun_in_another_process_gives_the_same_bytes(
     assert set(first) == {"train.parquet", "holdout.parquet", "customer_features.parquet", "profile.parquet"}
     assert {path.name for path in folder.iterdir()} == {"data", "events.csv", "feature_repo", "params.yaml"}
     assert not list((folder / "feature_repo").rglob("*.pyc"))  # it is an input of the stage
-    assert sorted(path.name for path in (folder / "data/online").iterdir()) == ["registry.db", "store.db"]
+    assert sorted(path.name for path in (folder / "data/online").iterdir()) == ["store.db"]
 
     rows = learned(folder)
     assert len(rows) == 396 and list(rows.ordered_at) == sorted(rows.ordered_at)
