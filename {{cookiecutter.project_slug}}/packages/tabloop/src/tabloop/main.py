@@ -98,7 +98,8 @@ def card(role: str, field: str | None) -> None:
         values |= {"git_commit": origin.commit, "dirty": origin.dirty}
     if field and field not in values:
         raise UserError(f"model.json has no field {field}; it has: {', '.join(values)}")
-    click.echo(values[field] if field else json.dumps(values, indent=1, ensure_ascii=False))
+    value = values[field] if field else values
+    click.echo(value if isinstance(value, str) else json.dumps(value, indent=1, ensure_ascii=False))
 
 
 @tabloop.command()

@@ -4,9 +4,10 @@ Each step may be interrupted anywhere; the same command, run again, finishes it.
 """
 
 import json
+import sys
 from contextlib import suppress
 
-from tabloop import files, model_card, registry, roles
+from tabloop import files, model_card, registry, replay, roles
 from tabloop.card import ModelCard
 from tabloop.cli import UserError
 from tabloop.params import ROOT, Params, load
@@ -52,12 +53,17 @@ def challenge(params: Params) -> str:
     """Make the candidate the challenger; the title for the commit.
 
     Raises:
-        UserError: it did not pass the gate, or is the champion already, or there is no champion.
+        UserError: it did not pass the gate, or is the champion already, or there is no champion; or it is significantly
+            worse than the champion on labelled rows of production.
     """
     card, evaluation = roles.candidate()
     champion = roles.required("champion")
     if card.version == champion.version:
         raise UserError(f"the candidate {card.version} is the champion already")
+    result = replay.replay(params, card, champion)
+    if result["verdict"] == "worse":
+        raise UserError(f"{replay.head(result)}; reports/replay.json has the figures")
+    print(replay.text(result), file=sys.stderr, flush=True)
     roles.install("challenger", card, model_card.evaluation_to_keep(params, evaluation))
     follow(params)
     return f"Make {card.version} the challenger"

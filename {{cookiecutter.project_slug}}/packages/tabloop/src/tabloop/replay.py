@@ -1,0 +1,134 @@
+"""The candidate beside the champion on production's rows: as they were served, with the labels that arrived since."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from tabloop import files, predictions, roles
+from tabloop.card import ModelCard
+from tabloop.columns import quote
+from tabloop.metrics import MIN_CLASS, at_threshold, auc_difference, auc_interval, enough
+from tabloop.onnx_model import FILE, OnnxModel
+from tabloop.params import ROOT, Params
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+REPORT = ROOT / "reports/replay.json"
+ROWS = 20_000  # the newest labelled ones; they bound memory and time
+ID, AT, LABEL = ".id", ".at", ".label"  # which no feature can be called
+MARGIN = 0.0  # a candidate may challenge unless its AUC is significantly lower by more than this
+
+
+def replay(params: Params, candidate: ModelCard, champion: ModelCard) -> dict[str, Any]:
+    """Score both models on the same logged rows and write reports/replay.json.
+
+    Rows that are newer than the candidate's training rows decide alone, where they are enough: of the others it may have
+    learnt. A column that only the candidate uses and the log does not have is missing in all rows; then nothing is decided.
+
+    Raises:
+        UserError: the log can't be read.
+    """
+    result: dict[str, Any] = {"candidate": candidate.version, "champion": champion.version, "verdict": "none"}
+    try:
+        rows = served(candidate, champion)
+    except predictions.NothingLogged as error:
+        return save(result | {"note": str(error)})
+    last = candidate.days[1] if candidate.days else ""
+    newer = rows[rows[AT].dt.strftime("%Y-%m-%d") > last]
+    result["learnt"] = 0 if enough(newer[LABEL].to_numpy()) else len(rows) - len(newer)
+    rows = rows if result["learnt"] else newer
+    target = rows[LABEL].to_numpy()
+    result |= {"rows": len(rows), "positives": int(target.sum())}
+    if not enough(target):
+        few = f"{len(rows):,} labelled rows, {result['positives']:,} of them positive"
+        return save(result | {"note": f"{few}: {MIN_CLASS} of each class are needed"})
+    own = candidate.schema_.features.keys() - champion.schema_.features.keys()
+    result["unknown"] = sorted(name for name in own if rows[name].isna().all())
+    models = {"candidate": candidate, "champion": champion}
+    scores = {
+        r: OnnxModel(roles.MODELS / r / FILE, card.schema_).probability(rows) for r, card in models.items()
+    }
+    for role, score in scores.items():
+        area = auc_interval(target, score, params.evaluate.confidence)
+        cost = at_threshold(target, score, models[role].threshold, params.evaluate.cost)["cost_per_row"]
+        result[f"{role}_metrics"] = {
+            "auc": area.value,
+            "low": area.low,
+            "high": area.high,
+            "cost_per_row": cost,
+        }
+    decided = [scores[role] >= card.threshold for role, card in models.items()]
+    gap = auc_difference(target, scores["candidate"], scores["champion"], params.evaluate.confidence)
+    result |= {"difference": gap.value, "low": gap.low, "high": gap.high}
+    result["changed_decisions"] = float((decided[0] != decided[1]).mean())
+    if not result["unknown"]:
+        worse, better = gap.high < -MARGIN, gap.low > 0
+        result["verdict"] = "worse" if worse else "better" if better else "no significant difference"
+    return save(result)
+
+
+def served(candidate: ModelCard, champion: ModelCard) -> "pd.DataFrame":
+    """The newest labelled rows of the champion's table: features of both models, ID, AT and LABEL.
+
+    Raises:
+        NothingLogged: there is no prediction.
+        UserError: the log can't be read.
+    """
+    db = predictions.connect()
+    logged = db.view("predictions").columns
+    columns = champion.schema_.features | candidate.schema_.features
+    known = {name: column for name, column in columns.items() if predictions.feature(name) in logged}
+    own = {"prediction_id": ID, "predicted_at": AT, "label": LABEL}
+    listed = [*(f"{name} AS {quote(alias)}" for name, alias in own.items()), *predictions.select(known)]
+    # In the shadow both models answered: twice as many rows are read, and one of each prediction is kept.
+    newest = (
+        f"SELECT {', '.join(listed)} FROM predictions JOIN outcomes USING (prediction_id) "
+        f"WHERE {predictions.own(db, champion.source_table, champion.version)} "
+        f"ORDER BY predicted_at DESC, prediction_id, variant LIMIT {2 * ROWS}"
+    )
+    rows = predictions.table(db, newest).drop_duplicates(ID).head(ROWS)
+    return rows.assign(**dict.fromkeys(columns.keys() - known.keys()))
+
+
+def save(result: dict[str, Any]) -> dict[str, Any]:
+    """Write the result as JSON."""
+    files.write(REPORT, json.dumps(result, indent=1) + "\n")
+    return result
+
+
+def head(result: dict[str, Any]) -> str:
+    """The result in one sentence."""
+    if note := result.get("note"):
+        return f"replay: nothing to compare on: {note}"
+    pair = f"candidate {result['candidate']}", f"champion {result['champion']}"
+    gap = f"AUC {result['difference']:+.4f} [{result['low']:+.4f}, {result['high']:+.4f}]"
+    if unknown := result["unknown"]:
+        said = (
+            f"the log has no {', '.join(unknown)} yet, so nothing is decided between {pair[0]} and {pair[1]}"
+        )
+    elif result["verdict"] == "no significant difference":
+        said = f"no significant difference between {pair[0]} and {pair[1]}"
+    else:
+        said = f"{pair[0]} is significantly {result['verdict']} than {pair[1]}"
+    return f"replay: {said}: {gap} on {result['rows']:,} labelled production rows"
+
+
+def text(result: dict[str, Any]) -> str:
+    """The result as Markdown: both models on the same rows."""
+    if "note" in result:
+        return head(result)
+    lines = [head(result), "", "| | candidate | champion |", "|---|---|---|"]
+    both = [result[f"{role}_metrics"] for role in ("candidate", "champion")]
+    areas = (f"{m['auc']:.4f} [{m['low']:.4f}, {m['high']:.4f}]" for m in both)
+    lines += [f"| AUC | {' | '.join(areas)} |"]
+    lines += [
+        f"| cost per row at its threshold | {' | '.join(format(m['cost_per_row'], '.4f') for m in both)} |",
+        "",
+    ]
+    lines += [f"- decisions that change: {result['changed_decisions']:.1%}"]
+    if result["learnt"]:
+        lines += [
+            f"- {result['learnt']:,} of the rows are not newer than the candidate's training rows: "
+            "it may have learnt from them, which flatters it"
+        ]
+    return "\n".join(lines)
