@@ -289,12 +289,17 @@ def quick(baked: Path, run: Run, shared: Path) -> Path:
 
     def make(folder: Path) -> None:
         project = shutil.copytree(baked, folder / baked.name, symlinks=True)
-        edit(project, lambda p: p["data"]["simulator"].update(transactions=5000, users=200))
+        few_rows(project)
         run(project, "dvc", "repro")
         run(project, "git", "add", "--all")
         run(project, "git", "commit", "--quiet", "--message", "First model, on a few rows")
 
     return once(shared / "quick", make) / baked.name
+
+
+def few_rows(project: Path) -> None:
+    """Let the simulator make a twentieth of its rows."""
+    edit(project, lambda p: p["data"]["simulator"].update(transactions=5000, users=200))
 
 
 def edit(folder: Path, change: Callable[[Any], None]) -> None:

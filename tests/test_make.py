@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -35,7 +36,6 @@ def test_torch_from_data_to_a_prediction(
         done = subprocess.run(command, cwd=copy, env=variables, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
     assert "(torch, " in done.stdout and "\nprediction  is_fraud = " in done.stdout
-    assert (copy / "models/candidate/network.pt").exists()
     code = (
         "from fastapi.testclient import TestClient; from fraud_detection.app import make_app; "
         "row = {'user_id': 'u000001', 'amount': 900, 'merchant_category': 'fuel', 'channel': 'online'}; "
@@ -46,6 +46,20 @@ def test_torch_from_data_to_a_prediction(
     moved = [part["contribution"] for part in found["contributions"]]
     assert found["method"] == "exact" and sum(map(bool, moved)) > 2
     assert found["base_value"] + sum(moved) == pytest.approx(found["probability"], abs=1e-9)
+    # The estimator that people load is the one that was exported; a second training gives the same bytes.
+    (line,) = re.findall(r"^  (.*estimator = .*)$", (copy / "README.md").read_text(), re.MULTILINE)
+    imports = "from tabloop.evaluation import score_candidate; from tabloop.onnx_model import model_inputs"
+    rows = "import pandas as pd; rows = pd.read_parquet('data/features/holdout.parquet')"
+    same = "abs(estimator.predict_proba(model_inputs(rows, card.schema_))[:, 1] - score).max() < 1e-5"
+    script = f"{line}; {imports}; {rows}; card, score = score_candidate(rows); print({same})"
+    before = {path: path.read_bytes() for path in (copy / "models/candidate").iterdir()}
+    for command in (["python", "-c", script], ["python", "-m", "fraud_detection.train"]):
+        chosen = variables | {"PYTHONHASHSEED": "5"}
+        done = subprocess.run(command, cwd=copy, env=chosen, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.stdout.startswith(("True", "train: "))
+    assert "network.pt" in {path.name for path in before}
+    assert [path.name for path, text in before.items() if path.read_bytes() != text] == []
 
 
 def test_make_train_ends_with_the_summary(run: Run, project: Project, quick: Path) -> None:

@@ -131,7 +131,7 @@ def test_candidate_challenger_champion_and_back_are_commits(
 
     def step(name: str) -> str:
         done = run(copy, "make", f"UV={UV}", name).stdout.splitlines()[0]
-        run(copy, "git", "add", "--all", "models", "dvc.lock")
+        run(copy, "git", "add", "--all", "models", "MODEL_CARD.md", "dvc.lock")
         run(copy, "git", "commit", "--quiet", "--message", done)
         return done
 
@@ -146,6 +146,8 @@ def test_candidate_challenger_champion_and_back_are_commits(
     run(copy, "git", "revert", "--no-edit", "HEAD")
     run(copy, "dvc", "checkout", "models/champion.dvc", "models/challenger.dvc")
     assert (version(copy, "champion"), version(copy, "challenger")) == (first, second)
+    page = (copy / "MODEL_CARD.md").read_text()
+    assert f": model {first}\n" in page and f"The challenger is {second}." in page
     assert step("withdraw") == f"Withdraw the challenger {second}"
     assert "there is no challenger" in run(copy, "tabloop", "rollout", "promote", code=1).stderr
 
@@ -183,21 +185,39 @@ def test_a_pinned_champion_that_is_not_here_is_said_by_all_in_one_way(
     run(copy, "tabloop", "rollout", "challenge")
 
 
-def test_the_model_card_shows_what_was_registered_and_keeps_what_people_wrote(
+def test_the_model_card_is_about_the_champion_and_names_the_commit_whose_params_trained_it(
     run: Run, project: Project, quick: Path
 ) -> None:
     copy = project(quick)
     card, model = copy / "MODEL_CARD.md", json.loads((copy / "models/champion/model.json").read_text())
-    for part in (
-        model["version"],
-        model["data_hash"],
-        model["run_id"],
-        "2026-01-01 to 2026-0",
-        "| channel | online |",
-    ):
+
+    def commit_of_the_page() -> str:
+        found = re.search(r"^- Code and parameters: commit ([0-9a-f]{40})$", card.read_text(), re.MULTILINE)
+        assert found, card.read_text()
+        return found[1]
+
+    # `quick` was trained from a changed params.yaml and committed with it.
+    for part in (model["version"], model["data_hash"], "2026-01-01 to 2026-0", "| channel | online |"):
         assert part in card.read_text()
+    assert "no commit had them. params.yaml differed from commit " in card.read_text()
+    head = run(copy, "git", "rev-parse", "HEAD").stdout.strip()
+    assert run(copy, "tabloop", "card", "champion", "git_commit").stdout.strip() == head
+    run(copy, "tabloop", "register")
+    assert commit_of_the_page() == head
+
     card.write_text(card.read_text().replace("Fill in.", "Our own words."))
+    before = card.read_text()
     edit(copy, lambda p: p["train"].update(max_iter=90))
-    run(copy, "dvc", "repro")
-    assert version(copy, "candidate") in card.read_text() and "Our own words." in card.read_text()
+    said = run(copy, "dvc", "repro").stdout
+    assert f"trained from uncommitted changes of params.yaml since commit {head[:7]}" in said
+    assert card.read_text() == before  # another candidate changes nothing of the champion
+    run(copy, "git", "commit", "--quiet", "--all", "--message", "More trees")
+    run(copy, "git", "commit", "--quiet", "--allow-empty", "--message", "Something else")
+    run(copy, "tabloop", "rollout", "challenge")
+    run(copy, "tabloop", "rollout", "promote")
+    assert (
+        f": model {version(copy, 'candidate')}\n" in card.read_text() and "Our own words." in card.read_text()
+    )
     assert card.read_text().count("## Intended use") == 1
+    trained = run(copy, "git", "show", f"{commit_of_the_page()}:params.yaml").stdout
+    assert trained == (copy / "params.yaml").read_text() and "max_iter: 90" in trained

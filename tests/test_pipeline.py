@@ -16,9 +16,11 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from conftest import STAGES, Project, Run, edit, free_port, ran, within
+import time_machine
+from conftest import STAGES, Project, Run, edit, few_rows, free_port, ran, within
 
 TRAIN = ("python", "-m", "fraud_detection.train")
+CURVES = ["calibration", "cost_per_row_by_threshold", "precision_and_recall", "roc"]
 EVALUATE = ("python", "-m", "fraud_detection.evaluate")
 SQL = "feature_repo/transaction_features.sql"
 
@@ -63,18 +65,47 @@ client = mlflow.MlflowClient()
 version = client.get_model_version_by_alias("fraud-detection", "champion")
 run = client.get_run(version.run_id)
 model = mlflow.pyfunc.load_model("models:/fraud-detection@champion")
-import pandas as pd
-row = json.load(open("models/champion/model.json"))["example"]
-types = {{c.name: "float32" for c in model.metadata.get_input_schema() if c.type.name == "float"}}
-answer = model.predict(pd.DataFrame([row]).astype(types))
-print(json.dumps([version.tags, run.data.params, run.data.metrics, float(answer["probability"][0])]))
+answer = model.predict(model.input_example)
+(data,) = run.inputs.dataset_inputs
+files = [f.path for p in ("estimator", "plots", "report") for f in client.list_artifacts(run.info.run_id, p)]
+facts = {{"run": run.info.run_name, "tags": run.data.tags, "files": files, "data": dict(data.dataset),
+    "kind": client.get_experiment(run.info.experiment_id).tags["mlflow.experimentKind"]}}
+print(json.dumps([version.tags, run.data.params, run.data.metrics, float(answer["probability"][0]), facts]))
 """
-    tags, params, logged, probability = json.loads(run(copy, "python", "-c", script).stdout.splitlines()[-1])
+    said = run(copy, "python", "-c", script).stdout.splitlines()[-1]
+    tags, params, logged, probability, facts = json.loads(said)
+    at, data = tags["git_commit"], champion["data_hash"]
+    assert facts["run"] == f"sklearn {champion['version']} data {data[:8]} at {at[:7]}"
+    assert at == run(copy, "tabloop", "card", "champion", "git_commit").stdout.strip() and tags["dirty"] == ""
+    assert facts["files"] == [
+        "estimator/estimator.joblib",
+        "estimator/model.json",
+        *(f"plots/{name}.svg" for name in CURVES),
+        "report/evaluation.html",
+    ]
+    assert facts["kind"] == "custom_model_development"  # the page of the experiment then opens on its runs
+    assert (facts["data"]["name"], facts["data"]["digest"]) == ("fraud-detection train", data)
+    assert json.loads(facts["data"]["source"]) == {"uri": "data/features/train.parquet"}
+    assert logged["auc"] < logged["train_auc"] <= 1 and logged["train_brier"] < logged["brier"]
     assert tags["version"] == champion["version"] and tags["gate"] == "passed"
     assert tags["data_hash"] == champion["data_hash"]
     assert params["max_leaf_nodes"] == "15"
     assert logged["auc"] == pytest.approx(metrics["auc"])
     assert f"{probability:.4f}" in run(copy, "tabloop", "summary").stdout
+
+
+def test_the_line_in_the_readme_loads_the_estimator_that_the_graph_is(run: Run, small: Path) -> None:
+    (line,) = re.findall(r"^  (.*estimator = .*)$", (small / "README.md").read_text(), re.MULTILINE)
+    script = f"""
+{line}
+import pandas as pd
+from tabloop.evaluation import score_candidate
+from tabloop.onnx_model import model_inputs
+rows = pd.read_parquet("data/features/holdout.parquet")
+card, probability = score_candidate(rows)
+print(abs(estimator.predict_proba(model_inputs(rows, card.schema_))[:, 1] - probability).max() < 1e-5)
+"""
+    assert run(small, "python", "-c", script).stdout == "True\n"
 
 
 def test_a_model_parameter_reruns_train_onward(run: Run, small: Path) -> None:
@@ -303,21 +334,33 @@ def test_a_reverted_feature_brings_its_online_store_back(run: Run, small: Path) 
     assert store.read_bytes() == first
 
 
-def test_the_same_data_and_parameters_give_the_same_bytes(run: Run, small: Path) -> None:
-    made = ["data/raw", "data/features", "models/candidate/model.onnx"]
+def test_the_same_inputs_give_the_same_bytes_in_another_folder_and_year_with_other_threads(
+    run: Run, project: Project, quick: Path, environment: Path, tmp_path: Path
+) -> None:
+    """And in another time zone, with another order of sets. `quick` was made here and now."""
+    clock, packages = tmp_path / "clock", Path(time_machine.__file__).parents[1]
+    clock.mkdir()
+    for path in packages.glob("*time_machine*"):
+        (clock / path.name).symlink_to(path)
+    later = "travel(datetime.datetime(2031, 5, 6, 23, 59, tzinfo=datetime.UTC), tick=True).start()"
+    (clock / "sitecustomize.py").write_text(f"import datetime, time_machine\ntime_machine.{later}\n")
+    other = project()
+    few_rows(other)
+    paths = f"{clock}{os.pathsep}{within(other, environment)['PYTHONPATH']}"
+    variables = {"TZ": "JST-9", "PYTHONHASHSEED": "5", "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
+    now = "import datetime; print(datetime.datetime.now())"
+    assert run(other, "python", "-c", now, **variables).stdout.startswith("2031-05-07 08:59:")
+    assert ran(run(other, "dvc", "repro", **variables).stdout) == STAGES
 
-    def seen() -> dict[str, bytes]:
-        found: dict[str, bytes] = {}
-        for name in made:
-            path = small / name
-            found |= contents(path) if path.is_dir() else {name: path.read_bytes()}
-        return found
+    def made(folder: Path) -> dict[str, bytes]:
+        parts = ("data", "models", "metrics", "reports")
+        found = {f"{part}/{name}": text for part in parts for name, text in contents(folder / part).items()}
+        return found | {name: (folder / name).read_bytes() for name in ("MODEL_CARD.md", "dvc.lock")}
 
-    before = seen()
-    assert {"train.parquet", "user_features.parquet", "events.parquet"} < before.keys()
-    for seed in ("1", "2"):
-        run(small, "dvc", "repro", "--force", "--no-run-cache", "train", PYTHONHASHSEED=seed)
-        assert seen() == before
+    first, second = made(quick), made(other)
+    assert first.keys() == second.keys()
+    assert [name for name in first if first[name] != second[name]] == []
+    assert {"data/online/store.db", "models/candidate/estimator.joblib", "reports/roc.json"} < first.keys()
 
 
 def test_an_experiment_in_a_folder_of_its_own_runs_that_folders_source(

@@ -495,17 +495,20 @@ def test_drift_opens_one_issue_and_retrains_once_and_the_challenger_is_judged(
 
     # The setting is off: red, with its name. Set, the run is repeated. A second retrain brings the same one up to date.
     forge.github.actions_may_open_pulls = False
-    said = act("retrain", expected=1)
+    said = act("retrain", server.log, expected=1)
     assert (
         "GitHub Actions is not permitted to create or approve pull requests" in said and not things["pulls"]
     )
     forge.github.actions_may_open_pulls = True
     for _ in range(2):
-        act("retrain")
+        act("retrain", server.log)
         (pull,) = things["pulls"]
     assert re.fullmatch("Make [0-9a-f]{12} the challenger", pull["title"]) and "| auc | 0.9" in pull["body"]
+    assert re.search(r"On production's rows\n\nreplay: .* on 3,000 labelled production rows\n", pull["body"])
     changed = watched.git("diff", "--name-only", "main", "retrain", where=watched.origin).splitlines()
-    assert {"dvc.lock", "models/challenger.dvc"} <= set(changed) and "models/champion.dvc" not in changed
+    assert {"dvc.lock", "models/challenger.dvc", "MODEL_CARD.md"} <= set(
+        changed
+    ) and "models/champion.dvc" not in changed
 
     # Merged, it is a challenger; this one's threshold lets all fraud pass.
     watched.git("fetch", "--quiet")

@@ -107,7 +107,9 @@ def test_a_candidate_that_is_worse_in_production_may_not_challenge(folder: Path)
     (folder / "metrics/evaluation.json").write_text(
         json.dumps(evaluation | {"champion": {"version": champion.version}, "threshold": 0.5})
     )
-    with pytest.raises(UserError, match=r"^replay: candidate candidate is significantly worse than") as caught:
+    with pytest.raises(
+        UserError, match=r"^replay: candidate candidate is significantly worse than"
+    ) as caught:
         rollout.challenge(params())
     assert "on 400 labelled production rows; reports/replay.json" in str(caught.value)
     assert "\n" not in str(caught.value) and not (folder / "models/challenger").exists()
