@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 REPORT = ROOT / "reports/replay.json"
 ROWS = 20_000  # the newest labelled ones; they bound memory and time
 ID, AT, LABEL = ".id", ".at", ".label"  # which no feature can be called
-MARGIN = 0.0  # a candidate may challenge unless its AUC is significantly lower by more than this
 
 
 def replay(params: Params, candidate: ModelCard, champion: ModelCard) -> dict[str, Any]:
@@ -62,9 +61,15 @@ def replay(params: Params, candidate: ModelCard, champion: ModelCard) -> dict[st
     result |= {"difference": gap.value, "low": gap.low, "high": gap.high}
     result["changed_decisions"] = float((decided[0] != decided[1]).mean())
     if not result["unknown"]:
-        worse, better = gap.high < -MARGIN, gap.low > 0
+        worse, better = gap.high < -margin(params), gap.low > 0
         result["verdict"] = "worse" if worse else "better" if better else "no significant difference"
     return save(result)
+
+
+def margin(params: Params) -> float:
+    """By how much the candidate's AUC may be significantly lower: as the gate against the champion says, else by nothing."""
+    gates = (gate for gate in params.gates if gate.metric == "auc" and gate.against and not gate.by)
+    return next((gate.margin for gate in gates if gate.margin is not None), 0.0)
 
 
 def served(candidate: ModelCard, champion: ModelCard) -> "pd.DataFrame":
