@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import onnx
     from mlflow import MlflowClient
 
-# With this kind the experiment's page opens on its runs; without it, MLflow asks or opens on traces of language models.
+# Without the kind, MLflow takes it for one of language models, and shows traces in place of runs.
 EXPERIMENT = {
     "mlflow.experimentKind": "custom_model_development",
     "mlflow.note.content": "A run for each training. The registered model's alias `champion` is the one that git pins.",
@@ -37,7 +37,7 @@ def log_training(params: Params, card: ModelCard, graph: "onnx.ModelProto", fold
 
     mlflow.set_experiment_tags(EXPERIMENT)
     tags = tags_of(card)
-    changes = " with changes" if tags["dirty"] else ""
+    changes = " with changes" if "dirty" in tags else ""
     name = f"{card.framework} {card.version} data {card.data_hash[:8]} at {tags['git_commit'][:7]}{changes}"
     with mlflow.start_run(run_name=name):
         mlflow.log_params(params.train)
@@ -54,7 +54,7 @@ def tags_of(card: ModelCard) -> dict[str, str]:
     """What identifies a model in MLflow, and what it was trained from."""
     origin = provenance.origin(card.inputs)
     tags = {name: str(getattr(card, name)) for name in ("version", "data_hash", "framework")}
-    tags |= {"git_commit": str(origin.commit), "dirty": ", ".join(origin.dirty)}
+    tags |= {"git_commit": str(origin.commit)} | ({"dirty": ", ".join(origin.dirty)} if origin.dirty else {})
     return tags | {"mlflow.note.content": f"Model `{card.version}`, trained from {origin}."}
 
 
