@@ -80,11 +80,9 @@ def served(candidate: ModelCard, champion: ModelCard) -> "pd.DataFrame":
         UserError: the log can't be read.
     """
     db = predictions.connect()
-    logged = db.view("predictions").columns
     columns = champion.schema_.features | candidate.schema_.features
-    known = {name: column for name, column in columns.items() if predictions.feature(name) in logged}
     own = {"prediction_id": ID, "predicted_at": AT, "label": LABEL}
-    listed = [*(f"{name} AS {quote(alias)}" for name, alias in own.items()), *predictions.select(known)]
+    listed = [f"{name} AS {quote(alias)}" for name, alias in own.items()] + predictions.select(db, columns)
     # In the shadow both models answered: twice as many rows are read, and one of each prediction is kept.
     newest = (
         f"SELECT {', '.join(listed)} FROM predictions JOIN outcomes USING (prediction_id) "
@@ -92,7 +90,7 @@ def served(candidate: ModelCard, champion: ModelCard) -> "pd.DataFrame":
         f"ORDER BY predicted_at DESC, prediction_id, variant LIMIT {2 * ROWS}"
     )
     rows = predictions.table(db, newest).drop_duplicates(ID).head(ROWS)
-    return rows.assign(**dict.fromkeys(columns.keys() - known.keys()))
+    return rows.assign(**{name: None for name in columns if name not in rows})
 
 
 def save(result: dict[str, Any]) -> dict[str, Any]:
