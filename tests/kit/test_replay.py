@@ -82,15 +82,16 @@ def test_both_models_are_measured_on_the_same_rows_each_by_its_own_threshold(fol
     seen = pd.concat([known.head(300), other])  # labelled ones of this table, and those of the shadow once
     target, amount = seen.outcome.to_numpy(), seen.amount.to_numpy()
     assert (result["rows"], result["positives"], result["unknown"]) == (360, int(target.sum()), [])
-    assert result["candidate_metrics"]["auc"] == pytest.approx(auc(target, amount))
-    assert result["champion_metrics"]["auc"] == pytest.approx(auc(target, -amount))
-    assert result["difference"] == pytest.approx(auc(target, amount) - auc(target, -amount))
-    assert result["verdict"] == "better" and 0 < result["low"] < result["difference"] < result["high"]
+    assert result["auc"]["candidate"]["value"] == pytest.approx(auc(target, amount))
+    assert result["auc"]["champion"]["value"] == pytest.approx(auc(target, -amount))
+    gap = result["auc"]["difference"]
+    assert gap["value"] == pytest.approx(auc(target, amount) - auc(target, -amount))
+    assert result["verdict"] == "better" and 0 < gap["low"] < gap["value"] < gap["high"]
     acts, acted = 1 / (1 + np.exp(-amount)) >= 0.6, 1 / (1 + np.exp(0.1 * amount)) >= 0.5
     assert result["changed_decisions"] == pytest.approx((acts != acted).mean())
     for role, decided in (("candidate", acts), ("champion", acted)):
         errors = (decided & (target == 0)).sum() + 5 * (~decided & (target == 1)).sum()
-        assert result[f"{role}_metrics"]["cost_per_row"] == pytest.approx(errors / 360)
+        assert result["cost_per_row"][role]["value"] == pytest.approx(errors / 360)
     text = replay.text(result)
     assert "candidate candidate is significantly better than champion champion" in text
     assert f"- decisions that change: {result['changed_decisions']:.1%}" in text
@@ -113,6 +114,14 @@ def test_a_candidate_that_is_worse_in_production_may_not_challenge(folder: Path)
         rollout.challenge(params())
     assert "on 400 labelled production rows; reports/replay.json" in str(caught.value)
     assert "\n" not in str(caught.value) and not (folder / "models/challenger").exists()
+    lenient = params(gates=[{"metric": "auc", "against": "champion", "margin": 0.9}])
+    result = replay.replay(
+        lenient, *(ModelCard.read(folder / f"models/{r}") for r in ("candidate", "champion"))
+    )
+    assert result["verdict"] == "worse" and not result["refused"]
+    assert "significantly worse than champion champion, within the margin of the gate: " in replay.text(
+        result
+    )
 
 
 @pytest.mark.parametrize("name", ["tenure", *LOG_COLUMNS])
@@ -145,7 +154,7 @@ def test_rows_of_which_the_candidate_may_have_learnt_count_only_where_there_are_
     result = replay.replay(params(), candidate, champion)
     assert (result["rows"], result["learnt"]) == (400, 400)
     assert "400 of the rows are not newer than the candidate's training rows" in replay.text(result)
-    assert result["verdict"] == "no significant difference" and result["difference"] == 0
+    assert result["verdict"] == "no significant difference" and result["auc"]["difference"]["value"] == 0
     log(folder, params(), rows(150, 3), source_table=OURS, at=NOW + timedelta(days=1))
     result = replay.replay(params(), candidate, champion)
     assert (result["rows"], result["learnt"]) == (150, 0) and "learnt" not in replay.text(result)

@@ -1,12 +1,14 @@
 """The candidate beside the champion on production's rows: as they were served, with the labels that arrived since."""
 
 import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from tabloop import files, predictions, roles
 from tabloop.card import ModelCard
 from tabloop.columns import quote
-from tabloop.metrics import MIN_CLASS, at_threshold, auc_difference, auc_interval, enough
+from tabloop.intervals import Scored, estimate
+from tabloop.metrics import MIN_CLASS, enough
 from tabloop.onnx_model import FILE, OnnxModel
 from tabloop.params import ROOT, Params
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 
 REPORT = ROOT / "reports/replay.json"
 ROWS = 20_000  # the newest labelled ones; they bound memory and time
+METRICS = {"auc": "AUC", "cost_per_row": "cost per row at its threshold"}
 ID, AT, LABEL = ".id", ".at", ".label"  # which no feature can be called
 
 
@@ -27,7 +30,12 @@ def replay(params: Params, candidate: ModelCard, champion: ModelCard) -> dict[st
     Raises:
         UserError: the log can't be read.
     """
-    result: dict[str, Any] = {"candidate": candidate.version, "champion": champion.version, "verdict": "none"}
+    result: dict[str, Any] = {
+        "candidate": candidate.version,
+        "champion": champion.version,
+        "verdict": "none",
+        "refused": False,
+    }
     try:
         rows = served(candidate, champion)
     except predictions.NothingLogged as error:
@@ -43,31 +51,25 @@ def replay(params: Params, candidate: ModelCard, champion: ModelCard) -> dict[st
         return save(result | {"note": f"{few}: {MIN_CLASS} of each class are needed"})
     own = candidate.schema_.features.keys() - champion.schema_.features.keys()
     result["unknown"] = sorted(name for name in own if rows[name].isna().all())
-    models = {"candidate": candidate, "champion": champion}
-    scores = {
-        r: OnnxModel(roles.MODELS / r / FILE, card.schema_).probability(rows) for r, card in models.items()
+    models = {
+        role: Scored(OnnxModel(roles.MODELS / role / FILE, card.schema_).probability(rows), card.threshold)
+        for role, card in {"candidate": candidate, "champion": champion}.items()
     }
-    for role, score in scores.items():
-        area = auc_interval(target, score, params.evaluate.confidence)
-        cost = at_threshold(target, score, models[role].threshold, params.evaluate.cost)["cost_per_row"]
-        result[f"{role}_metrics"] = {
-            "auc": area.value,
-            "low": area.low,
-            "high": area.high,
-            "cost_per_row": cost,
-        }
-    decided = [scores[role] >= card.threshold for role, card in models.items()]
-    gap = auc_difference(target, scores["candidate"], scores["champion"], params.evaluate.confidence)
-    result |= {"difference": gap.value, "low": gap.low, "high": gap.high}
-    result["changed_decisions"] = float((decided[0] != decided[1]).mean())
+    result["changed_decisions"] = float((models["candidate"].acted != models["champion"].acted).mean())
+    pairs = {role: (model, None) for role, model in models.items()} | {"difference": tuple(models.values())}
+    settings = params.evaluate.cost, params.evaluate.confidence
+    for metric in METRICS:
+        result[metric] = {n: asdict(estimate(metric, target, *pair, *settings)) for n, pair in pairs.items()}
     if not result["unknown"]:
-        worse, better = gap.high < -margin(params), gap.low > 0
+        gap = result["auc"]["difference"]
+        worse, better = gap["high"] < 0, gap["low"] > 0
         result["verdict"] = "worse" if worse else "better" if better else "no significant difference"
+        result["refused"] = gap["high"] < -margin(params)
     return save(result)
 
 
 def margin(params: Params) -> float:
-    """By how much the candidate's AUC may be significantly lower: as the gate against the champion says, else by nothing."""
+    """By how much the candidate's AUC may be significantly lower: as the gate against the champion says, else nothing."""
     gates = (gate for gate in params.gates if gate.metric == "auc" and gate.against and not gate.by)
     return next((gate.margin for gate in gates if gate.margin is not None), 0.0)
 
@@ -104,7 +106,7 @@ def head(result: dict[str, Any]) -> str:
     if note := result.get("note"):
         return f"replay: nothing to compare on: {note}"
     pair = f"candidate {result['candidate']}", f"champion {result['champion']}"
-    gap = f"AUC {result['difference']:+.4f} [{result['low']:+.4f}, {result['high']:+.4f}]"
+    gap = f"AUC {shown(result['auc']['difference'], '+')}"
     if unknown := result["unknown"]:
         said = (
             f"the log has no {', '.join(unknown)} yet, so nothing is decided between {pair[0]} and {pair[1]}"
@@ -113,6 +115,8 @@ def head(result: dict[str, Any]) -> str:
         said = f"no significant difference between {pair[0]} and {pair[1]}"
     else:
         said = f"{pair[0]} is significantly {result['verdict']} than {pair[1]}"
+    if result["verdict"] == "worse" and not result["refused"]:
+        said += ", within the margin of the gate"
     return f"replay: {said}: {gap} on {result['rows']:,} labelled production rows"
 
 
@@ -120,18 +124,21 @@ def text(result: dict[str, Any]) -> str:
     """The result as Markdown: both models on the same rows."""
     if "note" in result:
         return head(result)
-    lines = [head(result), "", "| | candidate | champion |", "|---|---|---|"]
-    both = [result[f"{role}_metrics"] for role in ("candidate", "champion")]
-    areas = (f"{m['auc']:.4f} [{m['low']:.4f}, {m['high']:.4f}]" for m in both)
-    lines += [f"| AUC | {' | '.join(areas)} |"]
-    lines += [
-        f"| cost per row at its threshold | {' | '.join(format(m['cost_per_row'], '.4f') for m in both)} |",
-        "",
-    ]
-    lines += [f"- decisions that change: {result['changed_decisions']:.1%}"]
+    lines = [head(result), "", "| | candidate | champion | difference |", "|---|---|---|---|"]
+    for metric, title in METRICS.items():
+        found = result[metric]
+        cells = shown(found["candidate"]), shown(found["champion"]), shown(found["difference"], "+")
+        lines += [f"| {title} | {' | '.join(cells)} |"]
+    lines += ["", f"- decisions that change: {result['changed_decisions']:.1%}"]
     if result["learnt"]:
         lines += [
             f"- {result['learnt']:,} of the rows are not newer than the candidate's training rows: "
             "it may have learnt from them, which flatters it"
         ]
     return "\n".join(lines)
+
+
+def shown(found: dict[str, float], sign: str = "") -> str:
+    """A metric with its interval."""
+    value, low, high = (format(found[name], f"{sign}.4f") for name in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"

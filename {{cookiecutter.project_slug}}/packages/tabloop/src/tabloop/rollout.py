@@ -54,14 +54,14 @@ def challenge(params: Params) -> str:
 
     Raises:
         UserError: it did not pass the gate, or is the champion already, or there is no champion; or it is significantly
-            worse than the champion on labelled rows of production.
+            worse than the champion on labelled rows of production, by more than the margin of the gate.
     """
     card, evaluation = roles.candidate()
     champion = roles.required("champion")
     if card.version == champion.version:
         raise UserError(f"the candidate {card.version} is the champion already")
     result = replay.replay(params, card, champion)
-    if result["verdict"] == "worse":
+    if result["refused"]:
         raise UserError(f"{replay.head(result)}; reports/replay.json has the figures")
     print(replay.text(result), file=sys.stderr, flush=True)
     roles.install("challenger", card, model_card.evaluation_to_keep(params, evaluation))
