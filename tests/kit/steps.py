@@ -135,7 +135,7 @@ def check_state(*expected: str | None) -> None:
         for role in roles.ROLES
     ]
     assert versions == named == list(expected)
-    page = (model_card.ROOT / "MODEL_CARD.md").read_text()
+    page = (roles.MODELS.parent / "MODEL_CARD.md").read_text()
     other = f"The challenger is {expected[1]}." if expected[1] else "There is no challenger."
     assert page.startswith(f"# kit: model {expected[0]}\n") and other in page
     assert [(roles.MODELS / role).exists() for role in roles.ROLES] == [

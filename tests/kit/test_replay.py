@@ -51,7 +51,7 @@ def scorer(schema: Schema, column: str, weight: float) -> bytes:
     outputs = [helper.make_tensor_value_info("probability", TensorProto.FLOAT, ["n"])]
     graph = helper.make_graph(nodes, "scorer", inputs, outputs, constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    return model.SerializeToString()  # type: ignore[no-any-return]
+    return model.SerializeToString()
 
 
 def model(

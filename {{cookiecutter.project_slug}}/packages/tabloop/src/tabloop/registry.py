@@ -80,7 +80,8 @@ def run_of(client: "MlflowClient", params: Params, version: str) -> str | None:
     """The newest run that trained a model version; None where this MLflow has none."""
     experiment = client.get_experiment_by_name(params.project)
     asked, order = f"tags.version = '{version}'", ["attributes.start_time DESC"]
-    runs = client.search_runs([experiment.experiment_id], asked, order_by=order, max_results=1)
+    places = [experiment.experiment_id] if experiment else []
+    runs = client.search_runs(places, asked, order_by=order, max_results=1)
     return str(runs[0].info.run_id) if runs else None
 
 

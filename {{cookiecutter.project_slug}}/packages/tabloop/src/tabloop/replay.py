@@ -55,11 +55,15 @@ def replay(params: Params, candidate: ModelCard, champion: ModelCard) -> dict[st
         role: Scored(OnnxModel(roles.MODELS / role / FILE, card.schema_).probability(rows), card.threshold)
         for role, card in {"candidate": candidate, "champion": champion}.items()
     }
-    result["changed_decisions"] = float((models["candidate"].acted != models["champion"].acted).mean())
-    pairs = {role: (model, None) for role, model in models.items()} | {"difference": tuple(models.values())}
-    settings = params.evaluate.cost, params.evaluate.confidence
+    ours, theirs = models["candidate"], models["champion"]
+    result["changed_decisions"] = float((ours.acted != theirs.acted).mean())
+    pairs = {"candidate": (ours, None), "champion": (theirs, None), "difference": (ours, theirs)}
+    cost, confidence = params.evaluate.cost, params.evaluate.confidence
     for metric in METRICS:
-        result[metric] = {n: asdict(estimate(metric, target, *pair, *settings)) for n, pair in pairs.items()}
+        result[metric] = {
+            name: asdict(estimate(metric, target, model, other, cost, confidence))
+            for name, (model, other) in pairs.items()
+        }
     if not result["unknown"]:
         gap = result["auc"]["difference"]
         worse, better = gap["high"] < 0, gap["low"] > 0
