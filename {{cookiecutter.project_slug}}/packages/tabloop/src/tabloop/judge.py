@@ -197,11 +197,9 @@ def judged(gate: Gate, found: Estimate, level: str | None = None) -> Check:
     better, worse = (found.high, found.low) if gate.higher else (found.low, found.high)
     end = {"better_end": better, "worse_end": worse}.get(gate.end, found.value)
     passed, reached = (gate.reached_by(figure) for figure in (end, found.value))
-    note = "" if passed == reached else "the value misses the bar, but not significantly"
-    if reached and not passed:
-        note = "the value reaches the bar, but not significantly"
-    if math.isnan(end):
-        note = "undefined"
+    how = "reaches" if reached else "misses"
+    note = "" if passed == reached else f"the value {how} the bar, but not significantly"
+    note = "undefined" if math.isnan(end) else note
     figures = {name: None if math.isnan(figure) else figure for name, figure in vars(found).items()}
     return unjudged(gate, note, level) | figures | {"passed": passed}
 
