@@ -3,11 +3,14 @@
 import bz2
 import datetime
 import gzip
+import http.server
 import io
 import json
 import lzma
 import re
 import sys
+import threading
+import time
 import zipfile
 from decimal import Decimal
 from pathlib import Path
@@ -18,6 +21,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import statsmodels
 from tabloop import place
 from tabloop.cli import UserError
 from tabloop.infer import Choices, infer
@@ -265,6 +269,41 @@ def test_sheets_of_a_workbook(tmp_path: Path) -> None:
         read("t.xlsx", tmp_path, overrides=Overrides(sheet="Nope"))
 
 
+def test_sheets_of_libreoffice_and_of_old_excel(tmp_path: Path) -> None:
+    kinds = {int: "float", float: "float", str: "string"}
+    names = {"office": "office:1.0", "table": "table:1.0", "text": "text:1.0"}
+    spaces = " ".join(
+        f'xmlns:{n}="urn:oasis:names:tc:opendocument:xmlns:{name}"' for n, name in names.items()
+    )
+    rows = "".join(
+        "<table:table-row>"
+        + "".join(
+            f'<table:table-cell office:value-type="{kinds[type(v)]}" office:value="{v}"><text:p>{v}</text:p></table:table-cell>'
+            for v in row
+        )
+        + "</table:table-row>"
+        for row in [list(FRAME), *ROWS]
+    )
+    sheet = f'<office:spreadsheet><table:table table:name="Data">{rows}</table:table></office:spreadsheet>'
+    content = (
+        f"<office:document-content {spaces}><office:body>{sheet}</office:body></office:document-content>"
+    )
+    kind = "application/vnd.oasis.opendocument.spreadsheet"
+    manifest = '<manifest:manifest xmlns:manifest="urn:oasis:names:tc:opendocument:xmlns:manifest:1.0"/>'
+    (tmp_path / "t.ods").write_bytes(
+        zipped(**{"mimetype": kind, "content.xml": content, "META-INF/manifest.xml": manifest})
+    )
+    found = read("t.ods", tmp_path)
+    assert found.relation.fetchall() == ROWS and not found.notes
+    nowcasting = Path(statsmodels.__file__).parent / "tsa/statespace/tests/results/frbny_nowcast/Nowcasting"
+    old = read(str(nowcasting / "data/US/2016-07-29.xls"), tmp_path).relation
+    assert old.project('"Date", "PAYEMS", "UNRATE"').fetchall()[-2] == (
+        datetime.datetime(2016, 6, 1),
+        143908,
+        4.9,
+    )
+
+
 def test_json_keeps_digits_and_zeros_and_leaves_out_what_is_nested(tmp_path: Path) -> None:
     rows = [{"a": 9007199254740993, "z": "007", "s": "12", "n": {"x": 1}}, {"a": 2, "s": "13", "l": [1]}]
     (tmp_path / "t.json").write_text(json.dumps(rows))
@@ -407,11 +446,55 @@ def test_a_name_with_signs_of_a_pattern(tmp_path: Path) -> None:
         assert read(name, tmp_path).relation.fetchall() == ROWS
 
 
-def test_a_url_with_a_query(tmp_path: Path) -> None:
+class Server(http.server.BaseHTTPRequestHandler):
+    """A web server of one table, and of all that can go wrong."""
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        path, body = self.path.partition("?")[0], CSV.encode()
+        if path == "/silent.csv":
+            time.sleep(1)
+        elif path in ("/404.csv", "/500.csv"):
+            self.send_error(int(path[1:4]))
+        else:
+            self.send_response(302 if path == "/moved.csv" else 200)
+            self.send_header("Location", "/t.csv")
+            self.send_header(
+                "Content-Length", str(0 if path == "/moved.csv" else len(body) + 99 * (path == "/cut.csv"))
+            )
+            self.end_headers()
+            for at in range(0, len(body) if self.command == "GET" and path != "/moved.csv" else 0, 200):
+                self.wfile.write(body[at : at + 200])
+                time.sleep(0.1 * (path == "/slow.csv"))
+
+
+def test_a_table_of_a_web_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source, "SILENCE", 0.3)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        assert read(f"{url}/t.csv?token=x&b=[1]", tmp_path).relation.fetchall() == ROWS
+        for name in ("moved.csv", "slow.csv", "folder/?format=csv"):
+            assert source.fetched(f"{url}/{name}").read_text() == CSV
+        for name, problem in {
+            "404.csv": "404, message='Not Found'",
+            "500.csv": "500, message='Internal Server Error'",
+            "cut.csv": r"Not enough data .*received \d+ of \d+ bytes",
+            "silent.csv": "[Tt]imeout",
+        }.items():
+            with pytest.raises(UserError, match=f"{url}/{name} can't be fetched: .*{problem}") as caught:
+                read(f"{url}/{name}", tmp_path)
+            assert "\n" not in str(caught.value)
+        server.shutdown()
+    with pytest.raises(UserError, match=r"can't be fetched: .*[Cc]onnect"):
+        read(f"{url}/t.csv", tmp_path)
     (tmp_path / "t.csv").write_text(CSV)
     assert read(f"file://{tmp_path}/t.csv", tmp_path).relation.fetchall() == ROWS
-    with pytest.raises(UserError, match="can't be fetched"):
-        read("http://127.0.0.1:9/t.csv?token=x", tmp_path)
 
 
 def test_what_takes_long_shows_its_progress_on_a_terminal_only(

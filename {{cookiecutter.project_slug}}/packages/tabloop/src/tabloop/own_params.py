@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import shlex
 from typing import TYPE_CHECKING, Any
 
@@ -82,6 +83,8 @@ def stays(project: str, table: str) -> list[str]:
         for path in sorted((ROOT / "data").glob("*.dvc"))
         if (name := path.relative_to(ROOT).as_posix().removesuffix(".dvc")) != table
     ]
+    if re.search(r"://[^/]*@|\?.*=", table):
+        lines.append("params.yaml, and so git, keeps the whole URL: no password or token may stand in it")
     if (ROOT / registry.DATABASE).exists() or "MLFLOW_TRACKING_URI" in os.environ:
         lines.append(
             f"{project!r} in MLflow keeps runs and versions of the table before: or change `project`"

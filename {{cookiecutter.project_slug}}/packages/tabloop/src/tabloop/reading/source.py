@@ -26,6 +26,7 @@ FORMATS = {b"PAR1": "parquet", b"ARROW1": "arrow", b"\xff\xff\xff\xff": "arrow",
 BINARY = dict.fromkeys((".parquet", ".parq", ".pq"), "Parquet") | dict.fromkeys(
     (".feather", ".arrow"), "Arrow"
 )
+SILENCE = 60  # seconds after which a server that sends nothing is given up
 DELAY = 1  # seconds after which a progress bar appears
 
 
@@ -161,14 +162,20 @@ def fetched(url: str) -> Path:
     Raises:
         UserError: it can't be fetched.
     """
+    import aiohttp
     import fsspec
 
     path = temporary() / (Path(url.split("?")[0]).name or "table")
+    options: dict[str, Any] = {}
+    if url.startswith("http"):  # no limit for all of it: a large table takes long
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=SILENCE, sock_read=SILENCE)
+        options = {"client_kwargs": {"timeout": timeout, "trust_env": True}}
     try:
-        with fsspec.open(url) as remote:
+        with fsspec.open(url, **options) as remote:
             save(remote, path, "fetching", getattr(remote, "size", None))
     except Exception as error:  # each protocol has exceptions of its own
-        raise UserError(f"{url} can't be fetched: {one_line(error)}") from None
+        why = one_line(error.__cause__ or error).replace(url, "").strip(" ,") or type(error).__name__
+        raise UserError(f"{url} can't be fetched: {why}") from None
     return path
 
 
