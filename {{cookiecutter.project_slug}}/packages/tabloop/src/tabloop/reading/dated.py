@@ -28,7 +28,6 @@ def date(column: Column, known: Known, forced: bool) -> ReadColumn | None:
         if len(shapes) != 1 and not forced:
             return None
     elif rows <= column.present / 2:
-        _foreign(column)
         return None
     ways: dict[str, ReadColumn] = {}
     for order in dates.ORDERS:
@@ -47,18 +46,6 @@ def date(column: Column, known: Known, forced: bool) -> ReadColumn | None:
     return _chosen(column, known, ways, rows, said, digits) if rows and ways else None
 
 
-def _foreign(column: Column) -> bool:
-    """Whether most values are dates with the names of months in a language that nothing here reads, which is said."""
-    found = [(match[1], n) for s, n in column.shapes.items() if (match := dates.FOREIGN.fullmatch(s))]
-    if not 1 < len({word for word, _ in found}) <= 12 or 2 * sum(n for _, n in found) <= column.present:
-        return False
-    column.note(
-        "warning",
-        "text, but looks like dates with names of months in another language: write them as numbers",
-    )
-    return True
-
-
 def _fits(column: Column, way: ReadColumn, years: bool = False) -> str:
     value = dates.parsed(column.text, way)
     known = f"year({value}) BETWEEN 1900 AND 2100" if years else f"{value} IS NOT NULL"
@@ -71,9 +58,9 @@ def _chosen(
     tests = {order: f"count(*) FILTER ({_fits(column, way, years=digits)})" for order, way in ways.items()}
     counts = column.count(**tests)
     if not (possible := [order for order in ways if counts[order] == rows]):
-        if not digits and not _foreign(column):
+        if said or (not digits and any(counts[order] for order in ways)):
             parts = ", ".join(f"{n:,} {order}" for order, n in counts.items() if order in ways)
-            column.note("warning", f"text, because its {rows:,} dates are not all of one kind: {parts}")
+            column.note("warning", f"text, because no one way reads all of its {rows:,} dates: {parts}")
         return None
     likely = [order for order in possible if order != "yearfirst"] or possible
     if likely != possible:  # 25/01/31 was, 31/01/25 is to come

@@ -11,13 +11,12 @@ ORDERS = {"dayfirst": "%d-%m", "monthfirst": "%m-%d", "yearfirst": ""}
 MONTHS = "jan|feb|mar|mär|apr|ma[iyj]|jun|jul|aug|sep|oct|okt|nov|de[cz]|f[eé]v|avr|ao[uû]|déc|ene|abr|ago|dic|gen|mag|giu|lug|set|ott|out"
 WORD = rf"(?i:(?:{MONTHS})[^\W\d_]*)"
 MONTH, DAY = rf"{WORD}\.?", r"(?:[A-Z][a-z]{2,8},? )?"
-TIME = r"(?P<gap>,? |T|, )?(?:(?P<h>9{1,2}):99(?P<s>:99)?(?P<f>[.,]9+)?(?P<p> ?[AaPp][Mm])?(?P<z> ?(?:Z|UTC|GMT|[+-]99:?(?:99)?))?)?"
-NUMERIC = re.compile(r"(?P<a>9{1,4})(?P<sep>[-/. ])(?P<b>9{1,2})(?P=sep)(?P<c>9{4}|9{2})" + TIME)
+TIME = r"(?P<gap>,? |T|:)?(?:(?P<h>9{1,2}):99(?P<s>:99)?(?P<f>[.,]9+)?(?P<p> ?[AaPp][Mm])?(?P<u> Uhr| h)?(?P<z> ?(?:Z|UTC|GMT|[+-]99:?(?:99)?))?)?"
+NUMERIC = re.compile(r"(?P<a>9{1,4})(?P<sep>[-/. ]|\. )(?P<b>9{1,2})(?P=sep)(?P<c>9{4}|9{2})" + TIME)
 NAMED = re.compile(
     rf"(?P<day>{DAY})(?P<date>9{{1,2}}[-/. ]*{MONTH}[-/., ]*9{{2,4}}|{MONTH}[-/ ]*(?:9{{1,2}},? )?9{{2,4}}|9{{4}}[-/ ]{MONTH}[-/ ]9{{1,2}})"
     + TIME
 )
-FOREIGN = re.compile(r"[09]{1,2}[-/. ]{1,2}(?:de )?([^\W\d_]{3,})[-/., ]*(?:de )?[09]{2,4}(?:[ ,].*)?")
 SIGNS = re.compile("9{4}(?:年|년 ?)9{1,2}(?:月|월 ?)9{1,2}[日일]")
 DIGITS = {"9" * 8: "%Y%m%d", "9" * 12: "%Y%m%d%H%M", "9" * 14: "%Y%m%d%H%M%S"}
 DIGITS |= {"99999999T999999": "%Y%m%dT%H%M%S", "99999999T999999Z": "%Y%m%dT%H%M%SZ"}
@@ -61,7 +60,7 @@ def _time(found: re.Match[str]) -> str:
     seconds = (":%S" if found["s"] else "") + (f"{found['f'][0]}%f" if found["f"] else "")
     half = re.sub("[APap][Mm]", "%p", found["p"] or "")
     zone = re.sub(r"\S+", "%z", found["z"] or "")
-    return f"{found['gap'] or ''}{'%I' if half else '%H'}:%M{seconds}{half}{zone}"
+    return f"{found['gap'] or ''}{'%I' if half else '%H'}:%M{seconds}{half}{found['u'] or ''}{zone}"
 
 
 def usable(timestamp: str) -> str:

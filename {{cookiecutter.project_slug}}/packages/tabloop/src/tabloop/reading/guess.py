@@ -5,9 +5,23 @@ from collections import Counter
 
 from tabloop.cli import UserError
 from tabloop.params import ReadColumn
-from tabloop.reading import dated, numbers
+from tabloop.reading import dated, dates, numbers
 from tabloop.reading.shapes import TEXT, Column, boolean, is_code, plain
 from tabloop.reading.words import Known, with_words
+
+YEAR, OTHER, THREE = (rf"(?<!9)9{{{n}}}(?!9)" for n in ("4", "1,2", "3"))
+DOUBTS = {
+    "numbers of several units": (
+        r"[^\w\s'#+-]\s?9+([.,]9+)*\D{0,8}|9+([.,]9+)*\s?[^\d.,-]\D{0,7}",
+        "write them in one",
+    ),
+    "dates": (
+        rf"(?=.*{YEAR})(?=.*{OTHER})(?!.*{YEAR}.*{YEAR})(?!.*{THREE})(9|{dates.WORD}|(mon|tue|wed|thu|fri|sat|sun)[a-z]*\b).*"
+        r"|9{1,2}([-/.])[^\W\d_]{3,}\.?[-/.]9{2}",
+        "write them as 2026-01-31, or give `--date-format`; names of months are read in English only",
+    ),
+    "times of the day or durations": (r"9{1,3}:99(:99([.,]9+)?)?", "as hours, say, they are a number"),
+}
 
 
 def guess(column: Column, known: Known) -> ReadColumn:
@@ -38,16 +52,36 @@ def guess(column: Column, known: Known) -> ReadColumn:
         raise UserError(f"column {column.name!r} can't be of type {forced}: {why[-1]}")
     if found and found.type in ("integer", "number") and column.name in column.loaded.strings:
         column.note("warning", f"text in the file, read as {found.type}; give the type text if it is a code")
+    if not found and not any(note.severity == "warning" for note in column.notes):
+        _doubt(column)
     return found or TEXT
+
+
+def _doubt(column: Column) -> None:
+    """Warn of text that looks like dates, times or numbers, in a way that nothing here reads."""
+    for what, (looks, advice) in DOUBTS.items():
+        alike = {
+            s: n for s, n in column.shapes.items() if re.fullmatch(looks, s.replace("0", "9"), re.IGNORECASE)
+        }
+        if 2 * sum(alike.values()) > column.present:
+            example = column.others("false")[0][0]
+            column.note("warning", f"text, but looks like {what}, such as {example[:30]!r}: {advice}")
+            return
 
 
 def spelled(column: Column) -> list[tuple[ReadColumn, Counter[str]]]:
     """The ways to write a number in which most of the values are one, the plainest first."""
-    units: Counter[str] = Counter()
+    units, known = Counter[str](), set[str]()
     for s, n in column.shapes.items():
-        if u := numbers.unit_of(s):
-            units[u] += n
-    unit = max(units, key=lambda u: units[u], default=None)
+        if not {"0", "9"} & {*s}:
+            continue
+        unit, sure = numbers.unit_of(s)
+        units[unit or ""] += n
+        known |= {unit} if unit and sure else set()
+    if units[""] and known:  # a currency that only some values have; another unit is one if all have it
+        del units[""]
+    unit = max(units, key=lambda u: units[u], default="") or None
+    unit = unit if unit in known or len(units) == 1 else None
     found, signs = [], "".join(column.shapes)
     for way in numbers.spellings():
         decimal = way.decimal == "." or "," in signs or "." in signs
@@ -76,8 +110,10 @@ def _number(column: Column, known: Known, forced: str | None) -> ReadColumn | No
         return TEXT
     way = way.model_copy(update={"type": forced or ("integer" if whole else "number")})
     fits = f"{numbers.parsed(column.number, way)} IS NOT NULL"
+    doubts, column.notes = column.notes, []
     found = with_words(column, way, fits, bool(forced), shapes.total())
     if found:
+        column.notes = doubts + column.notes
         _tell(column, known, way, shapes)
     return found
 
@@ -89,12 +125,12 @@ def _tell(column: Column, known: Known, way: ReadColumn, shapes: Counter[str]) -
         column.note("note", f"{way.thousands!r} separates thousands, {way.decimal!r} decimals")
     elif way.decimal == ",":
         column.note("note", "the decimal sign is a comma")
-    if any(s.startswith("(") or s.endswith("-") for s in shapes):
+    if any("(" in s or s.endswith("-") for s in shapes):
         column.note("note", "numbers in parentheses or with a minus behind them are negative")
     if any(re.fullmatch("9+[eE]9+", s) for s in shapes):
         column.note("warning", "12e3 is read as 12000; if it is a code, give the type text")
     if way.unit:
-        bare = sum(n for s, n in shapes.items() if not numbers.unit_of(s))
+        bare = sum(n for s, n in shapes.items() if not numbers.unit_of(s)[0])
         without = f"; {bare:,} values are without it" if bare else ""
         column.note("warning" if bare else "note", f"in {way.unit}, so that 5 {way.unit} is 5{without}")
 

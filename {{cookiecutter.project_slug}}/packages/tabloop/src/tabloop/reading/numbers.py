@@ -8,16 +8,15 @@ from itertools import product
 from tabloop.columns import literal
 from tabloop.params import ReadColumn
 
-CODES = (
-    "EUR|USD|GBP|CHF|JPY|CNY|INR|SEK|NOK|DKK|PLN|CZK|HUF|TRY|RUB|BRL|CAD|AUD|Kč|zł|Fr\\.|kr\\.?|R\\$|US\\$"
+SIGNS = "EUR|USD|GBP|CHF|JPY|CNY|INR|SEK|NOK|DKK|PLN|CZK|HUF|TRY|RUB|BRL|CAD|AUD|Kč|zł|Fr\\.|kr\\.?|R\\$|US\\$|[$€£¥₹₽₺₩₪฿¢%‰]"
+UNIT = re.compile(
+    rf"^[-+−–(]*\s*({SIGNS})|[09][.,]?\s*({SIGNS})[-)]*$|[09]\s*([^\d\s.,()-][^\d]{{0,7}}?)[-)]*$"
 )
-MEASURES = "kg|km|cm|mm|mi|lbs?|kWh|kW|MB|GB|ms|min|°C|°F|m²|sqft|pcs|Stk\\."
-UNIT = re.compile(rf"^[-+−–(]*\s*({CODES}|[$€£¥₹₽₺₩₪฿¢%‰])|({CODES}|{MEASURES}|[$€£¥₹₽₺₩₪฿¢%‰])[-)]*$")
 
 
 def spellings() -> Iterator[ReadColumn]:
     """Ways to write a number, the plainest first."""
-    for decimal, thousands in product((".", ","), (None, ",", ".", " ", "'", "’")):
+    for decimal, thousands in product((".", ","), (None, ",", ".", " ", "'")):
         if decimal != thousands:
             yield ReadColumn(type="number", decimal=decimal, thousands=thousands)  # type: ignore[arg-type]
 
@@ -34,13 +33,13 @@ def pattern(column: ReadColumn, shape: bool = False) -> str:
         core = rf"({whole}({decimal}{nine}*)?|{decimal}{nine}+)([eE][-+]?{nine}+)?"
     unit = rf"({re.escape(column.unit)})?" if column.unit else ""
     signed = rf"[-+−–]?\s*{unit}\s*" + (rf"|{unit}\s*[-+−–]?\s*" if unit else "")
-    return rf"({signed}){core}\s*{unit}-?|\(\s*{unit}\s*{core}\s*{unit}\)"
+    return rf"({signed}){core}\s*{unit}-?|{unit}\s*\(\s*{unit}\s*{core}\s*{unit}\)"
 
 
-def unit_of(shape: str) -> str | None:
-    """The currency, percent sign or measure that a shape begins or ends with."""
-    found = UNIT.search(shape.strip()) if "9" in shape else None
-    return found and (found[1] or found[2])
+def unit_of(shape: str) -> tuple[str | None, bool]:
+    """The currency, percent sign or measure that a shape begins or ends with; whether it is one that anyone knows."""
+    found = UNIT.search(shape.strip()) if {"0", "9"} & {*shape} else None
+    return (found[1] or found[2] or found[3], not found[3]) if found else (None, False)
 
 
 def parsed(text: str, column: ReadColumn, sure: bool = False) -> str:
@@ -50,7 +49,7 @@ def parsed(text: str, column: ReadColumn, sure: bool = False) -> str:
         if sign and sign != by:
             value = f"replace({value}, {literal(sign)}, '{by}')"
     value = f"regexp_replace(translate({value}, '−–', '--'), '[\\s()]|-$', '', 'g')"
-    value = f"CASE WHEN regexp_matches({text}, '^\\(|-$') THEN '-' ELSE '' END || {value}"
+    value = f"CASE WHEN regexp_matches({text}, '\\(|-$') THEN '-' ELSE '' END || {value}"
     cast = f"TRY_CAST({value} AS {kind})"
     if column.decimal == "." and not column.thousands and not column.unit:  # most columns, without the detour
         cast = f"coalesce(TRY_CAST({text} AS {kind}), {cast})"

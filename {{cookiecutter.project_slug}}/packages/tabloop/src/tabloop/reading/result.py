@@ -8,8 +8,24 @@ import duckdb
 from tabloop.columns import literal
 from tabloop.params import Reading
 
-# Words that mean missing in every column, unless data.reading.missing says others.
-MISSING = ["", "NA", "N/A", "n/a", "#N/A", "null", "NULL", "None", "nan", "NaN", "?"]
+# Words that mean missing in every column, unless data.reading.missing says others: those of pandas, of SQL and "?".
+MISSING = [
+    "",
+    "NA",
+    "N/A",
+    "n/a",
+    "#N/A",
+    "#NA",
+    "<NA>",
+    "null",
+    "NULL",
+    "None",
+    "nan",
+    "NaN",
+    "-nan",
+    "-NaN",
+]
+MISSING += ["1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN", "\\N", "?"]
 
 
 @dataclass(frozen=True)
@@ -76,7 +92,7 @@ class Loaded:
         self.notes.append(Note(column, severity, text))
 
 
-SPACES = literal(" \t\r\n\u00a0\u2007\u2009\u202f\u3000\ufeff")
+SPACES = literal(" \t\r\n\u00a0\u2007\u2009\u202f\u3000\ufeff\u200b\u200e\u200f\u2060")
 
 
 def cell(text: str, i: int) -> str:

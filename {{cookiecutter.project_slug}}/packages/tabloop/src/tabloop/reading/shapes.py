@@ -17,6 +17,8 @@ SHAPES = 2000  # a column with more has none that is a number or a date
 # Numbers that can be nothing else, not 1.234 or 12.2024: they have one shape, as it takes long to find each one's own.
 PLAIN = "-?(0|[1-9][0-9]*)[.]([0-9]{1,2}|[0-9]{5,})|-?([0-9]|[1-9][0-9]{2,})[.][0-9]{4}"
 TEXT = ReadColumn(type="text")
+FOREIGN = "\u00a0\u2007\u2009\u202f’０１２３４５６７８９．，－％٠١٢٣٤٥٦٧٨٩٫٬"
+ASCII = "    ''0123456789.,-%0123456789.,"  # an apostrophe is doubled in SQL
 
 
 @dataclass
@@ -38,9 +40,9 @@ class Column:
 
     @property
     def number(self) -> str:
-        """SQL: the cell with one kind of space."""
+        """SQL: the cell with one kind of space and apostrophe, and with digits of ASCII."""
         c = self.text
-        return f"CASE WHEN strlen({c}) = length({c}) THEN {c} ELSE translate({c}, '\u00a0\u2007\u2009\u202f', '    ') END"
+        return f"CASE WHEN strlen({c}) = length({c}) THEN {c} ELSE translate({c}, '{FOREIGN}', '{ASCII}') END"
 
     def has(self, way: ReadColumn | None = None) -> str:
         """SQL: whether the cell has something: no word that means missing in the table, or in a column read so."""
