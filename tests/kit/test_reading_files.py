@@ -7,8 +7,10 @@ import http.server
 import io
 import json
 import lzma
+import pickle
 import re
 import sys
+import tarfile
 import threading
 import time
 import zipfile
@@ -43,6 +45,16 @@ def zipped(**files: str) -> bytes:
     with zipfile.ZipFile(packed, "w") as archive:
         for name, text in files.items():
             archive.writestr(name.replace("_csv", ".csv"), text)
+    return packed.getvalue()
+
+
+def tarred(text: str) -> bytes:
+    """An archive of one text file, compressed."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        member = tarfile.TarInfo("data/t.csv")
+        member.size = len(text.encode())
+        archive.addfile(member, io.BytesIO(text.encode()))
     return packed.getvalue()
 
 
@@ -91,6 +103,17 @@ SAME: dict[str, tuple[bytes | str, dict[str, Any], str]] = {
     "trailing_header.csv": (CSV.replace("\n", ",\n", 1), {}, ""),
     "cut_off.csv": (CSV + "41,22", {"bad_rows": "skip"}, "line 42; left out; line 42 is '41,22'"),
     "ragged.csv": (HEAD + LINES[0] + "5,6,Bern, BE,1\n" + "".join(LINES[1:]), {"bad_rows": "skip"}, "line 3 is '5,6,Bern, BE,1'"),
+    "total_behind.csv": (CSV + ",,Total,20\n", {"footer": ["total"]}, "left out: ',,Total,20'"),
+    "units.csv": (HEAD + "[years],[EUR],,[0/1]\n" + "".join(LINES), {"header": False, "names": list(FRAME), "skip": 2}, "a second line of names left out: [years]"),
+    "questions.csv": ("Survey\n" + HEAD + "How old?,Your income,Where?,Gone?\n" + "".join(LINES), {"header": False, "names": list(FRAME), "skip": 3}, "a second line of names left out: How old?"),
+    "dashes.csv": (HEAD + "---,------,----,-\n" + "".join(LINES), {}, "1 rows left out: lines of dashes"),
+    "markdown.md": ("".join(f"| {line.replace(',', ' | ')} |\n" for line in [HEAD[:-1], ":--,--:,:-:,---", *(r[:-1] for r in LINES)]), {"delimiter": "|"}, "lines of dashes"),
+    "marks.tsv": (("##by=me\n##x=1,2\n" + CSV).replace(",", "\t"), {"delimiter": "\t", "skip": 2, "comment": "#"}, "2 lines before the header"),
+    "sql_server.csv": (CSV + "\n(40 rows affected)\n", {"footer": ["("]}, "'(40 rows affected)'"),
+    "packed_twice.gz": (gzip.compress(gzip.compress(CSV.encode())), {}, ""),
+    "gzip_in.zip": (zipped(**{"a/t_csv": CSV, "a/.DS_Store": "x", "__MACOSX/t_csv": "x"}), {}, ""),
+    "tar.tar.gz": (tarred(CSV), {}, ""),
+    "mark.json": ("\ufeff" + FRAME.to_json(orient="records"), {"encoding": "utf-8-sig"}, ""),
     "records.json": (FRAME.to_json(orient="records"), {}, ""),
     "lines.jsonl": (FRAME.to_json(orient="records", lines=True), {}, ""),
 }  # fmt: skip
@@ -323,6 +346,7 @@ def test_json_keeps_digits_and_zeros_and_leaves_out_what_is_nested(tmp_path: Pat
         ("name,town\nann,bern\nbob,basel\n", ["name", "town"], ""),
         ("country,2019,2020\nDE,3,4\nFR,4,5\n", ["country", "2019", "2020"], ""),
         ("#id,name\n1,x\n2,y\n", ["#id", "name"], ""),
+        ("##by=me,you,them\n##x\n#id,name\n1,x\n2,y\n", ["#id", "name"], "2 lines before the header left out"),
         (" a ,b \n1,2\n", ["a", "b"], ""),
         ('"a\nb",c\n1,2\n', ["a b", "c"], ""),
         ('"age","n"\n"1",3,4\n"2",5,6\n', ["column_1", "age", "n"], "one name less than the rows have cells"),
@@ -337,7 +361,8 @@ def test_names_of_columns(tmp_path: Path, content: str, names: list[str], words:
     assert found.relation.columns == names and words in said(found) and (words or not found.notes)
     again = read("t.csv", tmp_path, found.reading)
     assert again.relation.columns == names and again.relation.fetchall() == found.relation.fetchall()
-    assert len(found.relation.fetchall()) == content.replace("a\nb", "a b").count("\n") - found.reading.header
+    lines = content.replace("a\nb", "a b").count("\n") - found.reading.header - found.reading.skip
+    assert len(found.relation.fetchall()) == lines
 
 
 def test_duplicate_names_are_told(tmp_path: Path) -> None:
@@ -407,6 +432,17 @@ RAGGED = CSV + "5,6,Bern, BE,1\n" * 20
         ("cut.csv.gz", gzip.compress(CSV.encode())[:-50], Overrides(), "can't be unpacked"),
         ("binary.csv", bytes(range(256)) * 20, Overrides(), "can't be read as a table"),
         ("nested.json", '{"a": {"b": 1}}', Overrides(), "must hold a list of flat records"),
+        (
+            "wrapped.json",
+            json.dumps({"data": [{"a": 1}], "n": 1}),
+            Overrides(),
+            "must hold a list of flat records",
+        ),
+        ("columns.json", FRAME.to_json(), Overrides(), "must hold a list of flat records"),
+        ("twice.json", '[{"a":1,"a":2}]', Overrides(), 'duplicate key "a"$'),
+        ("comma.json", '[{"a":1},]', Overrides(), "Malformed JSON .*unexpected character.$"),
+        ("paper.pdf", b"%PDF-1.7\n%\xe2\xe3", Overrides(), "of the format PDF, which is not read"),
+        ("frame.pkl", pickle.dumps(FRAME), Overrides(), "of the format pickle, which is not read"),
         ("not.xlsx", zipped(**{"[Content_Types].xml": "x"}), Overrides(), "can't be read as a workbook"),
         ("wrong.csv", CSV, Overrides(encoding="ascii"), "is not ascii: .*give another encoding"),
         ("unknown.csv", CSV, Overrides(encoding="klingon"), "'klingon' is none"),

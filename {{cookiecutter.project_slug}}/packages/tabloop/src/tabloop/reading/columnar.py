@@ -1,5 +1,6 @@
 """Files that know their types: Parquet, Arrow, JSON. What has no use in a table is left out, and said."""
 
+import codecs
 import re
 
 import duckdb
@@ -118,7 +119,8 @@ def load_json(db: duckdb.DuckDBPyConnection, source: Source, reading: Reading, g
     loaded, codec = Loaded([], reading), reading.encoding or (None if guess else "utf-8")
     files: list[str] = []
     for path in source.files:
-        file, codec, notes = encodings.as_utf8(path, codec)
+        mark = path.open("rb").read(3) == codecs.BOM_UTF8
+        file, codec, notes = encodings.as_utf8(path, "utf-8-sig" if mark else codec)
         files, loaded.notes = [*files, literal(file)], loaded.notes + notes
     if codec != "utf-8":
         loaded.reading = reading.model_copy(update={"encoding": codec})
@@ -134,7 +136,9 @@ def load_json(db: duckdb.DuckDBPyConnection, source: Source, reading: Reading, g
             parts.append(cell(f"({quote(name)} ->> '$')", len(parts)))
             loaded.strings |= {name} if "VARCHAR" in (types or ()) else set()
             loaded.names.append(name)
-    if not parts:
-        raise UserError(f"{source.name} has no column that can be used: it must hold a list of flat records")
+    alone = db.execute("SELECT count(*) FROM json").fetchall()[0][0] == 1
+    if not parts or (alone and len(parts) < len(names)):
+        what = "it must hold a list of flat records, [{...}, {...}], or one a line, as to_json(orient='records') writes"
+        raise UserError(f"{source.name} has no column that can be used: {what}")
     db.execute(f"CREATE TABLE raw AS SELECT {', '.join(parts)} FROM json; DROP TABLE json")
     return loaded

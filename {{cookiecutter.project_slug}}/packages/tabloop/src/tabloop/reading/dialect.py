@@ -25,6 +25,7 @@ class Head:
     width: int
     skip: int  # rows before the first one of the data
     notes: list[Note] = field(default_factory=list)
+    more: int = 0  # lines after the names that explain them
 
 
 def sample(path: Path) -> list[str]:
@@ -113,9 +114,15 @@ def head(lines: list[str], reading: Reading, guess: bool, header: bool | None) -
         if guess and header is not True and len(row) == width and (header is False or is_data(row, body)):
             return Head(None, width, at)
         below = next((r for r in rows[at + 1 :] if r), [])
-        short = len(row) < width == len(below) and not is_data(below, body)  # a title above the header
-        if not guess or (len(row) >= width - 1 and named >= min(expected, width) - 1 and not short):
-            return _named(row, body, width, at)
+        title = len(row) < width == len(below) and not is_data(below, body)  # above the header
+        title = title or any(c.strip() for c in row[width:])
+        if not guess or (len(row) >= width - 1 and named >= min(expected, width) - 1 and not title):
+            found = _named(row, body, width, at)
+            while guess and len(body) > 9 and _explains(rows[found.skip], body):
+                what = f"a second line of names left out: {', '.join(rows[found.skip])[:80]}"
+                found.notes.append(Note(None, "warning", what))
+                found.skip, found.more = found.skip + 1, found.more + 1
+            return found
     return Head(None, width, reading.skip)
 
 
@@ -128,8 +135,8 @@ def comment(lines: list[str], reading: Reading) -> str | None:
         return None
     width = Counter(map(len, others)).most_common(1)[0][0]
     body = [row for row in others if len(row) == width]
-    header = len(marked) == 1 and len(marked[0]) == len(others[0]) == width and is_data(others[0], body)
-    return None if header else "#"
+    header = marked[-1] == rows[len(marked) - 1] and len(marked[-1]) == len(others[0]) == width
+    return None if header and is_data(others[0], body) else "#"
 
 
 def _named(row: list[str], body: Rows, width: int, at: int) -> Head:
@@ -145,6 +152,19 @@ def _named(row: list[str], body: Rows, width: int, at: int) -> Head:
         else:
             names.append("")
     return Head(names, max(width, len(names)), at + 1, notes)
+
+
+def _explains(row: list[str], body: Rows) -> bool:
+    """Whether a row below the names has words in each of at least two columns of numbers: units, or questions."""
+    words = numbers = 0
+    for cell, *values in zip(row, *(r for r in body if r != row), strict=False):
+        filled = [v for v in values if v.strip() not in MISSING]
+        if (
+            cell.strip() not in MISSING
+            and sum(bool(NUMBER.fullmatch(v.strip())) for v in filled) > 0.8 * len(filled) > 0
+        ):
+            words, numbers = words + bool(re.search(r"[^\W\d_]{2}|/", cell)), numbers + 1
+    return words == numbers > 1
 
 
 def is_data(row: list[str], body: Rows) -> bool:

@@ -67,10 +67,11 @@ def _load_text(
     if not head.names and len(names) != head.width:
         raise UserError(f"{name} has {head.width} columns, and data.reading.names has {len(names)}")
     if not given:
-        skip = head.skip - 1 if head.names else head.skip
-        kept = {} if head.names else {"header": False, "names": names}
+        plain = head.names and not head.more
+        skip = head.skip - 1 if plain else head.skip
+        kept = {} if plain else {"header": False, "names": names}
         reading = reading.model_copy(update={"skip": skip, **kept})
-        if skip:
+        if skip > head.more + bool(head.more):
             shown = " | ".join(line.strip() for line in lines[:skip] if line.strip())[:80]
             notes.append(Note(None, "note", f"{skip} lines before the header left out: {shown}"))
         if not head.names and said.header is None:

@@ -10,7 +10,7 @@ from tabloop.params import ReadColumn
 
 SIGNS = "EUR|USD|GBP|CHF|JPY|CNY|INR|SEK|NOK|DKK|PLN|CZK|HUF|TRY|RUB|BRL|CAD|AUD|Kč|zł|Fr\\.|kr\\.?|R\\$|US\\$|[$€£¥₹₽₺₩₪฿¢%‰]"
 UNIT = re.compile(
-    rf"^[-+−–(]*\s*({SIGNS})|[09][.,]?\s*({SIGNS})[-)]*$|[09]\s*([^\d\s.,()-][^\d]{{0,7}}?)[-)]*$"
+    rf"^[-+−–(]*\s*({SIGNS})|[09][.,]?\s*({SIGNS})[-)]*$|[09]\s*([^\d\s.,()\x22'-][^\d\s\x22']{{0,7}}?)[-)]*$"
 )
 
 

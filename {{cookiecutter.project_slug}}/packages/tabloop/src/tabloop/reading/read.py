@@ -1,5 +1,6 @@
 """The table at a path or URL: load the cells, decide what each column's text means, build typed columns."""
 
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def read(
         if not db.execute("SELECT 1 FROM typed LIMIT 1").fetchall():
             raise UserError(f"{source} has no rows")
     except duckdb.Error as error:
-        why = one_line(error).split(" Possible ")[0].split(" file = ")[0]
+        why = re.split(" Possible | file = | Try setting| LINE 1:", one_line(error))[0]
         raise UserError(f"{source} can't be read as a table: {why[:300]}") from None
     notes = [note for note in loaded.notes if note.column not in gone]
     notes += [note for column in columns for note in column.notes]

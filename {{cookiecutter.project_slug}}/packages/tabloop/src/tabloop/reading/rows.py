@@ -34,6 +34,11 @@ def check(db: duckdb.DuckDBPyConnection, loaded: Loaded, bad_rows: str | None, f
         tests["the header again"] = " AND ".join(
             f"c{i} = {literal(n)}" for i, n in enumerate(loaded.names) if n
         )
+    cells = [f"c{i}" for i in range(len(loaded.names))]
+    dashes = f"regexp_full_match(concat({', '.join(cells)}), '[-:=+]{{3,}}')"
+    tests["lines of dashes"] = (
+        f"left(coalesce({', '.join(cells[:2])}), 1) IN ('-', ':', '=', '+') AND {dashes}"
+    )
     if reading.comment:
         tests["comments"] = f"starts_with(c0, {literal(reading.comment)})"
     if totals := _totals(db, loaded, total):
@@ -91,7 +96,7 @@ def _rejected(
 
 def beginning(text: str) -> str:
     """What a row at the end begins with, up to a digit or delimiter: by it the reading knows such rows again."""
-    return re.split(r"[\d,;|\t]", text.strip().strip('"'))[0].strip().lower()
+    return re.split(r"[\d,;|\t]", text.strip(' ",;|\t'))[0].strip().lower()
 
 
 def is_footer(text: str, loaded: Loaded) -> bool:

@@ -5,6 +5,7 @@ import bz2
 import gzip
 import lzma
 import shutil
+import tarfile
 import tempfile
 import zipfile
 from collections.abc import Callable
@@ -22,6 +23,16 @@ UNPACK: dict[bytes, Callable[[Path], Any]] = {
     b"BZh": bz2.open,
     b"\xfd7zXZ": lzma.open,
 }
+# Of these, none is read.
+OTHERS = {
+    b"%PDF-": "PDF",
+    b"SQLite format 3": "SQLite",
+    b"\x89HDF": "HDF5",
+    b"\x89PNG": "PNG",
+    b"7z\xbc\xaf": "7z",
+}
+OTHERS |= {b"Rar!\x1a": "RAR", b"Obj\x01": "Avro", b"\x28\xb5\x2f\xfd": "zstd", b"\x80\x04\x95": "pickle"}
+OTHERS |= {b"\x80\x05\x95": "pickle", b"\x93NUMPY": "NumPy", b"<stata_dta>": "Stata", b"$FL2@(#)": "SPSS"}
 FORMATS = {b"PAR1": "parquet", b"ARROW1": "arrow", b"\xff\xff\xff\xff": "arrow", b"\xd0\xcf\x11\xe0": "excel"}
 BINARY = dict.fromkeys((".parquet", ".parq", ".pq"), "Parquet") | dict.fromkeys(
     (".feather", ".arrow"), "Arrow"
@@ -90,6 +101,10 @@ def format_of(path: Path) -> str:
         return found
     if (suffix := path.suffix.lower()) in BINARY:
         raise UserError(f"{path.name} can't be read as a table: it is no {BINARY[suffix]} file")
+    if other := next((name for magic, name in OTHERS.items() if head.startswith(magic)), None):
+        raise UserError(
+            f"{path.name} is of the format {other}, which is not read: save it as CSV, Parquet or xlsx"
+        )
     start = head.lstrip(b"\xef\xbb\xbf \r\n\t")
     if start.startswith(b"<"):
         raise UserError(f"{path.name} is HTML or XML, not a table: save it as CSV or xlsx")
@@ -113,18 +128,16 @@ def unpacked(path: Path) -> Path:
     try:
         if head.startswith(b"PK"):
             with zipfile.ZipFile(path) as archive:
-                names = [
-                    n for n in archive.namelist() if not n.endswith("/") and not n.startswith("__MACOSX")
-                ]
+                names = [name for name in archive.namelist() if not name.endswith("/")]
                 if "[Content_Types].xml" in names or "content.xml" in names:  # a workbook
                     return path
-                if len(names) != 1:
-                    raise UserError(
-                        f"{path.name} holds {len(names)} files ({', '.join(names[:5])}): unpack it and name one"
-                    )
-                target = target.with_name(Path(names[0]).name)
-                with archive.open(names[0]) as packed:
+                with archive.open(only(path, names)) as packed:
                     save(packed, target)
+        elif tarfile.is_tarfile(path):
+            with tarfile.open(path) as archive:
+                inner = archive.extractfile(only(path, [m.name for m in archive if m.isfile()]))
+                assert inner
+                save(inner, target)
         elif opener := next((o for magic, o in UNPACK.items() if head.startswith(magic)), None):
             with opener(path) as packed:
                 save(packed, target)
@@ -133,9 +146,23 @@ def unpacked(path: Path) -> Path:
             target.symlink_to(path.resolve())
         else:
             return path
-    except (OSError, EOFError, zipfile.BadZipFile, lzma.LZMAError, RuntimeError) as error:
+    except (OSError, EOFError, zipfile.BadZipFile, tarfile.TarError, lzma.LZMAError, RuntimeError) as error:
         raise UserError(f"{path.name} can't be unpacked: {one_line(error)}") from None
-    return target
+    return target if target.is_symlink() else unpacked(target)
+
+
+def only(path: Path, names: list[str]) -> str:
+    """The file of an archive, hidden ones aside.
+
+    Raises:
+        UserError: there are several, or none.
+    """
+    names = [name for name in names if not any(part.startswith((".", "__")) for part in Path(name).parts)]
+    if len(names) != 1:
+        raise UserError(
+            f"{path.name} holds {len(names)} files ({', '.join(names[:5])}): unpack it and name one"
+        )
+    return names[0]
 
 
 def save(source: IO[bytes], target: Path, what: str = "unpacking", size: int | None = None) -> None:
