@@ -212,6 +212,7 @@ def target_of(*values: object, **said: Any) -> tuple[dict[str, Any], str, str]:
         ((1, 2, 2, 2), "1"),
         ((1, 1, 1, 2), "2"),
         ((-1, 1, 1), "1"),
+        (("+", "+", "-"), "+"),
         (("0", "1.0", " 1"), "1"),
         ((True, False, True), "true"),
         (("Yes ", "yes", "YES", "No"), "yes"),
@@ -358,6 +359,12 @@ def test_many_levels_do_not_look_like_a_leak_by_chance() -> None:
     assert decided(frame).decisions["code"].warnings == []
 
 
+def test_levels_that_differ_by_case_or_accents_are_said() -> None:
+    assert "2 levels are another one" in one(RANDOM.choice(["DE", "de", "De", "FR"], N))[2]
+    assert "1 levels are another one" in one(RANDOM.choice(["Zu\u0308rich", "Z\u00fcrich", "Bern"], N))[2]
+    assert one(RANDOM.choice(["DE", "FR"], N))[2] == ""
+
+
 # Roles
 
 
@@ -376,6 +383,10 @@ def test_a_table_without_a_feature_is_refused() -> None:
         (("returned", "blank", None), "^ENTITY=blank: 400 rows lack it"),
         (("returned", "same", None), "^ENTITY=same is the same in all rows"),
         (("returned", None, "today"), "^TIMESTAMP=today is the same in all rows"),
+        (
+            ("returned", None, "mostly"),
+            "^TIMESTAMP=mostly: most rows are of 2026-01-01.*none is older than the 30%",
+        ),
         (("returned", None, "country"), "^TIMESTAMP=country: 'DE|FR|US' is no date"),
         (("returned", None, "later"), "^TIMESTAMP=later: .* rows are in the future, up to 2090"),
     ],
@@ -388,6 +399,7 @@ def test_a_column_that_cannot_have_its_role_is_named(
         blank="  ",
         same="x",
         today=pd.Timestamp("2026-01-01"),
+        mostly=lambda rows: pd.Timestamp("2026-01-01") + pd.to_timedelta(rows.index > 390, unit="D"),
         later=lambda rows: rows.ordered_at.mask(rows.index > 390, pd.Timestamp("2090-01-01")),
     )
     with pytest.raises(UserError, match=problem):

@@ -84,7 +84,7 @@ ENGLISH: dict[str, tuple[list[str], list[Any], dict[str, Any], str]] = {
     "prefix": (["k28", "k30"], ["k28", "k30"], {}, ""),
     "version": (["1.2.3", "1.2.4"], ["1.2.3", "1.2.4"], {}, ""),
     "address": (["192.168.1.1", "10.0.0.1"], ["192.168.1.1", "10.0.0.1"], {}, ""),
-    "scaled": (["1.2k", "3M"], ["1.2k", "3M"], {}, "looks like numbers of several units, such as '1.2k'"),
+    "scaled": (["1.2k", "3M"], ["1.2k", "3M"], {}, "such as '1.2k', but looks like numbers of several units"),
     "other_unit": (["12 km/h", "0 km/h", "unknown"], [12, 0, None], {"unit": "km/h", "missing": ["unknown"]}, "in km/h"),
     "degrees": (["-12.5°", "15°"], [-12.5, 15.0], {"unit": "°"}, "in °"),
     "accounting": (["$ (5.00)", "$ 7.00"], [-5.0, 7.0], {"unit": "$"}, "negative"),
@@ -102,7 +102,7 @@ ENGLISH: dict[str, tuple[list[str], list[Any], dict[str, Any], str]] = {
     "answer": (["Yes ", "yes", " No"], ["Yes", "yes", "No"], {}, "spaces around"),
     "turkish": (["İYİ", "hayır"], ["İYİ", "hayır"], {}, ""),
     "country": (["NA", "DE"], [None, "DE"], {}, "cells of text count as missing: 'NA'"),
-    "time_of_day": (["10:00", "11:30"], ["10:00", "11:30"], {}, "warning: text, but looks like times of the day"),
+    "time_of_day": (["10:00", "11:30"], ["10:00", "11:30"], {}, "looks like times of the day"),
     "quoted": (['he said "hi"', "a, b", "two\nlines"], ['he said "hi"', "a, b", "two\nlines"], {}, ""),
 }  # fmt: skip
 # In the German way, delimited by semicolons. `ambiguous` is only decided by the other columns.

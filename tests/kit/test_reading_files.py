@@ -104,7 +104,7 @@ SAME: dict[str, tuple[bytes | str, dict[str, Any], str]] = {
     "cut_off.csv": (CSV + "41,22", {"bad_rows": "skip"}, "line 42; left out; line 42 is '41,22'"),
     "ragged.csv": (HEAD + LINES[0] + "5,6,Bern, BE,1\n" + "".join(LINES[1:]), {"bad_rows": "skip"}, "line 3 is '5,6,Bern, BE,1'"),
     "total_behind.csv": (CSV + ",,Total,20\n", {"footer": ["total"]}, "left out: ',,Total,20'"),
-    "units.csv": (HEAD + "[years],[EUR],,[0/1]\n" + "".join(LINES), {"header": False, "names": list(FRAME), "skip": 2}, "a second line of names left out: [years]"),
+    "units.csv": (HEAD + "[years],[EUR],,[flag]\n" + "".join(LINES), {"header": False, "names": list(FRAME), "skip": 2}, "a second line of names left out: [years]"),
     "questions.csv": ("Survey\n" + HEAD + "How old?,Your income,Where?,Gone?\n" + "".join(LINES), {"header": False, "names": list(FRAME), "skip": 3}, "a second line of names left out: How old?"),
     "dashes.csv": (HEAD + "---,------,----,-\n" + "".join(LINES), {}, "1 rows left out: lines of dashes"),
     "markdown.md": ("".join(f"| {line.replace(',', ' | ')} |\n" for line in [HEAD[:-1], ":--,--:,:-:,---", *(r[:-1] for r in LINES)]), {"delimiter": "|"}, "lines of dashes"),

@@ -94,11 +94,7 @@ def _parts(column: str, kind: str, many: bool) -> list[str]:
         f"count({column})",
         f"approx_count_distinct({column})" if many else f"count(DISTINCT {column})",
         "true" if integer else f"bool_and({finite} = trunc({finite}))" if real else "false",
-        f"max({finite}) - min({finite})"
-        if real
-        else f"TRY_CAST(max({column}) AS HUGEINT) - TRY_CAST(min({column}) AS HUGEINT)"
-        if integer
-        else "NULL",
+        f"max({finite})::DOUBLE - min({finite})::DOUBLE" if integer or real else "NULL",
         f"greatest(abs(max({column})::DOUBLE), abs(min({column})::DOUBLE))" if integer else "0",
         f"max(length({column}))" if kind == "VARCHAR" else "0",
         f"any_value({column})::VARCHAR",

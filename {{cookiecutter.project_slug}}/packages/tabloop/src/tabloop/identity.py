@@ -100,7 +100,10 @@ def timestamp(
         advice = "correct them, or say of which zone they are: `--timezone Europe/Berlin`"
         raise UserError(f"TIMESTAMP={name}: {future:,} rows are in the future, up to {last} UTC: {advice}")
     labelled = table.project(f"{label} AS label, {time} AS t").filter("label IS NOT NULL")
-    start = labelled.aggregate(f"quantile_disc(t, {1 - holdout})").fetchall()[0][0]
+    start, oldest = labelled.aggregate(f"quantile_disc(t, {1 - holdout}), min(t)").fetchall()[0]
+    if start == oldest:
+        what = f"most rows are of {start}, so that none is older than the {holdout:.0%} that are held out"
+        raise UserError(f"TIMESTAMP={name}: {what}; leave it out")
     newest = dict(labelled.filter(f"t >= '{start}'").aggregate("label, count(*)").fetchall())
     warnings = [
         f"of the newest {holdout:.0%} of the rows, which are held out, {newest.get(value, 0):,} are {what}"

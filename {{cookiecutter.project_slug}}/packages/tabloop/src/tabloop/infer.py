@@ -87,6 +87,10 @@ def infer(table: Table, said: Choices, holdout: float) -> Inferred:
         if d.decision in (*TYPES, DAYS) and d.column not in key
     }
     told = leaks.watch(relation, label, facts, features, decisions, said)
+    for name, more in spelled_twice(relation, features).items():
+        decisions[name].warnings.append(
+            f"{more:,} levels are another one but for case or the form of accents"
+        )
     if not features:
         raise UserError(
             "no column is left to learn from: each is constant, an id, a date, free text or a copy of the target"
@@ -102,6 +106,15 @@ def infer(table: Table, said: Choices, holdout: float) -> Inferred:
     names = safe_names(relation.columns)
     ordered = {name: decisions[name] for name in (*roles.values(), *relation.columns)}
     return Inferred(schema, rows, facts, ordered, twice, [names[n] for n in few[:2]])
+
+
+def spelled_twice(table: duckdb.DuckDBPyRelation, features: dict[str, str]) -> dict[str, int]:
+    """How many levels of each category another one is, without regard to case and the form of accents."""
+    names = [name for name, kind in features.items() if kind == "category"]
+    more = "count(DISTINCT {0}::VARCHAR) - count(DISTINCT lower(nfc_normalize({0}::VARCHAR)))"
+    counts = ", ".join([*(more.format(quote(name)) for name in names), "0"])
+    found = dict(zip([*names, ""], table.aggregate(counts).fetchall()[0], strict=True))
+    return {name: count for name, count in found.items() if count}
 
 
 def check_names(table: Table, said: Choices) -> dict[str, str]:

@@ -17,8 +17,8 @@ from tabloop.table import classes
 if TYPE_CHECKING:
     from tabloop.infer import Choices
 
-YES = set("true t yes y positive pos ja oui sí si sim evet tak да 是 はい".split())  # noqa: SIM905
-NO = set("0 -1 false f no n negative neg none nein non nee nej não nie hayır нет 否 いいえ".split())  # noqa: RUF001, SIM905
+YES = set("+ true t yes y positive pos ja oui sí si sim evet tak да 是 はい".split())  # noqa: SIM905
+NO = set("0 -1 - false f no n negative neg none nein non nee nej não nie hayır нет 否 いいえ".split())  # noqa: RUF001, SIM905
 NEGATED = re.compile(r"(no|not|non|kein|keine|sin|pas)[ _-]")
 UNKNOWN = set("unknown unk undefined undetermined pending tbd missing ? - -- na n/a n.a. nan null".split())  # noqa: SIM905
 UNKNOWN |= {"not known", "not available", "unbekannt", "inconnu", "desconocido", "sconosciuto"}

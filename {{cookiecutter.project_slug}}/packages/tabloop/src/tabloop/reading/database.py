@@ -2,13 +2,14 @@
 
 import threading
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tabloop.reading.source import progress, temporary
 
 if TYPE_CHECKING:
     import duckdb
 
+T = TypeVar("T")
 MEMORY = "2GB"
 LARGE = 100_000_000
 BATCH = 8  # columns that one statement looks at: memory is bounded, and the progress is known
@@ -37,19 +38,17 @@ def run(db: "duckdb.DuckDBPyConnection", sql: str, what: str) -> list[tuple[Any,
                 bar.update(max(db.query_progress(), bar.n) - bar.n)
 
         thread = threading.Thread(target=watch, daemon=True)
-        if not bar.disable:
-            thread.start()
+        thread.start()
         try:
             return db.execute(sql).fetchall()
         finally:
             done.set()
-            if not bar.disable:
-                thread.join()
+            thread.join()
 
 
-def batches(names: Iterable[str], what: str) -> Iterator[list[str]]:
+def batches(columns: Iterable[T], what: str) -> Iterator[list[T]]:
     """Some columns at a time, with a progress bar."""
-    left = list(names)
+    left = list(columns)
     with progress(what, len(left)) as bar:
         for at in range(0, len(left), BATCH):
             yield left[at : at + BATCH]

@@ -118,8 +118,8 @@ def head(lines: list[str], reading: Reading, guess: bool, header: bool | None) -
         title = title or any(c.strip() for c in row[width:])
         if not guess or (len(row) >= width - 1 and named >= min(expected, width) - 1 and not title):
             found = _named(row, body, width, at)
-            while guess and len(body) > 9 and _explains(rows[found.skip], body):
-                what = f"a second line of names left out: {', '.join(rows[found.skip])[:80]}"
+            while guess and len(body) > 9 and len(line := rows[found.skip]) == width and explains(line, body):
+                what = f"a second line of names left out: {', '.join(line)[:80]}"
                 found.notes.append(Note(None, "warning", what))
                 found.skip, found.more = found.skip + 1, found.more + 1
             return found
@@ -154,21 +154,8 @@ def _named(row: list[str], body: Rows, width: int, at: int) -> Head:
     return Head(names, max(width, len(names)), at + 1, notes)
 
 
-def _explains(row: list[str], body: Rows) -> bool:
-    """Whether a row below the names has words in each of at least two columns of numbers: units, or questions."""
-    words = numbers = 0
-    for cell, *values in zip(row, *(r for r in body if r != row), strict=False):
-        filled = [v for v in values if v.strip() not in MISSING]
-        if (
-            cell.strip() not in MISSING
-            and sum(bool(NUMBER.fullmatch(v.strip())) for v in filled) > 0.8 * len(filled) > 0
-        ):
-            words, numbers = words + bool(re.search(r"[^\W\d_]{2}|/", cell)), numbers + 1
-    return words == numbers > 1
-
-
-def is_data(row: list[str], body: Rows) -> bool:
-    """Whether a first row holds values as the rows below it do, not names."""
+def _fits(row: list[str], body: Rows) -> tuple[int, int, int]:
+    """In how many columns of numbers a row has one, in how many none, and in how many others a value that they have."""
     below = [r for r in body if r != row]
     alike = names = seen = 0
     for i, cell in enumerate(c.strip() for c in row):
@@ -180,6 +167,18 @@ def is_data(row: list[str], body: Rows) -> bool:
             alike, names = alike + fits, names + (not fits)
         else:
             seen += cell in values
+    return alike, names, seen
+
+
+def explains(row: list[str], body: Rows) -> bool:
+    """Whether a row below the names has words where numbers are: units, or questions."""
+    alike, names, _ = _fits(row, body)
+    return alike == 0 and names > 1 and bool(re.search(r"[^\W\d_]{2}", " ".join(row)))
+
+
+def is_data(row: list[str], body: Rows) -> bool:
+    """Whether a first row holds values as the rows below it do, not names."""
+    alike, names, seen = _fits(row, body)
     years = [c.strip() for c in row if re.fullmatch(r"(19|20)\d\d", c.strip())]
     wide = len(years) > 1 and len(years) == alike and years == sorted(set(years))
     return alike > names and not wide if alike + names else seen > 0

@@ -10,18 +10,14 @@ from tabloop.reading.shapes import TEXT, Column, boolean, is_code, plain
 from tabloop.reading.words import Known, with_words
 
 YEAR, OTHER, THREE = (rf"(?<!9)9{{{n}}}(?!9)" for n in ("4", "1,2", "3"))
+DAY = r"(?:mon|tue|wed|thu|fri|sat|sun)[a-z]*\b"
+# What text looks like, in a way that nothing here reads, by its shapes.
 DOUBTS = {
-    "numbers of several units": (
-        r"[^\w\s'#+-]\s?9+([.,]9+)*\D{0,8}|9+([.,]9+)*\s?[^\d.,-]\D{0,7}",
-        "write them in one",
-    ),
-    "dates": (
-        rf"(?=.*{YEAR})(?=.*{OTHER})(?!.*{YEAR}.*{YEAR})(?!.*{THREE})(9|{dates.WORD}|(mon|tue|wed|thu|fri|sat|sun)[a-z]*\b).*"
-        r"|9{1,2}([-/.])[^\W\d_]{3,}\.?[-/.]9{2}",
-        "write them as 2026-01-31, or give `--date-format`; names of months are read in English only",
-    ),
-    "times of the day or durations": (r"9{1,3}:99(:99([.,]9+)?)?", "as hours, say, they are a number"),
-}
+    r"[^\w\s'#+-]\s?9+([.,]9+)*\D{0,8}|9+([.,]9+)*\s?[^\d.,-]\D{0,7}": "numbers of several units: write them in one",
+    rf"(?=.*{YEAR})(?=.*{OTHER})(?!.*{YEAR}.*{YEAR})(?!.*{THREE})(9|{dates.WORD}|{DAY}).*|9{{1,2}}([-/.])[^\W\d_]{{3,}}\.?[-/.]9{{2}}":
+    "dates: write them as 2026-01-31, or give `--date-format`; names of months are read in English only",
+    r"9{1,3}:99(:99([.,]9+)?)?": "times of the day or durations: as hours, say, they are a number",
+}  # fmt: skip
 
 
 def guess(column: Column, known: Known) -> ReadColumn:
@@ -58,30 +54,25 @@ def guess(column: Column, known: Known) -> ReadColumn:
 
 
 def _doubt(column: Column) -> None:
-    """Warn of text that looks like dates, times or numbers, in a way that nothing here reads."""
-    for what, (looks, advice) in DOUBTS.items():
-        alike = {
-            s: n for s, n in column.shapes.items() if re.fullmatch(looks, s.replace("0", "9"), re.IGNORECASE)
-        }
-        if 2 * sum(alike.values()) > column.present:
-            example = column.others("false")[0][0]
-            column.note("warning", f"text, but looks like {what}, such as {example[:30]!r}: {advice}")
-            return
+    shapes = {s.replace("0", "9"): n for s, n in column.shapes.items()}
+    for looks, what in DOUBTS.items():
+        alike = sum(n for s, n in shapes.items() if re.fullmatch(looks, s, re.IGNORECASE))
+        if 2 * alike > column.present:
+            column.note(
+                "warning", f"text, such as {column.others('false')[0][0][:30]!r}, but looks like {what}"
+            )
+            break
 
 
 def spelled(column: Column) -> list[tuple[ReadColumn, Counter[str]]]:
     """The ways to write a number in which most of the values are one, the plainest first."""
-    units, known = Counter[str](), set[str]()
+    units = Counter[str | None]()
     for s, n in column.shapes.items():
-        if not {"0", "9"} & {*s}:
-            continue
-        unit, sure = numbers.unit_of(s)
-        units[unit or ""] += n
-        known |= {unit} if unit and sure else set()
-    if units[""] and known:  # a currency that only some values have; another unit is one if all have it
-        del units[""]
-    unit = max(units, key=lambda u: units[u], default="") or None
-    unit = unit if unit in known or len(units) == 1 else None
+        if {"0", "9"} & {*s}:
+            units[numbers.unit_of(s)] += n
+    unit = max(filter(None, units), key=lambda u: units[u], default=None)
+    if unit and len(units) > 1 and not re.fullmatch(numbers.SIGNS, unit):  # only all values can have any unit
+        unit = None
     found, signs = [], "".join(column.shapes)
     for way in numbers.spellings():
         decimal = way.decimal == "." or "," in signs or "." in signs
@@ -130,7 +121,7 @@ def _tell(column: Column, known: Known, way: ReadColumn, shapes: Counter[str]) -
     if any(re.fullmatch("9+[eE]9+", s) for s in shapes):
         column.note("warning", "12e3 is read as 12000; if it is a code, give the type text")
     if way.unit:
-        bare = sum(n for s, n in shapes.items() if not numbers.unit_of(s)[0])
+        bare = sum(n for s, n in shapes.items() if not numbers.unit_of(s))
         without = f"; {bare:,} values are without it" if bare else ""
         column.note("warning" if bare else "note", f"in {way.unit}, so that 5 {way.unit} is 5{without}")
 

@@ -67,13 +67,16 @@ def _load_text(
     if not head.names and len(names) != head.width:
         raise UserError(f"{name} has {head.width} columns, and data.reading.names has {len(names)}")
     if not given:
-        plain = head.names and not head.more
-        skip = head.skip - 1 if plain else head.skip
-        kept = {} if plain else {"header": False, "names": names}
-        reading = reading.model_copy(update={"skip": skip, **kept})
-        if skip > head.more + bool(head.more):
-            shown = " | ".join(line.strip() for line in lines[:skip] if line.strip())[:80]
-            notes.append(Note(None, "note", f"{skip} lines before the header left out: {shown}"))
+        before = head.skip - head.more - bool(head.names)
+        plain = (
+            {"skip": before}
+            if head.names and not head.more
+            else {"skip": head.skip, "header": False, "names": names}
+        )
+        reading = reading.model_copy(update=plain)
+        if before:
+            shown = " | ".join(line.strip() for line in lines[:before] if line.strip())[:80]
+            notes.append(Note(None, "note", f"{before} lines before the header left out: {shown}"))
         if not head.names and said.header is None:
             what = f"no header found: the columns are called {names[0]} to {names[-1]}"
             notes.append(Note(None, "warning", what))

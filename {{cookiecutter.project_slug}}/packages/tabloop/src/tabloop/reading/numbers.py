@@ -10,7 +10,7 @@ from tabloop.params import ReadColumn
 
 SIGNS = "EUR|USD|GBP|CHF|JPY|CNY|INR|SEK|NOK|DKK|PLN|CZK|HUF|TRY|RUB|BRL|CAD|AUD|Kč|zł|Fr\\.|kr\\.?|R\\$|US\\$|[$€£¥₹₽₺₩₪฿¢%‰]"
 UNIT = re.compile(
-    rf"^[-+−–(]*\s*({SIGNS})|[09][.,]?\s*({SIGNS})[-)]*$|[09]\s*([^\d\s.,()\x22'-][^\d\s\x22']{{0,7}}?)[-)]*$"
+    rf"^[-+−–(]*\s*({SIGNS})(?=.*[09])|[09][.,]?\s*({SIGNS})[-)]*$|[09]\s*([^\d\s.,()\x22'-][^\d\s\x22']{{0,7}}?)[-)]*$"
 )
 
 
@@ -36,10 +36,10 @@ def pattern(column: ReadColumn, shape: bool = False) -> str:
     return rf"({signed}){core}\s*{unit}-?|{unit}\s*\(\s*{unit}\s*{core}\s*{unit}\)"
 
 
-def unit_of(shape: str) -> tuple[str | None, bool]:
-    """The currency, percent sign or measure that a shape begins or ends with; whether it is one that anyone knows."""
-    found = UNIT.search(shape.strip()) if {"0", "9"} & {*shape} else None
-    return (found[1] or found[2] or found[3], not found[3]) if found else (None, False)
+def unit_of(shape: str) -> str | None:
+    """The currency, percent sign or measure that a shape begins or ends with."""
+    found = UNIT.search(shape.strip())
+    return found and (found[1] or found[2] or found[3])
 
 
 def parsed(text: str, column: ReadColumn, sure: bool = False) -> str:

@@ -36,12 +36,16 @@ def read(
         loaded = load(db, place, reading, said)
         names, duplicates = unique(loaded)
         columns = [Column(db, loaded, i, name) for i, name in enumerate(names)]
-        gone = {c.name for c in columns if not loaded.names[c.i].strip() and c.is_empty()}
+        gone = {c.name for c in columns if not loaded.names[c.i].strip() and not c.count(n="count(*)")["n"]}
         columns = [c for c in columns if c.name not in gone]
         kinds = dict(db.execute("SELECT column_name, column_type FROM (DESCRIBE raw)").fetchall())
         texts = [c for c in columns if kinds[f"c{c.i}"] == "VARCHAR"]
         if unknown := [n for n in (*said.types, *said.dates) if n is not None and n not in names]:
             raise UserError(f"{source} has no column {unknown[0]!r}; it has: {', '.join(names)}")
+        open_ = [c for c in texts if not reading or c.name not in reading.columns]
+        for some in batches(open_, "looking at columns"):
+            for column in some:
+                column.look()
         chosen = given(texts, reading) if reading else guessed(texts, loaded, said)
         typed.build(columns, chosen)
         if not db.execute("SELECT 1 FROM typed LIMIT 1").fetchall():
@@ -57,23 +61,12 @@ def read(
 
 def given(columns: list[Column], reading: Reading) -> dict[str, ReadColumn]:
     """What the reading says of each column; what it does not say is plain."""
-    known = {c.name: way for c in columns if (way := reading.columns.get(c.name))}
-    look([c for c in columns if c.name not in known])
-    return {c.name: known.get(c.name) or plain(c) for c in columns}
-
-
-def look(columns: list[Column]) -> None:
-    """Count the shapes of each."""
-    by_name = {column.name: column for column in columns}
-    for names in batches(by_name, "looking at columns"):
-        for name in names:
-            by_name[name].look()
+    return {c.name: reading.columns.get(c.name) or plain(c) for c in columns}
 
 
 def guessed(columns: list[Column], loaded: Loaded, said: Overrides) -> dict[str, ReadColumn]:
     """What each column means, found; the reading is completed by what is not plain."""
     known = Known(said, loaded.reading.delimiter, loaded.typed)
-    look(columns)
     for _ in range(2):  # the second time it is known what the columns without doubt show of the others
         for column in columns:
             column.notes.clear()

@@ -9,23 +9,8 @@ from tabloop.columns import literal
 from tabloop.params import Reading
 
 # Words that mean missing in every column, unless data.reading.missing says others: those of pandas, of SQL and "?".
-MISSING = [
-    "",
-    "NA",
-    "N/A",
-    "n/a",
-    "#N/A",
-    "#NA",
-    "<NA>",
-    "null",
-    "NULL",
-    "None",
-    "nan",
-    "NaN",
-    "-nan",
-    "-NaN",
-]
-MISSING += ["1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN", "\\N", "?"]
+MISSING = ["", "NA", "N/A", "n/a", "#N/A", "#NA", "<NA>", "null", "NULL", "None", "nan", "NaN", "?"]
+MISSING += ["-nan", "-NaN", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN", "\\N"]
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 # ruff: noqa: RUF001 - signs that people write are meant as they are
 """The shapes of a column's values, counted over all rows: `1.234,50 €` has the shape `9.999,99 €`."""
 
+import functools
 import re
 from collections import Counter
 from dataclasses import dataclass, field
@@ -57,10 +58,6 @@ class Column:
         row = self.db.execute(f"SELECT {', '.join(tests.values())} FROM raw WHERE {self.has()}").fetchall()[0]
         return dict(zip(tests, row, strict=True))
 
-    def is_empty(self) -> bool:
-        """Whether no cell has something."""
-        return not self.db.execute(f"SELECT 1 FROM raw WHERE {self.text} IS NOT NULL LIMIT 1").fetchall()
-
     def look(self) -> "Column":
         """Count the shapes: 9 for each digit, but 0 for a zero that leads."""
         few = self.count(few=f"approx_count_distinct({self.text}) < count(*) / 10")[
@@ -105,18 +102,18 @@ def plain(column: Column) -> ReadColumn:
     """
     if not column.present or column.loaded.typed:
         return TEXT
-    for kind in ("integer", "number"):
-        spelling = ReadColumn(type=kind)
-        if column.matching(numbers.pattern(spelling, shape=True)).total() == column.present:
-            return TEXT if any(map(is_code, column.shapes)) else spelling
-    if all(s.lower() in ("true", "false") for s in column.shapes) and column.shapes.total() == column.present:
-        return ReadColumn(type="boolean")
-    if (
-        sum(n for s, n in column.shapes.items() if re.fullmatch(dates.ISO, s.replace("0", "9")))
-        == column.present
-    ):
-        return ReadColumn(type="timestamp")
+    for kind, pattern in kinds().items():
+        if column.matching(pattern).total() == column.present:
+            return TEXT if any(map(is_code, column.shapes)) else ReadColumn(type=kind)
     return TEXT
+
+
+@functools.cache
+def kinds() -> dict[Any, str]:
+    """The regular expressions of shapes that every program reads, by what it reads."""
+    number, integer = (numbers.pattern(ReadColumn(type=kind), shape=True) for kind in ("number", "integer"))
+    iso = dates.ISO.replace("9", "[09]")
+    return {"integer": integer, "number": number, "boolean": "(?i)true|false", "timestamp": iso}
 
 
 def boolean(text: str) -> str:

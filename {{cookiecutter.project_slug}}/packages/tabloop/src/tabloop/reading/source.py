@@ -4,11 +4,11 @@ import atexit
 import bz2
 import gzip
 import lzma
+import re
 import shutil
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn
@@ -18,25 +18,14 @@ from tabloop.cli import UserError, one_line
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-UNPACK: dict[bytes, Callable[[Path], Any]] = {
-    b"\x1f\x8b": gzip.open,
-    b"BZh": bz2.open,
-    b"\xfd7zXZ": lzma.open,
-}
+UNPACK: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 # Of these, none is read.
-OTHERS = {
-    b"%PDF-": "PDF",
-    b"SQLite format 3": "SQLite",
-    b"\x89HDF": "HDF5",
-    b"\x89PNG": "PNG",
-    b"7z\xbc\xaf": "7z",
-}
+OTHERS = {b"%PDF-": "PDF", b"SQLite format 3": "SQLite", b"\x89HDF": "HDF5", b"\x89PNG": "PNG"}
 OTHERS |= {b"Rar!\x1a": "RAR", b"Obj\x01": "Avro", b"\x28\xb5\x2f\xfd": "zstd", b"\x80\x04\x95": "pickle"}
 OTHERS |= {b"\x80\x05\x95": "pickle", b"\x93NUMPY": "NumPy", b"<stata_dta>": "Stata", b"$FL2@(#)": "SPSS"}
+OTHERS |= {b"7z\xbc\xaf": "7z", b"<?xml": "XML"}
 FORMATS = {b"PAR1": "parquet", b"ARROW1": "arrow", b"\xff\xff\xff\xff": "arrow", b"\xd0\xcf\x11\xe0": "excel"}
-BINARY = dict.fromkeys((".parquet", ".parq", ".pq"), "Parquet") | dict.fromkeys(
-    (".feather", ".arrow"), "Arrow"
-)
+BINARY = {".parquet": "Parquet", ".parq": "Parquet", ".pq": "Parquet", ".feather": "Arrow", ".arrow": "Arrow"}
 SILENCE = 60  # seconds after which a server that sends nothing is given up
 DELAY = 1  # seconds after which a progress bar appears
 
@@ -108,12 +97,8 @@ def format_of(path: Path) -> str:
     start = head.lstrip(b"\xef\xbb\xbf \r\n\t")
     if start.startswith(b"<"):
         raise UserError(f"{path.name} is HTML or XML, not a table: save it as CSV or xlsx")
-    named = path.suffix.lower() in (".json", ".jsonl", ".ndjson")
-    return (
-        "json"
-        if start[:1] == b"{" or (start[:1] == b"[" and (named or start[1:].lstrip()[:1] == b"{"))
-        else "csv"
-    )
+    listed = path.suffix.lower() in (".json", ".jsonl", ".ndjson") or start[1:].lstrip()[:1] == b"{"
+    return "json" if start[:1] == b"{" or (start[:1] == b"[" and listed) else "csv"
 
 
 def unpacked(path: Path) -> Path:
@@ -122,22 +107,24 @@ def unpacked(path: Path) -> Path:
     Raises:
         UserError: the archive is broken or holds several files.
     """
+    import fsspec
+
     with path.open("rb") as file:
         head = file.read(6)
     target = temporary() / path.stem
     try:
-        if head.startswith(b"PK"):
-            with zipfile.ZipFile(path) as archive:
-                names = [name for name in archive.namelist() if not name.endswith("/")]
-                if "[Content_Types].xml" in names or "content.xml" in names:  # a workbook
-                    return path
-                with archive.open(only(path, names)) as packed:
-                    save(packed, target)
-        elif tarfile.is_tarfile(path):
-            with tarfile.open(path) as archive:
-                inner = archive.extractfile(only(path, [m.name for m in archive if m.isfile()]))
-                assert inner
-                save(inner, target)
+        if head.startswith(b"PK") or tarfile.is_tarfile(path):
+            kind = "zip" if head.startswith(b"PK") else "tar"
+            archive = fsspec.filesystem(kind, fo=str(path), skip_instance_cache=True)
+            names = archive.find("")
+            if "[Content_Types].xml" in names or "content.xml" in names:  # a workbook
+                return path
+            names = [name for name in names if not re.search(r"(^|/)(\.|__)", name)]  # hidden ones
+            if len(names) != 1:
+                what = f"{len(names)} files ({', '.join(names[:5])})"
+                raise UserError(f"{path.name} holds {what}: unpack it and name one")
+            with archive.open(names[0]) as packed:
+                save(packed, target)
         elif opener := next((o for magic, o in UNPACK.items() if head.startswith(magic)), None):
             with opener(path) as packed:
                 save(packed, target)
@@ -149,20 +136,6 @@ def unpacked(path: Path) -> Path:
     except (OSError, EOFError, zipfile.BadZipFile, tarfile.TarError, lzma.LZMAError, RuntimeError) as error:
         raise UserError(f"{path.name} can't be unpacked: {one_line(error)}") from None
     return target if target.is_symlink() else unpacked(target)
-
-
-def only(path: Path, names: list[str]) -> str:
-    """The file of an archive, hidden ones aside.
-
-    Raises:
-        UserError: there are several, or none.
-    """
-    names = [name for name in names if not any(part.startswith((".", "__")) for part in Path(name).parts)]
-    if len(names) != 1:
-        raise UserError(
-            f"{path.name} holds {len(names)} files ({', '.join(names[:5])}): unpack it and name one"
-        )
-    return names[0]
 
 
 def save(source: IO[bytes], target: Path, what: str = "unpacking", size: int | None = None) -> None:

@@ -26,27 +26,21 @@ def build(columns: list[Column], chosen: dict[str, ReadColumn]) -> None:
     Raises:
         UserError: values don't fit; the text names column, value, row and what to do.
     """
-    parts, before, after = [], list[str](), list[str]()
+    db, parts = columns[0].db, list[str]()
     texts = [(column, chosen[column.name]) for column in columns if column.name in chosen]
     for column in columns:
         if way := chosen.get(column.name):
             cast = value(column, way)
             cast = dates.usable(cast) if way.type == "timestamp" else cast
             parts.append(f"CASE WHEN {column.has(way)} THEN {cast} END AS {quote(column.name)}")
-            before += [f"count(*) FILTER ({column.has(way)})", f"count({column.text})", f"count(s{column.i})"]
-            after.append(f"count({quote(column.name)})")
         else:
             parts.append(f"c{column.i} AS {quote(column.name)}")
-    db = columns[0].db
     run(db, f"CREATE TABLE typed AS SELECT {', '.join(parts)} FROM raw", "converting")
-    had, has = (
-        run(
-            db,
-            f"SELECT {', '.join(f'{x} AS n{n}' for n, x in enumerate([*counts, 'count(*)']))} FROM {table}",
-            "checking",
-        )[0]
-        for counts, table in ((before, "raw"), (after, "typed"))
-    )
+    count = "count(*) FILTER ({}), count({}), count(s{})".format
+    before = [count(column.has(way), column.text, column.i) for column, way in texts]
+    had = run(db, f"SELECT {', '.join(before)} FROM raw", "checking")[0] if texts else ()
+    after = ", ".join(f"count({quote(column.name)})" for column, _ in texts)
+    has = run(db, f"SELECT {after} FROM typed", "checking")[0] if texts else ()
     for n, (column, way) in enumerate(texts):
         given, filled, spaces = had[3 * n : 3 * n + 3]
         if lost := given - has[n]:
