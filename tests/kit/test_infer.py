@@ -399,7 +399,9 @@ def test_a_column_that_cannot_have_its_role_is_named(
         blank="  ",
         same="x",
         today=pd.Timestamp("2026-01-01"),
-        mostly=lambda rows: pd.Timestamp("2026-01-01") + pd.to_timedelta(rows.index > 390, unit="D"),
+        mostly=lambda rows: (
+            pd.Timestamp("2026-01-01") + pd.to_timedelta((rows.index > 390).astype(int), unit="D")
+        ),
         later=lambda rows: rows.ordered_at.mask(rows.index > 390, pd.Timestamp("2090-01-01")),
     )
     with pytest.raises(UserError, match=problem):
