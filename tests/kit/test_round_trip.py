@@ -118,6 +118,36 @@ def late() -> pd.DataFrame:
     return table
 
 
+def written_by_people() -> pd.DataFrame:
+    """Numbers, dates and words as people write them, in text."""
+    random, n = np.random.default_rng(1), 400
+    y = random.integers(0, 2, n)
+    income = random.integers(900, 99_000, n) + 20_000 * y
+    thousands = [f"{v:,}".replace(",", ".") for v in income]
+    return pd.DataFrame(
+        {
+            "gone?": np.where(y == 1, "Ja ", "nein"),
+            "income": [f"{v},{c:02} €" for v, c in zip(thousands, random.integers(0, 99, n), strict=True)],
+            "speed": [f"{v} km/h" for v in random.integers(0, 200, n)],
+            "change": [f"({v},5)" if v % 2 else f"{v},25" for v in random.integers(0, 50, n)],
+            "wide": random.choice(["\uff11\uff12", "\uff17,\uff15", "-"], n),
+            "zip": [f"{v:05}" for v in random.choice([1067, 10115, 80331], n)],
+            "city": random.choice(
+                ["Zu\u0308rich", "Z\u00fcrich", "Köln\u00a0", "ŁÓDŹ", "null", "x\u200b"], n
+            ),
+            "since": [f"{d}. {m}. 2024" for d, m in random.integers(1, 12, (n, 2))],
+            "flag": random.choice(["true", "false", "NA"], n),
+        }
+    )
+
+
+def german(folder: Path) -> Path:
+    """The table as Excel writes it in Germany: semicolons, and a row that sums up."""
+    text = written_by_people().to_csv(index=False, sep=";") + ";;Summe;;;;;;\n"
+    (folder / "table.csv").write_text(text, encoding="utf-8-sig")
+    return folder / "table.csv"
+
+
 TABLES: dict[str, tuple[Callable[[Path], Path], Choices]] = {
     "breast cancer": (frame(datasets.load_breast_cancer(as_frame=True).frame), Choices("target")),
     "wine": (frame(datasets.load_wine(as_frame=True).frame), Choices("target", positive="1")),
@@ -154,6 +184,7 @@ TABLES: dict[str, tuple[Callable[[Path], Path], Choices]] = {
         frame(flights().dropna(subset="tailnum"), "parquet"),
         Choices("late", "tailnum", "time_hour", drop=("arr_delay",)),
     ),
+    "written by people": (german, Choices("gone?")),
     "late": (frame(late(), "parquet"), Choices("y", timestamp="when")),
     "hostile": (frame(hostile(), "parquet"), Choices("y")),
 }
