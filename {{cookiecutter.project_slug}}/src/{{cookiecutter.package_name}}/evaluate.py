@@ -36,12 +36,11 @@ def evaluate(params: Params, min_auc: float | None) -> dict[str, Any]:
     rows, target = evaluation.read_holdout(params)
     card, probability = evaluation.score_candidate(rows)
     champion, other = evaluation.score_champion(card, rows)
-    candidate = Scored(probability, card.threshold)
-    holdout = Holdout(params, measure, rows, target, candidate, other)
+    holdout = Holdout(params, measure, rows, target, Scored(probability, card.threshold), other)
     champion |= evaluation.compare(holdout)
 
     result = {"version": card.version, "rows": len(rows), "positives": int(target.sum())}
-    result |= measure(target, *candidate, params)
+    result |= measure(target, probability, card.threshold, params)
     result["gate"] = evaluation.judge(holdout, champion["verdict"], min_auc)
     result["champion"] = champion
     result["segments"] = evaluation.by_segment(target, probability, rows, params.evaluate.segments)
