@@ -15,7 +15,7 @@ from hashlib import blake2b
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from pydantic_core import to_json
 
 from tabloop.cli import one_line
@@ -44,8 +44,6 @@ class Contribution(BaseModel):
 
 class Explanation(BaseModel):
     """Why a row gets its probability: `base_value` and all contributions add up to it."""
-
-    model_config = ConfigDict(protected_namespaces=())
 
     probability: float = Field(ge=0, le=1)
     prediction: int = Field(ge=0, le=1, description="1 where probability is at least the model's threshold")
