@@ -137,7 +137,7 @@ def test_a_column_that_the_log_does_not_have_is_said_and_decides_nothing(folder:
     log(folder, old, rows(), source_table=OURS)
     result = replay.replay(old, candidate, champion)
     assert result["unknown"] == [name] and result["verdict"] == "none" and result["rows"] == 400
-    assert f"the log has no {name} yet, so nothing is decided" in replay.text(result)
+    assert f"champion champion, as the log has no {name} yet: AUC " in replay.text(result)
     log(folder, chosen, rows(500, 7).assign(**{name: 2.0}), source_table=OURS)
     assert replay.replay(chosen, candidate, champion)["unknown"] == []
 

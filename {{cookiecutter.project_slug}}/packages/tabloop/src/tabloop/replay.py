@@ -30,12 +30,8 @@ def replay(params: Params, candidate: ModelCard, champion: ModelCard) -> dict[st
     Raises:
         UserError: the log can't be read.
     """
-    result: dict[str, Any] = {
-        "candidate": candidate.version,
-        "champion": champion.version,
-        "verdict": "none",
-        "refused": False,
-    }
+    result: dict[str, Any] = {"candidate": candidate.version, "champion": champion.version}
+    result |= {"verdict": "none", "refused": False}
     try:
         rows = served(candidate, champion)
     except predictions.NothingLogged as error:
@@ -60,10 +56,8 @@ def replay(params: Params, candidate: ModelCard, champion: ModelCard) -> dict[st
     pairs = {"candidate": (ours, None), "champion": (theirs, None), "difference": (ours, theirs)}
     cost, confidence = params.evaluate.cost, params.evaluate.confidence
     for metric in METRICS:
-        result[metric] = {
-            name: asdict(estimate(metric, target, model, other, cost, confidence))
-            for name, (model, other) in pairs.items()
-        }
+        found = {n: estimate(metric, target, *pair, cost, confidence) for n, pair in pairs.items()}
+        result[metric] = {name: asdict(each) for name, each in found.items()}
     if not result["unknown"]:
         gap = result["auc"]["difference"]
         worse, better = gap["high"] < 0, gap["low"] > 0
@@ -110,18 +104,15 @@ def head(result: dict[str, Any]) -> str:
     if note := result.get("note"):
         return f"replay: nothing to compare on: {note}"
     pair = f"candidate {result['candidate']}", f"champion {result['champion']}"
-    gap = f"AUC {shown(result['auc']['difference'], '+')}"
+    said = f"{pair[0]} is significantly {result['verdict']} than {pair[1]}"
     if unknown := result["unknown"]:
-        said = (
-            f"the log has no {', '.join(unknown)} yet, so nothing is decided between {pair[0]} and {pair[1]}"
-        )
+        said = f"nothing is decided between {' and '.join(pair)}, as the log has no {', '.join(unknown)} yet"
     elif result["verdict"] == "no significant difference":
-        said = f"no significant difference between {pair[0]} and {pair[1]}"
-    else:
-        said = f"{pair[0]} is significantly {result['verdict']} than {pair[1]}"
+        said = f"no significant difference between {' and '.join(pair)}"
     if result["verdict"] == "worse" and not result["refused"]:
         said += ", within the margin of the gate"
-    return f"replay: {said}: {gap} on {result['rows']:,} labelled production rows"
+    gap = shown(result["auc"]["difference"], "+")
+    return f"replay: {said}: AUC {gap} on {result['rows']:,} labelled production rows"
 
 
 def text(result: dict[str, Any]) -> str:
@@ -130,15 +121,12 @@ def text(result: dict[str, Any]) -> str:
         return head(result)
     lines = [head(result), "", "| | candidate | champion | difference |", "|---|---|---|---|"]
     for metric, title in METRICS.items():
-        found = result[metric]
-        cells = shown(found["candidate"]), shown(found["champion"]), shown(found["difference"], "+")
+        cells = (shown(found, "+" if name == "difference" else "") for name, found in result[metric].items())
         lines += [f"| {title} | {' | '.join(cells)} |"]
     lines += ["", f"- decisions that change: {result['changed_decisions']:.1%}"]
     if result["learnt"]:
-        lines += [
-            f"- {result['learnt']:,} of the rows are not newer than the candidate's training rows: "
-            "it may have learnt from them, which flatters it"
-        ]
+        not_newer = f"{result['learnt']:,} of the rows are not newer than the candidate's training rows"
+        lines += [f"- {not_newer}: it may have learnt from them, which flatters it"]
     return "\n".join(lines)
 
 
