@@ -88,6 +88,8 @@ def test_a_clone_with_its_own_path_and_no_history_has_the_same_ids(
     git(tmp_path, "clone", "--quiet", "--depth=1", f"file://{tmp_path}/repository", "another clone")
     monkeypatch.setattr(provenance, "ROOT", tmp_path / "another clone/models/fraud")
     assert inputs() == trained and origin(trained) == Origin(head, [])
+    # What an earlier commit may have had is not called uncommitted.
+    assert origin(trained | {"params.yaml": "0"}) == Origin(None, [])
 
 
 def test_without_git_or_a_commit_nothing_is_claimed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,4 +97,4 @@ def test_without_git_or_a_commit_nothing_is_claimed(tmp_path: Path, monkeypatch:
     (tmp_path / "params.yaml").write_text("seed: 1\n")
     assert inputs() == {} and origin({}) == Origin(None, [])
     git(tmp_path, "init", "--quiet")
-    assert inputs() == {} and str(origin({"params.yaml": "0"})) == "code that git does not know"
+    assert inputs() == {} and str(origin({"params.yaml": "0"})) == "code that the history here does not have"

@@ -21,7 +21,8 @@ class Origin:
     """Where a model's inputs are in git's history.
 
     Attributes:
-        commit: the newest one that brought exactly these inputs; else the one that is checked out; None without git.
+        commit: the newest one that brought exactly these inputs; else the one that is checked out. None without git, or
+            where this clone has not the whole history.
         dirty: the inputs that differ from that commit; empty if none does.
     """
 
@@ -31,7 +32,7 @@ class Origin:
     def __str__(self) -> str:
         """In words, for the line of a stage."""
         if not self.commit:
-            return "code that git does not know"
+            return "code that the history here does not have"
         changes = f"uncommitted changes of {', '.join(self.dirty)} since " if self.dirty else ""
         return f"{changes}commit {self.commit[:7]}"
 
@@ -81,5 +82,7 @@ def origin(inputs: dict[str, str]) -> Origin:
         ]
         if not differing:
             return Origin(commit, [])
+    if git("rev-parse", "--is-shallow-repository", where=ROOT) == "true":
+        return Origin(None, [])
     now = _ids("HEAD", list(INPUTS))
     return Origin(head, [name for name in INPUTS if now.get(name) != inputs.get(name)])
