@@ -105,9 +105,8 @@ def _order(column: Column, known: Known, ways: dict[str, ReadColumn]) -> str | N
         jumps[order] = found[0][0] or 0
     best, other = sorted(jumps, key=lambda o: jumps[o])
     if 4 * jumps[best] < jumps[other] and column.present >= 30:
-        column.note(
-            "warning", f"{best}, because the rows are then in the order of time; else say which is first"
-        )
+        what = f"{best}, because the rows are then in the order of time; else say which is first"
+        column.note("warning", what)
         return best
     if known.decimals == {","} or known.delimiter == ";":
         column.note("warning", "dayfirst, because the table has decimal commas or semicolons; else say which")

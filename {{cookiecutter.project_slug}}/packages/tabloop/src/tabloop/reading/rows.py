@@ -31,9 +31,8 @@ def check(db: duckdb.DuckDBPyConnection, loaded: Loaded, bad_rows: str | None, f
     ends, bad = _rejected(db, loaded, bad_rows, first + total - LAST)
     tests = {"blank": f"coalesce({', '.join(f'c{i}' for i in range(len(loaded.names)))}) IS NULL"}
     if reading.header:
-        tests["the header again"] = " AND ".join(
-            f"c{i} = {literal(n)}" for i, n in enumerate(loaded.names) if n
-        )
+        same = (f"c{i} = {literal(n)}" for i, n in enumerate(loaded.names) if n)
+        tests["the header again"] = " AND ".join(same)
     cells = [f"c{i}" for i in range(len(loaded.names))]
     dashes = f"regexp_full_match(concat({', '.join(cells)}), '[-:=+]{{3,}}')"
     tests["lines of dashes"] = (
@@ -71,11 +70,8 @@ def _rejected(
     sql = "SELECT line, any_value(csv_line) FROM reject_errors GROUP BY line ORDER BY line"
     lines, comment = dict(db.execute(sql).fetchall()), loaded.reading.comment
     comments = [n for n, text in lines.items() if comment and text.lstrip().startswith(comment)]
-    ends = {
-        n: t.strip()
-        for n, t in lines.items()
-        if n > end + len(lines) and n not in comments and is_footer(t, loaded)
-    }
+    last = {n: t.strip() for n, t in lines.items() if n > end + len(lines) and n not in comments}
+    ends = {n: text for n, text in last.items() if is_footer(text, loaded)}
     bad = {n: text for n, text in lines.items() if n not in ends and n not in comments}
     if comments:
         loaded.note("note", f"{len(comments):,} comments left out")
@@ -111,9 +107,8 @@ def _totals(db: duckdb.DuckDBPyConnection, loaded: Loaded, total: int) -> dict[i
     """Rows at the end with all cells, of which the first that is filled says Total or the like, as no row before."""
     cells = ", ".join(f"c{i}" for i in range(len(loaded.names)))
     found = {}
-    for row, values in db.execute(
-        f"SELECT rowid, [{cells}] FROM raw WHERE rowid >= {total - LAST}"
-    ).fetchall():
+    sql = f"SELECT rowid, [{cells}] FROM raw WHERE rowid >= {total - LAST}"
+    for row, values in db.execute(sql).fetchall():
         i = next((i for i, value in enumerate(values) if value), 0)
         word = values[i] or ""
         known = not loaded.guess and beginning(word) in loaded.reading.footer

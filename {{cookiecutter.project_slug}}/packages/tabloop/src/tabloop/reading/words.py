@@ -52,9 +52,7 @@ def with_words(
         column.note("note" if sure else "warning", f"{rows:,} values count as missing: {shown}")
     else:
         if rows <= column.present / 2:
-            column.note(
-                "warning",
-                f"text, because {rows:,} values are no {way.type}: {shown}; as type {way.type} they count as missing",
-            )
+            why = f"text, because {rows:,} values are no {way.type}: {shown}"
+            column.note("warning", f"{why}; as type {way.type} they count as missing")
         return None
     return way.model_copy(update={"missing": [word for word, _ in others]})
