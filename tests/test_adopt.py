@@ -122,3 +122,7 @@ def test_what_real_tables_have(run: Run, fresh: Path, tmp_path: Path) -> None:
         assert any(line.split()[:1] == [name] and reason in line for line in done.stdout.splitlines()), name
     run(fresh, "dvc", "repro")
     run(fresh, "tabloop", "summary")
+    run(
+        fresh, *ADOPT, str(tmp_path / "kunden.csv"), "--target", "Gekündigt", "--drop", "label"
+    )  # no commit before
+    assert "label" not in params(fresh)["schema"]["request"]
