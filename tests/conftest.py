@@ -33,8 +33,8 @@ UV = os.environ.get("UV") or shutil.which("uv")  # `uv run` says where it is
 # Bytecode elsewhere than beside tabloop's source: a bake copies that folder while another process may write to it.
 sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = str(ROOT / ".cache/bytecode")
 sys.dont_write_bytecode = False  # else each process compiles all that it imports
-# Two trainings at once on two cores: OpenMP's threads must not wait for each other in busy loops.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Three processes share two cores: a training with threads of its own would take more of them, not less time.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 Bake = Callable[..., Path]
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -300,6 +300,7 @@ def quick(baked: Path, run: Run, shared: Path) -> Path:
 def few_rows(project: Path) -> None:
     """Let the simulator make a twentieth of its rows."""
     edit(project, lambda p: p["data"]["simulator"].update(transactions=5000, users=200))
+    edit(project, lambda p: p["train"].update(max_iter=50))
 
 
 def edit(folder: Path, change: Callable[[Any], None]) -> None:
