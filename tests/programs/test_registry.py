@@ -9,13 +9,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from kit.conftest import PARAMS, clean
 from onnx import TensorProto, helper
 from tabloop import registry
 from tabloop.card import ModelCard, Parity
 from tabloop.cli import UserError
 from tabloop.params import Params
-
-from .conftest import PARAMS, clean
 
 PROJECT = Params.model_validate(PARAMS)
 EVALUATION = {"auc": 0.9, "gate": {"passed": True, "reason": "fine"}}

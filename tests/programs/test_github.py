@@ -15,8 +15,7 @@ import httpx
 import pytest
 from conftest import git as run_git
 from github_api import BOT, GitHub, Token
-
-from .conftest import Tabloop
+from kit.conftest import Tabloop
 
 HOME, TOKEN = "acme/fraud", "of-the-test"
 MARK = "<!-- tabloop -->"

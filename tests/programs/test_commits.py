@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 from conftest import git
-
-from .conftest import Tabloop, clean
-from .test_release import FIRST
+from kit.conftest import Tabloop, clean
+from kit.test_release import FIRST
 
 
 @pytest.fixture

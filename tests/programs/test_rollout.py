@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kit.conftest import clean, commit
 from tabloop import rollout
 
-from .conftest import clean, commit
 from .steps import BEFORE, STEPS, finish, finish_all, make_projects, run, write_candidate
 
 

@@ -11,6 +11,8 @@ from typing import Any
 import onnx
 import pytest
 import yaml
+from kit.conftest import PARAMS, begin_history, clean, commit
+from kit.test_card import CARD, METRICS
 from onnx import TensorProto, helper
 from tabloop import (
     model_card,
@@ -24,9 +26,6 @@ from tabloop import (
     tracking,
 )
 from tabloop.cli import UserError
-
-from .conftest import PARAMS, begin_history, clean, commit
-from .test_card import CARD, METRICS
 
 PROJECT = params.Params.model_validate(PARAMS)
 Step = Callable[[], str]

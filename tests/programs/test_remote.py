@@ -6,9 +6,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-
-from .conftest import Tabloop, begin_history, clean, commit
-from .test_card import CARD
+from kit.conftest import Tabloop, begin_history, clean, commit
+from kit.test_card import CARD
 
 # A stage that shows how often it ran.
 PIPELINE = """stages:
