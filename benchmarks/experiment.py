@@ -15,7 +15,7 @@ from statistics import median
 import numpy as np
 import pandas as pd
 from tabloop import effects, experiment
-from tabloop.params import Experiment, Monitoring, Params
+from tabloop.params import Cost, Evaluate, Experiment, Monitoring, Params
 
 START = pd.Timestamp("2026-01-01", tz="UTC")
 CHEAP, DEAR = 1.0, 20.0
@@ -32,6 +32,8 @@ class Plan:
         visits: the mean number of rows of an entity on a day.
         spread: of the entities' rates, 0: all alike.
         dear: the rate of expensive errors.
+        trade: the challenger has the same cost by another kind of errors: only expensive ones, and the champion only cheap ones.
+        paired: in the shadow: both models score each row.
     """
 
     shares: dict[int, float] = field(default_factory=lambda: {0: 0.5})
@@ -40,6 +42,8 @@ class Plan:
     visits: float = 0.1
     spread: float = 1.0
     dear: float = 0.01
+    trade: bool = False
+    paired: bool = False
     entities: int = 4000
     days: int = 30
 
@@ -57,6 +61,10 @@ PLANS = {
     "half, errors x 3 from day 15 on": Plan(shift=3),
     "ramp at day 15 as errors x 3": Plan({0: 0.1, 15: 0.5}, shift=3),
     "half, each entity ten rows a day": Plan(visits=10, entities=1000, days=20),
+    "half, cheap errors against as dear ones": Plan(trade=True),
+    "a tenth, cheap errors against as dear ones": Plan({0: 0.1}, trade=True),
+    "shadow": Plan({0: 1.0}, paired=True),
+    "shadow, cheap errors against as dear ones": Plan({0: 1.0}, visits=0.02, trade=True, paired=True),
     "a tenth, rare costs": Plan({0: 0.1}, dear=0.002),
 }
 
@@ -73,25 +81,37 @@ def play(plan: Plan, effect: float, random: np.random.Generator) -> pd.DataFrame
     share = np.array([plan.shares[c] for c in changes])[np.searchsorted(changes, day, side="right") - 1]
     challenged = random.random(plan.entities)[unit] < share
     times = risk[unit] * np.where(day >= 15, plan.shift, 1)
-    dear = random.random(len(unit)) < plan.dear * times * np.where(challenged, effect, 1)
-    cost = np.where(dear, DEAR, CHEAP * (random.random(len(unit)) < 0.06 * times))
+
+    def errors(challenger: bool) -> np.ndarray:
+        dear, cheap = plan.dear * times * (effect if challenger else 1), 0.06 * times
+        if plan.trade:
+            dear, cheap = (0.013 * times * effect, 0 * times) if challenger else (0 * times, 0.26 * times)
+        return np.where(random.random(len(unit)) < dear, DEAR, CHEAP * (random.random(len(unit)) < cheap))
+
+    cost = np.where(challenged, errors(True), errors(False))
+    dear = cost == DEAR
     known = day + random.exponential(plan.delay, len(unit)) * (1 + dear) if plan.delay else day + 0.5
     rows = pd.DataFrame(
         {"unit": unit, "share": share, "challenged": challenged, "cost": cost, "fallback": False}
     )
     rows["predicted_at"] = START + pd.to_timedelta(known, unit="D")
-    return rows[(share > 0) & (known < plan.days)].sort_values("predicted_at", ignore_index=True)
+    rows = rows[(share > 0) & (known < plan.days)]
+    if plan.paired:
+        champion = rows.assign(challenged=False, cost=errors(False)[rows.index])
+        rows = pd.concat([champion, rows]).assign(share=0.0)
+    return rows.sort_values("predicted_at", ignore_index=True)
 
 
 def settings(error: float = 0.05, entities: int = 200) -> Params:
     """The settings that a bake has."""
     test = Experiment(min_entities=entities, error=error)
-    return Params.model_construct(monitoring=Monitoring(experiment=test))
+    costs = Evaluate(confidence=0.95, cost=Cost(false_positive=CHEAP, false_negative=DEAR))
+    return Params.model_construct(monitoring=Monitoring(experiment=test), evaluate=costs)
 
 
-def decided(rows: pd.DataFrame, chosen: Params) -> tuple[str, int]:
+def decided(rows: pd.DataFrame, chosen: Params, paired: bool = False) -> tuple[str, int]:
     """The first verdict of someone who looks at the end of each day, and the day."""
-    cells = experiment.Cells(rows, paired=False)
+    cells = experiment.Cells(rows, paired)
     for day in experiment.days(chosen, rows, cells):
         if day["low"] > 0 or day["high"] < 0:
             return "promote" if day["low"] > 0 else "withdraw", (
@@ -130,8 +150,8 @@ def rates(runs: int, effect: float, only: str) -> None:
             found, odd = [], 0
             for _ in range(runs):
                 rows = play(plan, times, random)
-                found.append(decided(rows, chosen))
-                odd += times == 1 and mismatched(rows)
+                found.append(decided(rows, chosen, plan.paired))
+                odd += times == 1 and not plan.paired and mismatched(rows)
             promote, withdraw = (sum(f[0] == word for f in found) / runs for word in ("promote", "withdraw"))
             days = [day for word, day in found if word != "keep going"]
             when = f"{median(days):.0f}" if days else ""
@@ -157,8 +177,9 @@ def cuped(runs: int) -> None:
             earlier = rows[before].groupby("unit").cost.mean().reindex(test.index)
             earlier = earlier.fillna(earlier.mean())
             slope = np.cov(test.cost, earlier)[0, 1] / earlier.var()
+            one, half = np.ones((len(test), 1)), np.array([0.5])
             found = [
-                effects.randomized(cost.to_numpy()[:, None], test[["challenged"]].to_numpy(), np.array([0.5]))
+                effects.randomized(cost.to_numpy()[:, None], one, test[["challenged"]].to_numpy(), half, 0.0)
                 for cost in (test.cost, test.cost - slope * (earlier - earlier.mean()))
             ]
             plain, adjusted = (effect.error for effect in found if effect)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+UNSEEN = 2  # rows of the largest cost
+
 
 @dataclass(frozen=True)
 class Effect:
@@ -35,15 +37,39 @@ def radius(n: float, deviation: float, error: float, tuned: float) -> float:
     return deviation * math.sqrt(scale * math.log(math.sqrt(n * rho2 + 1) / error))
 
 
-def paired(cost: np.ndarray) -> Effect:
-    """The mean difference of the units that have both costs. `cost`: (n, 2), champion's and challenger's; NaN: none."""
-    both = cost[~np.isnan(cost).any(axis=1)]
-    saved, means = both[:, 0] - both[:, 1], both.mean(axis=0)
-    error = float(saved.std(ddof=1)) / len(saved) ** 0.5
-    return Effect(float(saved.mean()), error, (float(means[0]), float(means[1])), len(saved))
+def unseen(rows: np.ndarray, largest: float) -> np.ndarray:
+    """What is added to the variance of a mean cost, (k,): as if UNSEEN more rows had had the largest cost.
+
+    Where high costs are rare, a variant often has had none of them by chance; its variance is then far too small, and a
+    model that makes dear errors instead of cheap ones seems to be better. Agresti and Caffo (The American Statistician 54,
+    2000) add two events to each sample for that reason. The more rows there are, the less it matters.
+
+    Args:
+        rows: (n, k), how many rows of each unit are in its mean; 0: it is not there.
+        largest: the largest cost of a row. In a unit of r rows it changes the mean by its r-th part.
+    """
+    inverse = np.divide(1, rows, out=np.zeros(rows.shape), where=rows > 0).sum(axis=0)
+    found: np.ndarray = UNSEEN * largest**2 * inverse / rows.sum(axis=0) / (rows > 0).sum(axis=0) ** 2
+    return found
 
 
-def randomized(cost: np.ndarray, challenged: np.ndarray, shares: np.ndarray) -> Effect | None:
+def paired(total: np.ndarray, rows: np.ndarray, largest: float) -> Effect:
+    """The mean difference of the units that both models scored, with what is `unseen`.
+
+    Args:
+        total, rows: (n, 2), the sum of the costs of each unit's rows, and how many they are; champion, challenger.
+        largest: the largest cost of a row.
+    """
+    both = rows.all(axis=1)
+    cost = total[both] / rows[both]
+    saved, means = cost[:, 0] - cost[:, 1], cost.mean(axis=0)
+    variance = saved.var(ddof=1) / len(saved) + unseen(rows[both, :1], largest)[0]
+    return Effect(float(saved.mean()), float(variance) ** 0.5, (float(means[0]), float(means[1])), len(saved))
+
+
+def randomized(
+    total: np.ndarray, rows: np.ndarray, challenged: np.ndarray, shares: np.ndarray, largest: float
+) -> Effect | None:
     """The effect in an A/B test whose share may have changed; None if at no share there are two units of each variant.
 
     Only units that were there at the same share are compared, as the time, and who was there, differ between shares:
@@ -53,48 +79,35 @@ def randomized(cost: np.ndarray, challenged: np.ndarray, shares: np.ndarray) -> 
     at all, no other weights are more precise.
 
     A unit that was there at several shares, of which a ramp may move it from champion to challenger, counts once in the
-    variance: clustered (Liang and Zeger, Biometrika 73, 1986). That variance is too small where high costs are rare and
-    the smaller variant has none of them by chance. Therefore the standard error is the larger one of it and the one under
-    Fisher's null hypothesis, that no cost depends on the variant: there all costs tell of the spread, and chance is in the
-    assignment alone (Imbens and Rubin: "Causal inference", 2015, chapter 5).
+    variance: clustered (Liang and Zeger, Biometrika 73, 1986). To that comes what is `unseen` of each variant.
 
     Args:
-        cost: (n, k), the mean cost of each unit at each share; NaN: it was not there.
+        total, rows: (n, k), the sum of the costs of each unit's rows at each share, and how many they are.
         challenged: (n, k), whether the challenger was to answer it.
         shares: (k,)
+        largest: the largest cost of a row.
     """
-    known = ~np.isnan(cost)
-    m, n = (known & challenged).sum(axis=0), (known & ~challenged).sum(axis=0)
+    m, n = ((rows > 0) & challenged).sum(axis=0), ((rows > 0) & ~challenged).sum(axis=0)
     if not (use := np.minimum(m, n) > 1).any():
         return None
-    m, n, s, known, challenged = m[use], n[use], shares[use], known[:, use], challenged[:, use]
-    y = np.where(known, cost[:, use], 0)
-    weight = m * n / (m + n)
+    m, n, total, rows, challenged = m[use], n[use], total[:, use], rows[:, use], challenged[:, use]
+    y, weight = total / np.maximum(rows, 1), m * n / (m + n)
     weight /= weight.sum()
-    mean, challengers = y.sum(axis=0) / (m + n), np.where(challenged, y, 0).sum(axis=0) / m
-    champions = np.where(challenged, 0, y).sum(axis=0) / n
-    influence = known * weight * np.where(challenged, (challengers - y) / m, (y - champions) / n)
-    clustered = float((influence.sum(axis=1) ** 2).sum())
-    null = assignment_variance(known * weight * (y - mean) / ((m + n) * s * (1 - s)), s)
+    challengers, champions = (
+        np.where(of, y, 0).sum(axis=0) / size for of, size in ((challenged, m), (~challenged, n))
+    )
+    influence = (rows > 0) * weight * np.where(challenged, (challengers - y) / m, (y - champions) / n)
+    variance = (influence.sum(axis=1) ** 2).sum()
+    for of in (challenged, ~challenged):
+        variance += (weight**2 * unseen(np.where(of, rows, 0), largest)).sum()
     costs = float(weight @ champions), float(weight @ challengers)
-    return Effect(costs[0] - costs[1], max(clustered, null) ** 0.5, costs, int(known.any(axis=1).sum()))
-
-
-def assignment_variance(values: np.ndarray, shares: np.ndarray) -> float:
-    """The variance of the sum of the challenged units' values, as chance is in the assignment alone.
-
-    A unit is challenged at a share if its hash, between 0 and 1, is below it: for shares s <= t the covariance is s (1 - t).
-
-    Args:
-        values: (n, k), of each unit at each share; 0 where it was not there.
-        shares: (k,)
-    """
-    covariance = np.minimum.outer(shares, shares) - np.outer(shares, shares)
-    return float(((values @ covariance) * values).sum())
+    return Effect(costs[0] - costs[1], float(variance) ** 0.5, costs, int(rows.any(axis=1).sum()))
 
 
 def mismatch(there: np.ndarray, challenged: np.ndarray, shares: np.ndarray) -> float:
     """p-value of the sample ratio: a normal test of how many units were challenged, over all shares together.
+
+    A unit is challenged at a share if its hash, between 0 and 1, is below it: for shares s <= t the covariance is s (1 - t).
 
     Args:
         there: (n, k), whether a unit was there at a share.
@@ -102,5 +115,6 @@ def mismatch(there: np.ndarray, challenged: np.ndarray, shares: np.ndarray) -> f
         shares: (k,)
     """
     excess = float((there * (challenged - shares)).sum())
-    variance = assignment_variance(there.astype(float), shares)
+    covariance = np.minimum.outer(shares, shares) - np.outer(shares, shares)
+    variance = float(((there @ covariance) * there).sum())
     return math.erfc(abs(excess) / math.sqrt(2 * variance)) if variance else 1.0

@@ -179,7 +179,8 @@ class Cells:
 
 def days(params: Params, rows: "pd.DataFrame", cells: Cells) -> list[dict[str, Any]]:
     """The saving and its interval by all rows until the end of each day with enough labels; the last is the newest."""
-    settings, found = params.monitoring.experiment, []
+    settings, found = params.monitoring.experiment, list[dict[str, Any]]()
+    largest = max(params.evaluate.cost.false_positive, params.evaluate.cost.false_negative)
     day, labelled = rows.predicted_at.dt.floor("D"), rows.cost.notna()
     total, count = np.zeros(cells.shape), np.zeros(cells.shape)
     names = sorted(day[labelled].unique())
@@ -189,9 +190,9 @@ def days(params: Params, rows: "pd.DataFrame", cells: Cells) -> list[dict[str, A
         total, count = total + cells.counted(today, rows.cost), count + cells.counted(today)
         if name not in drawn or min(cells.by_variant(count > 0).values()) < settings.min_entities:
             continue
-        cost = np.divide(total, count, out=np.full(cells.shape, np.nan), where=count > 0)
-        paired = effects.paired(cost) if cells.paired else None
-        if not (effect := paired or effects.randomized(cost, cells.challenged, cells.columns)):
+        paired = effects.paired(total, count, largest) if cells.paired else None
+        test = cells.challenged, cells.columns, largest
+        if not (effect := paired or effects.randomized(total, count, *test)):
             continue
         deviation = effect.error * effect.units**0.5
         half = effects.radius(effect.units, deviation, settings.error, 10 * settings.min_entities)
