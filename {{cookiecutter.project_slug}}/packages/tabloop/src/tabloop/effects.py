@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-UNSEEN = 2  # rows of the largest cost
+UNSEEN = 3  # rows of the largest cost
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ def unseen(rows: np.ndarray, largest: float) -> np.ndarray:
     """What is added to the variance of a mean cost, (k,): as if UNSEEN more rows had had the largest cost.
 
     Where high costs are rare, a variant often has had none of them by chance; its variance is then far too small, and a
-    model that makes dear errors instead of cheap ones seems to be better. Agresti and Caffo (The American Statistician 54,
-    2000) add two events to each sample for that reason. The more rows there are, the less it matters.
+    model that makes dear errors instead of cheap ones seems to be better. With none in n rows, their rate may still be 3 / n
+    (the rule of three; Hanley and Lippman-Hand, JAMA 249, 1983). The more rows there are, the less it matters.
 
     Args:
         rows: (n, k), how many rows of each unit are in its mean; 0: it is not there.
