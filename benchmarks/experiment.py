@@ -1,6 +1,6 @@
 """How often an experiment gives a wrong verdict, and how soon a right one, where one looks at it every day.
 
-    uv run benchmarks/experiment.py --runs 400
+    uv run benchmarks/experiment.py --runs 60
     uv run benchmarks/experiment.py --cuped 10
 
 The verdict is that of `tabloop experiment`, on rows as it reads them. Entities come again and again, each with its own rate
