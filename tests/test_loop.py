@@ -46,8 +46,8 @@ def test_the_loop_is_closed(run: Run, baked: Path, tmp_path: Path) -> None:
     assert aliases(run, project)["champion"] == challenger  # MLflow follows git at the next registration
     for line in (
         "No drift in 5,000",
-        "⚠️ **Drift** in 20,000",
-        "champion: better",
+        "⚠️ **Drift** in 25,000",
+        "The candidate is better than the champion: AUC",
         "**Promote**",
         "**Withdraw**",
     ):

@@ -10,7 +10,7 @@ from tabloop.cli import UserError
 from tabloop.metrics import Curve, errors_cost
 from tabloop.onnx_model import model_inputs
 from tabloop.params import Params, Schema
-from tabloop.threshold import BLOCKS, blocks, choose_threshold
+from tabloop.threshold import FOLDS, PERIODS, choose_threshold, folds
 
 from .conftest import PARAMS
 
@@ -89,35 +89,68 @@ def test_a_threshold_that_the_holdout_chose_looks_better_than_it_is_and_ours_doe
     assert np.mean(paid, axis=0)[1] < np.mean(paid, axis=0)[0]  # and the choice is the better one
 
 
-def test_blocks_are_scored_by_models_of_earlier_rows(capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_row_is_scored_by_a_model_of_other_times(capsys: pytest.CaptureFixture[str]) -> None:
     train = rows(400)
     threshold = choose_threshold(Linear, train, settings())
-    assert len(Linear.fitted) == BLOCKS - 1
+    assert len(Linear.fitted) == FOLDS and sum(len(model.seen) for model in Linear.fitted) == 2 * len(train)
     score = pd.Series(np.nan, train.index)
+    period = (train["at"].rank(method="min").sub(1) * PERIODS // len(train)).astype(int)
     for model in Linear.fitted:
-        assert train["at"][model.seen].max() < train["at"][model.asked].min()
-        score[model.asked] = model.predict_proba(model_inputs(train.loc[model.asked], settings().schema_))[
-            :, 1
-        ]
-    scored = score.notna()
-    assert 0.7 < scored.mean() < 0.78 and sum(len(model.seen) for model in Linear.fitted) < 1.6 * len(train)
-    curve = Curve.of(train.bought[scored].to_numpy(), score[scored].to_numpy())
+        assert not set(train["at"][model.seen]) & set(train["at"][model.asked])
+        assert period[model.asked].nunique() == PERIODS / FOLDS  # not only of the oldest, or the newest
+        assert score[model.asked].isna().all()
+        inputs = model_inputs(train.loc[model.asked], settings().schema_)
+        score[model.asked] = model.predict_proba(inputs)[:, 1]
+    curve = Curve.of(train.bought.to_numpy(), score.to_numpy())
     assert threshold == curve.cheapest_threshold(settings().evaluate.cost)
     said = capsys.readouterr().out
-    assert f"costs least on {scored.sum()} rows of train ({train.bought[scored].sum()} positive)" in said
-    assert "scored by models of earlier rows" in said and said.count("\n") == 1
+    assert f"costs least on 400 rows of train ({train.bought.sum()} positive)" in said
+    assert "scored by models of other times" in said and said.count("\n") == 1
+
+
+def test_after_a_change_the_threshold_suits_the_model_that_has_seen_it() -> None:
+    """x0 arrives in another unit in the newest tenth: models of earlier rows alone give another threshold, and dearer."""
+
+    class Levels(Linear):
+        """It takes the two units apart, if it has seen both."""
+
+        @staticmethod
+        def with_one(features: pd.DataFrame) -> np.ndarray:
+            large = (features.x0.abs() > 10).to_numpy()
+            return np.c_[~large, large, features.x0 * ~large, features.x0 / 100 * large]
+
+    params, paid = settings(), []
+    for seed in range(20):
+        train, later = rows(3000, 2 * seed, 1.5), rows(3000, 2 * seed + 1, 1.5)
+        train.loc[train["at"].rank(method="min") > 0.9 * len(train), "x0"] *= 100
+        later["x0"] *= 100
+        whole = Levels(model_inputs(train, params.schema_), train.bought.to_numpy(), params.schema_, {})
+        score = whole.predict_proba(model_inputs(later, params.schema_))[:, 1]
+        older = train["at"].rank(method="min") <= 0.75 * len(train)
+        early = Levels(
+            model_inputs(train[older], params.schema_), train.bought[older].to_numpy(), params.schema_, {}
+        )
+        of_early = early.predict_proba(model_inputs(train[~older], params.schema_))[:, 1]
+        candidates = [
+            choose_threshold(Levels, train, params),
+            Curve.of(train.bought[~older].to_numpy(), of_early).cheapest_threshold(params.evaluate.cost),
+        ]
+        target = later.bought.to_numpy()
+        paid.append([errors_cost(target, score, t, params.evaluate.cost).mean() for t in candidates])
+    ours, by_earlier = np.mean(paid, axis=0)
+    assert ours < 0.9 * by_earlier
 
 
 @pytest.mark.parametrize("entity", ["who", None])
-def test_without_a_timestamp_a_hash_makes_the_blocks(
+def test_without_a_timestamp_a_hash_makes_the_folds(
     entity: str | None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     train = rows(400).drop(columns="at")
     choose_threshold(Linear, train, settings(timestamp=None, entity=entity))
-    assert len(Linear.fitted) == BLOCKS
+    assert len(Linear.fitted) == FOLDS
     assert sorted(i for model in Linear.fitted for i in model.asked) == list(train.index)
     for model in Linear.fitted:
-        assert 50 < len(model.asked) < 150 and not set(model.seen) & set(model.asked)
+        assert 80 < len(model.asked) < 190 and not set(model.seen) & set(model.asked)
         assert not entity or not set(train.who[model.seen]) & set(train.who[model.asked])
     assert (
         f"400 rows of train ({train.bought.sum()} positive), scored by models of other "
@@ -125,30 +158,29 @@ def test_without_a_timestamp_a_hash_makes_the_blocks(
     )
 
 
-def test_a_block_without_enough_before_it_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_fold_is_left_out_where_the_others_lack_a_class(capsys: pytest.CaptureFixture[str]) -> None:
     train = rows(1000).sort_values("at", ignore_index=True)
-    train.loc[:400, "bought"] = 0  # the first block, and most of the second
+    fold = folds(train, settings().schema_)
+    train.loc[fold != 0, "bought"] = 0
     choose_threshold(Linear, train, settings())
-    block = blocks(train, settings().schema_)
-    assert [set(block[model.asked]) for model in Linear.fitted] == [{2}, {3}]
-    assert f"on {(block > 1).sum()} rows of train" in capsys.readouterr().out
+    assert [set(fold[model.asked]) for model in Linear.fitted] == [{1}, {2}]
+    assert f"could score {(fold > 0).sum()} rows of train (0 positive)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("cost", "expected"), [(5, 1 / 6), (0, 1.0)])
 def test_with_few_rows_the_costs_decide(
     cost: float, expected: float, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train = rows(100)
+    train = rows(60)
     assert choose_threshold(Linear, train, settings(cost)) == pytest.approx(expected)
-    (asked,) = (model.asked for model in Linear.fitted)
     said = capsys.readouterr().out
     assert "the ratio of the costs" in said and "20 of each class are needed" in said
-    assert f"could score {len(asked)} rows of train ({train.bought[asked].sum()} positive)" in said
+    assert not Linear.fitted and "could score 0 rows of train (0 positive)" in said
 
 
-def test_rows_of_one_time_are_one_block() -> None:
+def test_rows_of_one_time_are_one_fold() -> None:
     train = rows(400).assign(at=pd.Timestamp("2026-01-01"))
-    assert set(blocks(train, settings().schema_)) == {0}
+    assert set(folds(train, settings().schema_)) == {0}
     assert choose_threshold(Linear, train, settings()) == pytest.approx(1 / 6)
 
 
