@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -301,6 +302,13 @@ def few_rows(project: Path) -> None:
     """Let the simulator make a twentieth of its rows."""
     edit(project, lambda p: p["data"]["simulator"].update(transactions=5000, users=200))
     edit(project, lambda p: p["train"].update(max_iter=50))
+
+
+def lines_of_readme(project: Path, name: str) -> str:
+    """The Python in the project's README that gives `name` a value."""
+    blocks = re.findall(r"^ *```python\n(.*?)^ *```$", (project / "README.md").read_text(), re.S | re.M)
+    (found,) = (textwrap.dedent(block) for block in blocks if f"{name} = " in block)
+    return found
 
 
 def edit(folder: Path, change: Callable[[Any], None]) -> None:

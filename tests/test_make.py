@@ -2,13 +2,12 @@
 
 import json
 import os
-import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, UV, Bake, Project, Run, clean, edit, environment_of, within
+from conftest import ROOT, UV, Bake, Project, Run, clean, edit, environment_of, lines_of_readme, within
 
 
 def test_make_demo_from_nothing_to_a_prediction(tmp_path: Path) -> None:
@@ -47,11 +46,10 @@ def test_torch_from_data_to_a_prediction(
     assert found["method"] == "exact" and sum(map(bool, moved)) > 2
     assert found["base_value"] + sum(moved) == pytest.approx(found["probability"], abs=1e-9)
     # The estimator that people load is the one that was exported; a second training gives the same bytes.
-    (line,) = re.findall(r"^  (.*estimator = .*)$", (copy / "README.md").read_text(), re.MULTILINE)
     imports = "from tabloop.evaluation import score_candidate; from tabloop.onnx_model import model_inputs"
     rows = "import pandas as pd; rows = pd.read_parquet('data/features/holdout.parquet')"
     same = "abs(estimator.predict_proba(model_inputs(rows, card.schema_))[:, 1] - score).max() < 1e-5"
-    script = f"{line}; {imports}; {rows}; card, score = score_candidate(rows); print({same})"
+    script = f"{lines_of_readme(copy, 'estimator')}{imports}; {rows}; card, score = score_candidate(rows); print({same})"
     before = {path: path.read_bytes() for path in (copy / "models/candidate").iterdir()}
     for command in (["python", "-c", script], ["python", "-m", "fraud_detection.train"]):
         chosen = variables | {"PYTHONHASHSEED": "5"}
