@@ -415,7 +415,7 @@ def test_a_pull_request_changes_nothing_shared_and_is_not_trained_again_after_th
         assert code == 0, said[-5000:]
         assert "Running stage 'train'" in said
     (comment,) = things["comments"]
-    for part in ("**Gate:** AUC", "| auc | 0.9", "xychart", "### Image", " MB; ", '"probability"'):
+    for part in ("**Gate:** ", "| AUC | 0.9", "xychart", "### Image", " MB; ", '"probability"'):
         assert comment["body"].count(part) >= 1, part
     assert comment["body"].count("### Image") == 1
     assert forge.git("rev-parse", "main", where=forge.origin) == tip and "Pushed `" not in said
@@ -503,7 +503,7 @@ def test_drift_opens_one_issue_and_retrains_once_and_the_challenger_is_judged(
     for _ in range(2):
         act("retrain", server.log)
         (pull,) = things["pulls"]
-    assert re.fullmatch("Make [0-9a-f]{12} the challenger", pull["title"]) and "| auc | 0.9" in pull["body"]
+    assert re.fullmatch("Make [0-9a-f]{12} the challenger", pull["title"]) and "| AUC | 0.9" in pull["body"]
     assert re.search(r"On production's rows\n\nreplay: .* on 3,000 labelled production rows\n", pull["body"])
     changed = watched.git("diff", "--name-only", "main", "retrain", where=watched.origin).splitlines()
     assert {"dvc.lock", "models/challenger.dvc", "MODEL_CARD.md"} <= set(
