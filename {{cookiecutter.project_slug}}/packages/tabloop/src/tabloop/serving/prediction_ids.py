@@ -9,6 +9,8 @@ numbers in a row, so that BLOCK of them share a hash; another client's ids never
 import os
 from hashlib import blake2b
 
+import numpy as np
+
 BLOCK = 16  # numbers whose tags are parts of one hash
 
 
@@ -25,11 +27,14 @@ class PredictionIds:
 
     def draw_together(self, n: int) -> list[str]:
         """New ids, n of them, for the rows of one request."""
-        random, ids = os.urandom(8).hex(), list[str]()
-        for block in range(0, n, BLOCK):
-            tags = self._tags(random, block)
-            ids += [f"{random}{block + i:08x}{tags[8 * i : 8 * i + 8]}" for i in range(min(BLOCK, n - block))]
-        return ids
+        random = os.urandom(8)
+        tags = b"".join(self._tags(random.hex(), block) for block in range(0, n, BLOCK))
+        # All in one array: n formatted texts would take three times as long.
+        ids = np.empty((n, 4), ">u4")
+        ids[:, :2], ids[:, 2] = np.frombuffer(random, ">u4"), np.arange(n)
+        ids[:, 3] = np.frombuffer(tags, ">u4")[:n]
+        text = ids.tobytes().hex()
+        return [text[at : at + 32] for at in range(0, 32 * n, 32)]
 
     def given(self, id: str) -> bool:
         """Whether an id was made with this secret."""
@@ -37,10 +42,10 @@ class PredictionIds:
 
     def _tagged(self, drawn: str) -> str:
         number = int(drawn[16:], 16)
-        at = 8 * (number % BLOCK)
-        return drawn + self._tags(drawn[:16], number - number % BLOCK)[at : at + 8]
+        at = 4 * (number % BLOCK)
+        return drawn + self._tags(drawn[:16], number - number % BLOCK)[at : at + 4].hex()
 
-    def _tags(self, random: str, block: int) -> str:
+    def _tags(self, random: str, block: int) -> bytes:
         hashed = self.hash.copy()
         hashed.update(b"%s%x" % (random.encode(), block))
-        return hashed.hexdigest()
+        return hashed.digest()
