@@ -67,10 +67,11 @@ def champion() -> None:
 @tabloop.command()
 def register() -> None:
     """Stage: the candidate to MLflow's registry; the first one becomes the champion."""
-    from tabloop.params import ROOT, load
+    from tabloop.params import load
     from tabloop.register import register
+    from tabloop.rollout import REGISTRATION
 
-    click.echo(f"register: {register(load(), ROOT / 'reports/registration.json')}")
+    click.echo(f"register: {register(load(), REGISTRATION)}")
 
 
 @tabloop.command()

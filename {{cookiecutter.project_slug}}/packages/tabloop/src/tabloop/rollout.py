@@ -12,7 +12,7 @@ from tabloop.card import ModelCard
 from tabloop.cli import UserError
 from tabloop.params import ROOT, Params, load
 
-CHAMPION = ROOT / "metrics/champion.json"
+CHAMPION, REGISTRATION = ROOT / "metrics/champion.json", ROOT / "reports/registration.json"
 
 
 def note_champion() -> str:
@@ -27,6 +27,8 @@ def note_champion() -> str:
     version = None if champion is None or champion.version == candidate.version else champion.version
     files.write(CHAMPION, json.dumps({"version": version}) + "\n")
     if champion is None:
+        # It may say that this candidate is the champion, which was given up since: `register` must run again.
+        REGISTRATION.unlink(missing_ok=True)
         return "there is none yet"
     return f"{champion.version}{'' if version else ', which is the candidate'}"
 
