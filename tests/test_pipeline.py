@@ -421,7 +421,10 @@ def test_a_clone_without_a_remote_trains_after_the_command_that_the_message_name
     command = "tabloop rollout drop champion"
     assert f"`{command}`" in refused.stderr and "Traceback" not in refused.stderr
     run(clone, *command.split())
-    assert ran(run(clone, "dvc", "repro").stdout) == ["champion", "register"]  # the candidate is the same bytes
+    assert ran(run(clone, "dvc", "repro").stdout) == [
+        "champion",
+        "register",
+    ]  # the candidate is the same bytes
     assert (clone / "models/champion/model.onnx").exists()
 
 

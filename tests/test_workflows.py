@@ -525,7 +525,7 @@ def test_drift_opens_one_issue_and_retrains_once_and_the_challenger_is_judged(
     with serve(copy, CHALLENGER_MODE="ab", CHALLENGER_SHARE="0.5") as server:
         traffic(run, copy, server, 300)
         assert "**Keep going**" in act("promote", server.log) and len(things["pulls"]) == 1
-        traffic(run, copy, server, 12_000, "--seed", "1")
+        traffic(run, copy, server, 30_000, "--seed", "1")
         act("promote", server.log)
     _, pull = things["pulls"]
     assert pull["title"].startswith("Withdraw the challenger ") and "| cost of a prediction |" in pull["body"]
