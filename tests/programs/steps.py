@@ -21,6 +21,7 @@ from tabloop import (
     register,
     registry,
     release,
+    replay,
     roles,
     rollout,
     tracking,
@@ -47,6 +48,7 @@ def enter(folder: Path) -> None:
         module.ROOT = folder  # type: ignore[attr-defined]
     roles.MODELS, roles.CANDIDATE = folder / "models", folder / "models/candidate"
     roles.EVALUATION, rollout.CHAMPION = folder / "metrics/evaluation.json", folder / "metrics/champion.json"
+    replay.REPORT, rollout.REGISTRATION = folder / "reports/replay.json", folder / "reports/registration.json"
 
 
 def run(
