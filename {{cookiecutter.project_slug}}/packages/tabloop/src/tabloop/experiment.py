@@ -77,13 +77,10 @@ def read(
     db = predictions.connect(None, log)
     version = cards["challenger"].version
     where = "in an A/B test, at a share between 0 and 1" if mode == "ab" else "in the shadow"
-    logged = "mode" in db.view("predictions").columns
-    unsaid = f"{predictions.served(version, 'challenger')} AND {'mode IS NULL' if logged else 'true'}"
+    unsaid = f"{predictions.served(version, 'challenger')} AND mode IS NULL"
     older = int(predictions.table(db, f"SELECT count(*) AS n FROM predictions WHERE {unsaid}").n[0])
     nothing = f"the log has no prediction of the challenger {version} {where}"
     nothing += f"; {older:,} are of an older service, which did not log its mode" if older else ""
-    if not logged:
-        raise UserError(nothing)
     mine = " AND ".join(f"{role} = {literal(card.version)}" for role, card in cards.items())
     mine += f" AND mode = {literal(mode)}" + (" AND share > 0 AND share < 1" if mode == "ab" else "")
     share = "share" if mode == "ab" else "0::DOUBLE"

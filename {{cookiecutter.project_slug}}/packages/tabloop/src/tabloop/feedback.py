@@ -83,7 +83,7 @@ def _rate(db: "duckdb.DuckDBPyConnection", params: Params) -> None:
         wrong = [f"{value} {sign} {bound!r}" for sign, bound in bounds if bound is not None]
         breaches[f"{name} is out of range"] = " OR ".join([*wrong, "false"])
     reasons = {
-        "they are of another table": f"NOT {predictions.own(db, params.source_table, champion)}",
+        "they are of another table": f"NOT {predictions.own(params.source_table, champion)}",
         "the log has none of their features": " AND ".join(f"{value} IS NULL" for value in values.values()),
     }
     why = " ".join(f"WHEN {test} THEN {literal(words)}" for words, test in (reasons | breaches).items())

@@ -64,13 +64,12 @@ def own_rows(db: "duckdb.DuckDBPyConnection", champion: ModelCard, since: dateti
     An older service did not log the threshold: of its rows the champion's is known.
     """
     version = literal(champion.version)
-    threshold = "threshold" if "threshold" in db.view("predictions").columns else "NULL"
-    own = predictions.own(db, champion.source_table, champion.version)
+    own = predictions.own(champion.source_table, champion.version)
     with predictions.errors():
         db.sql(
             "CREATE VIEW own AS SELECT date_trunc('week', predicted_at)::DATE::VARCHAR AS week, model_version AS version, "
             f"variant, predicted_at >= '{since:%Y-%m-%d %H:%M:%S}' AS recent, probability, label, "
-            f"coalesce({threshold}, CASE model_version WHEN {version} THEN {champion.threshold!r} END)::DOUBLE AS threshold "
+            f"coalesce(threshold, CASE model_version WHEN {version} THEN {champion.threshold!r} END) AS threshold "
             f"FROM predictions LEFT JOIN outcomes USING (prediction_id) WHERE {own}"
         )
         count = f"SELECT count(*) FROM predictions WHERE NOT {own}"

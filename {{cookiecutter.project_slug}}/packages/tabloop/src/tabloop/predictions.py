@@ -36,7 +36,12 @@ PREDICTIONS = {
     "champion": "utf8",  # both models' versions, whichever variant the row is of
     "challenger": "utf8",  # null in the mode off
 }
-ROUTING = ("mode", "share", "champion", "challenger")  # an older service did not log them
+ROUTING = ("mode", "share", "champion", "challenger")
+NEWER = (
+    "threshold",
+    "source_table",
+    *ROUTING,
+)  # an older service did not log them: they are null in its rows
 FEEDBACK = {"prediction_id": "utf8", "label": "int64", "received_at": "timestamp"}
 
 
@@ -95,13 +100,12 @@ def value(column: Column, name: str, kind: str) -> str:
     return f"CASE WHEN {fits.get(column.type, 'true')} THEN TRY_CAST({logged} AS {column.kind.sql}) END"
 
 
-def own(db: "duckdb.DuckDBPyConnection", source_table: str | None, version: str) -> str:
+def own(source_table: str | None, version: str) -> str:
     """The SQL condition for predictions of this table: the service logs of which one a row is.
 
     An older service did not. Of its rows those of `version`, the champion's, are known.
     """
-    logged = "source_table" in db.view("predictions").columns
-    known = f"predictions.source_table = {literal(source_table)}" if logged else "NULL"
+    known = f"predictions.source_table = {literal(source_table)}"
     return f"coalesce({known}, predictions.model_version = {literal(version)})"
 
 
@@ -132,10 +136,15 @@ def connect(since: datetime | None = None, log: str | None = None) -> "duckdb.Du
         "SELECT prediction_id, arg_max(label, (received_at, label)) AS label, max(received_at) AS received_at, "
         "min(label) < max(label) AS changed"
     )
-    if not _view(db, log, "predictions", "CREATE VIEW predictions AS FROM {} " + day):
+    if not _view(db, log, "predictions", "CREATE VIEW logged AS FROM {} " + day):
         raise NothingLogged(
             f"there is no prediction log in {log}: set PREDICTION_LOG to where the service writes"
         )
+    absent = [name for name in NEWER if name not in db.view("logged").columns]
+    nulls = [
+        f"NULL::{'DOUBLE' if PREDICTIONS[name] == 'float64' else 'VARCHAR'} AS {name}" for name in absent
+    ]
+    db.sql(f"CREATE VIEW predictions AS SELECT {', '.join(['*', *nulls])} FROM logged")
     if not _view(db, log, "feedback", f"CREATE VIEW outcomes AS {last} FROM {{}} GROUP BY prediction_id"):
         db.sql(
             "CREATE VIEW outcomes AS SELECT '' AS prediction_id, 0::BIGINT AS label, now() AS received_at, "

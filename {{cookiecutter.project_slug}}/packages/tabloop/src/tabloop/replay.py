@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from tabloop import files, predictions, roles
+from tabloop import files, predictions, roles, verdicts
 from tabloop.card import ModelCard
 from tabloop.columns import quote
 from tabloop.intervals import Scored, estimate
@@ -86,7 +86,7 @@ def served(candidate: ModelCard, champion: ModelCard) -> "pd.DataFrame":
     # In the shadow both models answered: twice as many rows are read, and one of each prediction is kept.
     newest = (
         f"SELECT {', '.join(listed)} FROM predictions JOIN outcomes USING (prediction_id) "
-        f"WHERE {predictions.own(db, champion.source_table, champion.version)} "
+        f"WHERE {predictions.own(champion.source_table, champion.version)} "
         f"ORDER BY predicted_at DESC, prediction_id, variant LIMIT {2 * ROWS}"
     )
     rows = predictions.table(db, newest).drop_duplicates(ID).head(ROWS)
@@ -111,7 +111,7 @@ def head(result: dict[str, Any]) -> str:
         said = f"no significant difference between {' and '.join(pair)}"
     if result["verdict"] == "worse" and not result["refused"]:
         said += ", within the margin of the gate"
-    gap = shown(result["auc"]["difference"], "+")
+    gap = verdicts.shown(result["auc"]["difference"], signed=True)
     return f"replay: {said}: AUC {gap} on {result['rows']:,} labelled production rows"
 
 
@@ -121,16 +121,10 @@ def text(result: dict[str, Any]) -> str:
         return head(result)
     lines = [head(result), "", "| | candidate | champion | difference |", "|---|---|---|---|"]
     for metric, title in METRICS.items():
-        cells = (shown(found, "+" if name == "difference" else "") for name, found in result[metric].items())
+        cells = (verdicts.shown(each, signed=name == "difference") for name, each in result[metric].items())
         lines += [f"| {title} | {' | '.join(cells)} |"]
     lines += ["", f"- decisions that change: {result['changed_decisions']:.1%}"]
     if result["learnt"]:
         not_newer = f"{result['learnt']:,} of the rows are not newer than the candidate's training rows"
         lines += [f"- {not_newer}: it may have learnt from them, which flatters it"]
     return "\n".join(lines)
-
-
-def shown(found: dict[str, float], sign: str = "") -> str:
-    """A metric with its interval."""
-    value, low, high = (format(found[name], f"{sign}.4f") for name in ("value", "low", "high"))
-    return f"{value} [{low}, {high}]"
