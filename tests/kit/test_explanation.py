@@ -14,7 +14,7 @@ from tabloop.serving import create_app, explanation
 from tabloop.serving.direct_route import ROW_BYTES
 from tabloop.serving.explanation import MAX_WAITING, UNEXPLAINED
 
-from .test_predictor import BAD, PARTIAL, counted, predictor_of, rounds_of, service
+from .test_predictor import BAD, PARTIAL, beside_partial, counted, predictor_of, rounds_of, service
 from .test_serving import LOOKED_UP, NAMES, ROW, Models, models, settings, store  # noqa: F401
 
 # The graph with number_in="variant": P is the sigmoid of `label` + `variant`. ROW is the baseline: 0.5 and "1".
@@ -161,9 +161,7 @@ def test_where_the_challenger_fails_the_champion_explains(
     models: Models,  # noqa: F811
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    models("champion")
-    folder = models("challenger", **PARTIAL)
-    app = create_app("kit", settings(folder, challenger_mode="ab", challenger_share=1, prediction_log=""))
+    app = beside_partial(models, challenger_mode="ab", challenger_share=1, prediction_log="")
     challenger = predictor_of(app).challenger
     assert challenger
     with TestClient(app) as client:

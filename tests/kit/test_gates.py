@@ -1,6 +1,7 @@
 """The gates of params.yaml: what may stand there, what each check says, and how it reads."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -343,7 +344,7 @@ def test_a_level_is_text_in_every_table(tmp_path: Path, monkeypatch: pytest.Monk
     found.rows["country"] = "<b>a|b\n</b>"
     written(tmp_path, monkeypatch, found, "c0ffee")
     assert "<b>" not in (tmp_path / "reports/evaluation.html").read_text()
-    failing = Holdout(params(AUC | {"by": "country", "min": 1}), *list(vars(found).values())[1:])
+    failing = replace(found, params=params(AUC | {"by": "country", "min": 1}))
     assert "\n" not in judge(failing, NONE, None)["reason"]
     (line,) = [line for line in summary.markdown().splitlines() if line.startswith("| AUC, country")]
     assert "<b>" not in line and line.count(" | ") == 3

@@ -21,6 +21,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from conftest import answers, free_port, wait_for
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from prometheus_client import REGISTRY
 from tabloop.cli import UserError
@@ -201,13 +202,17 @@ def test_a_card_that_can_not_be_served_is_refused_at_start(models: Models, field
     assert "\n" not in str(caught.value)
 
 
+def beside_partial(models: Models, **options: Any) -> FastAPI:  # noqa: F811
+    """The service of a champion, and of a challenger that can't score some rows."""
+    models("champion")
+    return create_app("kit", settings(models("challenger", **PARTIAL), **options))
+
+
 def test_a_challenger_that_keeps_failing_rests_and_is_tried_again(
     models: Models,  # noqa: F811
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    models("champion")
-    folder = models("challenger", **PARTIAL)
-    app = create_app("kit", settings(folder, challenger_mode="ab", challenger_share=1, prediction_log=""))
+    app = beside_partial(models, challenger_mode="ab", challenger_share=1, prediction_log="")
     breaker = predictor_of(app).challenger.breaker  # type: ignore[union-attr]
     errors = counted("challenger_errors_total")
 
@@ -253,7 +258,7 @@ def test_in_the_shadow_a_challenger_that_fails_rests_and_is_tried_again(
         client.post("/predict/batch", json=[BAD] * 5)
         wait_for(lambda: breaker.resting)
         assert client.post("/predict", json=ROW).json()["variant"] == "champion"
-        assert since() == [6, 1, 2]
+        wait_for(lambda: since() == [6, 1, 2])
         breaker.asked_from = 0.0
         last = client.post("/predict", json=ROW).json()
     assert since() == [6, 1, 3]  # it had the time before the end

@@ -78,8 +78,7 @@ def compare(holdout: Holdout) -> dict[str, Any]:
     """
     if holdout.champion is None:
         return {}
-    ours = holdout.measured(holdout.candidate)
-    usual = [metric for metric in HIGHER_IS_BETTER if not is_own(metric, ours, holdout)]
+    usual = [metric for metric in HIGHER_IS_BETTER if not is_own(metric, holdout)]
     gaps = {metric: estimate_of(metric, holdout, own=False) for metric in usual}
     return {
         "metrics": holdout.measure(holdout.target, *holdout.champion, holdout.params),

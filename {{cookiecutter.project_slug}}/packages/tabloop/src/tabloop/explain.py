@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tabloop.card import ModelCard
-from tabloop.metrics import delong, enough, quantile
+from tabloop.metrics import delong, enough, half_width
 from tabloop.onnx_model import FILE, OnnxModel
 from tabloop.roles import CANDIDATE
 
@@ -43,7 +43,7 @@ def importance(rows: "pd.DataFrame", target: np.ndarray, confidence: float) -> l
         ]
         value = area - float(np.mean([other for other, _ in drawn]))
         spread = moved - np.mean([other for _, other in drawn], axis=0)
-        half = quantile(confidence) * float((spread**2).sum() ** 0.5)
+        half = half_width(spread, confidence)
         low, high = (value - half, value + half) if enough(labels) else (-1, 1)
         # Six digits: the last ones of float32 depend on the processor.
         figures = {"value": round(value, 6), "low": round(low, 6), "high": round(high, 6)}

@@ -16,6 +16,7 @@ from tabloop.metrics import (
     delong,
     enough,
     errors_cost,
+    half_width,
     quantile,
     signed_calibration,
 )
@@ -53,13 +54,13 @@ def estimate(
         target: (n,) of 0 and 1.
     """
     value, moved = influence(metric, target, model, cost)
-    z, counts = quantile(confidence), {"precision": model.acted, "recall": target}
+    counts = {"precision": model.acted, "recall": target}
     if other is None and metric in counts:
-        return wilson(value, int(counts[metric].sum()), z)
+        return wilson(value, int(counts[metric].sum()), quantile(confidence))
     if other is not None:
         subtracted, its = influence(metric, target, other, cost)
         value, moved = value - subtracted, moved - its
-    half = z * float((moved**2).sum() ** 0.5)
+    half = half_width(moved, confidence)
     low, high = value - half, value + half
     if metric == "auc" and not enough(target):
         low, high = -1.0, 1.0

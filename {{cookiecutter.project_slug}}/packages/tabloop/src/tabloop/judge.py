@@ -6,6 +6,7 @@ Too few rows of a class, in a level of a column or for a comparison, give no ver
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,6 +46,11 @@ class Holdout:
         champion = self.champion and self.champion.at(rows)
         return replace(self, target=self.target[rows], candidate=self.candidate.at(rows), champion=champion)
 
+    @cached_property
+    def ours(self) -> dict[str, float]:
+        """The candidate's metrics by measure()."""
+        return self.measured(self.candidate)
+
     def measured(self, model: Scored) -> dict[str, float]:
         """Those of measure()'s metrics that are numbers; NaN where one is undefined."""
         found = self.measure(self.target, *model, self.params).items()
@@ -71,8 +77,7 @@ def judge(holdout: Holdout, why: str, min_auc: float | None) -> dict[str, Any]:
             gates = [Gate(metric="auc", min=min_auc), *(gate for gate in gates if not gate.is_auc_bar)]
         except ValidationError as error:
             raise UserError(f"--min-auc: {error.errors()[0]['msg']}") from None
-    measured = holdout.measured(holdout.candidate)
-    known = {*measured, *HIGHER_IS_BETTER, *PARITY}
+    known = {*holdout.ours, *HIGHER_IS_BETTER, *PARITY}
     for gate in gates:
         if gate.metric not in known:
             raise UserError(
@@ -83,7 +88,7 @@ def judge(holdout: Holdout, why: str, min_auc: float | None) -> dict[str, Any]:
         elif gate.metric in PARITY:
             checks.append(parity(gate, holdout))
         else:
-            checks += compare(gate, holdout, own=is_own(gate.metric, measured, holdout))
+            checks += compare(gate, holdout, own=is_own(gate.metric, holdout))
     return summed_up(checks)
 
 
@@ -99,14 +104,14 @@ def summed_up(checks: list[Check]) -> dict[str, Any]:
     return {"passed": not failed, "reason": reason, "checks": checks}
 
 
-def is_own(metric: str, measured: dict[str, float], holdout: Holdout) -> bool:
+def is_own(metric: str, holdout: Holdout) -> bool:
     """Whether a metric is the owner's own; the name may be a usual one, by which measure() means something else."""
     if metric not in HIGHER_IS_BETTER:
         return True
-    if metric not in measured:
+    if metric not in holdout.ours:
         return False
     usual = estimate_of(metric, replace(holdout, champion=None), own=False).value
-    return not np.isclose(usual, measured[metric], equal_nan=True)
+    return not np.isclose(usual, holdout.ours[metric], equal_nan=True)
 
 
 def levels(rows: "pd.DataFrame", name: str | None) -> Iterator[tuple[str | None, np.ndarray]]:
@@ -130,7 +135,7 @@ def estimate_of(metric: str, part: Holdout, own: bool) -> Estimate:
 
     def statistic(at: np.ndarray) -> float:
         some = part.at(at)
-        value = some.measured(some.candidate)[metric]
+        value = some.ours[metric]
         return value - some.measured(some.champion)[metric] if some.champion else value
 
     return jackknife(part.target, statistic, evaluate.confidence)

@@ -72,8 +72,13 @@ def auc_interval(target: np.ndarray, score: np.ndarray, confidence: float) -> Es
     value, moved = delong(target, score)
     if not enough(target):
         return Estimate(value, 0.0, 1.0)
-    half = quantile(confidence) * float((moved**2).sum() ** 0.5)
+    half = half_width(moved, confidence)
     return Estimate(value, max(0.0, value - half), min(1.0, value + half))
+
+
+def half_width(moved: np.ndarray, confidence: float) -> float:
+    """Half of the interval of a value that the rows move by so much each, (n,)."""
+    return quantile(confidence) * float((moved**2).sum() ** 0.5)
 
 
 def quantile(confidence: float) -> float:
