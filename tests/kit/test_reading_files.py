@@ -24,11 +24,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import statsmodels
-from tabloop import place
+from tabloop import database, place, progress
 from tabloop.cli import UserError
 from tabloop.infer import Choices, infer
 from tabloop.params import Reading
-from tabloop.reading import database, encodings, source
+from tabloop.reading import encodings, source
 from tabloop.reading.read import read
 from tabloop.reading.result import Overrides, Table
 
@@ -537,7 +537,7 @@ def test_what_takes_long_shows_its_progress_on_a_terminal_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "t.csv").write_text(CSV)
-    monkeypatch.setattr(source, "DELAY", 0)
+    monkeypatch.setattr(progress, "DELAY", 0)
     for terminal in (True, False):
         shown = io.StringIO()
         monkeypatch.setattr(shown, "isatty", lambda terminal=terminal: terminal)

@@ -7,7 +7,7 @@ from typing import Any
 import duckdb
 
 from tabloop.columns import INFERRED, quote
-from tabloop.reading.database import batches
+from tabloop.database import batches
 
 LEVELS = 255  # a text column with more distinct values is no category: trees bin no finer
 EXACT = 2**53  # whole numbers from which floats leave some out

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import duckdb
 
-from tabloop import files, leaks
+from tabloop import database, files, leaks
 from tabloop.cli import UserError, one_line
 from tabloop.columns import quote
 from tabloop.labels import label_sql
@@ -26,8 +26,7 @@ def connect(raw: Path) -> duckdb.DuckDBPyConnection:
 
     It has one thread: sums of floats depend on their order, and the same data must give the same bytes.
     """
-    db = duckdb.connect(config={"threads": 1})
-    db.sql("SET TimeZone = 'UTC'")
+    db = database.connect(threads=1)
     for path in sorted(raw.glob("*.parquet")):
         db.read_parquet(str(path)).create_view(path.stem)
     return db

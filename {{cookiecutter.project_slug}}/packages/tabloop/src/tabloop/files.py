@@ -1,6 +1,8 @@
 """Folders and files that are replaced as a whole: a command that fails or is interrupted leaves what was there."""
 
+import atexit
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,3 +32,10 @@ def write(path: Path, text: str) -> None:
     part = path.with_name(f".{path.name}.part")
     part.write_text(text, encoding="utf-8")
     part.replace(path)
+
+
+def temporary() -> Path:
+    """A folder that lasts as long as the process: DuckDB reads a table when it is asked for rows."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder

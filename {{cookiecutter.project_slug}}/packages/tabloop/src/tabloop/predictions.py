@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tabloop import database
 from tabloop.cli import UserError, one_line
 from tabloop.columns import literal, quote, text_of
 from tabloop.params import ROOT, Column, Params
@@ -118,11 +119,8 @@ def connect(since: datetime | None = None, log: str | None = None) -> "duckdb.Du
         NothingLogged: there is no prediction; no failure where the service is new.
         UserError: the log can't be read.
     """
-    import duckdb
-
     log = log or location()
-    db = duckdb.connect()
-    db.sql("SET TimeZone = 'UTC'")
+    db = database.connect()
     if "://" in log:
         import fsspec
 

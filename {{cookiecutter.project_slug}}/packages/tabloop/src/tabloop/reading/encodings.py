@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from tabloop.cli import UserError
+from tabloop.files import temporary
+from tabloop.progress import progress
 from tabloop.reading.result import Note
-from tabloop.reading.source import progress, temporary
 
 MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32"}
 MARKS |= {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}

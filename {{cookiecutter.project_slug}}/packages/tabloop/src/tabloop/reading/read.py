@@ -7,9 +7,9 @@ from pathlib import Path
 import duckdb
 
 from tabloop.cli import UserError, one_line
+from tabloop.database import batches, connect
 from tabloop.params import ReadColumn, Reading
 from tabloop.reading import typed
-from tabloop.reading.database import batches, connect
 from tabloop.reading.guess import guess
 from tabloop.reading.load import load
 from tabloop.reading.result import Loaded, Overrides, Table
@@ -31,7 +31,7 @@ def read(
         UserError: there is no such file, it holds no table, or values that the reading does not allow.
     """
     said, place = overrides or Overrides(), locate(source, root)
-    db = connect(sum(file.stat().st_size for file in place.files))
+    db = connect(sum(file.stat().st_size for file in place.files), memory=2)
     try:
         loaded = load(db, place, reading, said)
         names, duplicates = unique(loaded)

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from tabloop.cli import UserError, one_line
+from tabloop.files import temporary
 from tabloop.reading.result import Note
-from tabloop.reading.source import temporary
 
 
 def as_csv(path: Path, wanted: str | None, fixed: dict[str, Any], notes: list[Note]) -> Path:

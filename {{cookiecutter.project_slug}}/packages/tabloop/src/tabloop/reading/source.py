@@ -1,22 +1,18 @@
 """Where a table is and what it is: paths, URLs, globs, folders, archives, and the format by its first bytes."""
 
-import atexit
 import bz2
 import gzip
 import lzma
 import re
-import shutil
 import tarfile
-import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NoReturn
+from typing import IO, Any
 
 from tabloop.cli import UserError, one_line
-
-if TYPE_CHECKING:
-    from tqdm import tqdm
+from tabloop.files import temporary
+from tabloop.progress import progress
 
 UNPACK: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 # Of these, none is read.
@@ -27,7 +23,6 @@ OTHERS |= {b"7z\xbc\xaf": "7z", b"<?xml": "XML"}
 FORMATS = {b"PAR1": "parquet", b"ARROW1": "arrow", b"\xff\xff\xff\xff": "arrow", b"\xd0\xcf\x11\xe0": "excel"}
 BINARY = {".parquet": "Parquet", ".parq": "Parquet", ".pq": "Parquet", ".feather": "Arrow", ".arrow": "Arrow"}
 SILENCE = 60  # seconds after which a server that sends nothing is given up
-DELAY = 1  # seconds after which a progress bar appears
 
 
 @dataclass(frozen=True)
@@ -146,16 +141,6 @@ def save(source: IO[bytes], target: Path, what: str = "unpacking", size: int | N
             bar.update(len(part))
 
 
-def progress(what: str, total: float | None) -> "tqdm[NoReturn]":
-    """A bar with the share done and the time left, of what takes more than a second; on a terminal only."""
-    from tqdm import tqdm
-
-    shown = "{desc}: {percentage:3.0f}%|{bar}| {remaining} left" if total else "{desc}: {n_fmt}B"
-    return tqdm(
-        desc=what, total=total, delay=DELAY, leave=False, disable=None, unit_scale=True, bar_format=shown
-    )
-
-
 def fetched(url: str) -> Path:
     """A copy of what a URL gives.
 
@@ -177,10 +162,3 @@ def fetched(url: str) -> Path:
         why = one_line(error.__cause__ or error).replace(url, "").strip(" ,") or type(error).__name__
         raise UserError(f"{url} can't be fetched: {why}") from None
     return path
-
-
-def temporary() -> Path:
-    """A folder that lasts as long as the process: DuckDB reads a table when it is asked for rows."""
-    folder = Path(tempfile.mkdtemp())
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder

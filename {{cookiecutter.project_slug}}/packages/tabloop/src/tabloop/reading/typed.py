@@ -2,9 +2,9 @@
 
 from tabloop.cli import UserError
 from tabloop.columns import quote
+from tabloop.database import run
 from tabloop.params import ReadColumn
 from tabloop.reading import dates, numbers
-from tabloop.reading.database import run
 from tabloop.reading.shapes import Column, boolean
 
 

@@ -4,27 +4,42 @@ import threading
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tabloop.reading.source import progress, temporary
+from tabloop.files import temporary
+from tabloop.progress import progress
 
 if TYPE_CHECKING:
     import duckdb
 
 T = TypeVar("T")
-MEMORY = "2GB"
+MEMORY = 4  # GB at most; half of what the machine has where that is less
 LARGE = 100_000_000
 BATCH = 8  # columns that one statement looks at: memory is bounded, and the progress is known
 
 
-def connect(size: int) -> "duckdb.DuckDBPyConnection":
-    """A database of its own for a source of so many bytes: in memory, or in a temporary file."""
-    import duckdb
+def connect(
+    size: int = 0, *, memory: int = MEMORY, threads: int | None = None
+) -> "duckdb.DuckDBPyConnection":
+    """DuckDB in UTC with at most `memory` GB; what does not fit lies on the disk while it works.
 
-    db = duckdb.connect(str(temporary() / "table.duckdb") if size > LARGE else ":memory:")
-    db.execute(f"SET memory_limit = '{MEMORY}'; SET TimeZone = 'UTC'")
-    db.execute("SET enable_progress_bar = true; SET enable_progress_bar_print = false")
-    db.execute(
-        "SET disabled_compression_methods = 'dict_fsst'"
-    )  # half the time of writing for twice the room
+    Args:
+        size: bytes of the source: the tables of a large one lie in a temporary file, too.
+        threads: None: as many as the machine has.
+    """
+    import duckdb
+    import psutil
+
+    folder = temporary()
+    db = duckdb.connect(
+        str(folder / "table.duckdb") if size > LARGE else ":memory:",
+        config={
+            "memory_limit": f"{min(memory * 1000, psutil.virtual_memory().total // 2_000_000)}MB",
+            "temp_directory": str(folder / "spilled"),
+            # half the time of writing for twice the room
+            "disabled_compression_methods": "dict_fsst",
+        }
+        | ({"threads": threads} if threads else {}),
+    )
+    db.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = true; SET enable_progress_bar_print = false")
     return db
 
 
