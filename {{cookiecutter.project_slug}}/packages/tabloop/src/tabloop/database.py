@@ -29,16 +29,14 @@ def connect(
     import psutil
 
     folder = temporary()
-    db = duckdb.connect(
-        str(folder / "table.duckdb") if size > LARGE else ":memory:",
-        config={
-            "memory_limit": f"{min(memory * 1000, psutil.virtual_memory().total // 2_000_000)}MB",
-            "temp_directory": str(folder / "spilled"),
-            # half the time of writing for twice the room
-            "disabled_compression_methods": "dict_fsst",
-        }
-        | ({"threads": threads} if threads else {}),
-    )
+    config: dict[str, Any] = {
+        "memory_limit": f"{min(memory * 1000, psutil.virtual_memory().total // 2_000_000)}MB",
+        "temp_directory": str(folder / "spilled"),
+        "disabled_compression_methods": "dict_fsst",  # half the time of writing for twice the room
+    }
+    if threads:
+        config["threads"] = threads
+    db = duckdb.connect(str(folder / "table.duckdb") if size > LARGE else ":memory:", config=config)
     db.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = true; SET enable_progress_bar_print = false")
     return db
 
