@@ -75,15 +75,13 @@ def row_type(card: ModelCard, columns: Mapping[str, Column], optional: Set[str])
     schema, fields = card.schema_, dict[str, Any]()
     if schema.entity:
         about = f"Key of the entity. With it, a row may leave out {', '.join(schema.views) or 'nothing'}."
-        # Without the spaces that ingest removes, too.
-        key = _text(strip=True) | None
+        key: Any = entity_values()
         fields[schema.entity] = NotRequired[Annotated[key, Field(description=about)]]
     for name, column in columns.items():
         about = column.description or ""
         if levels := card.categories.get(name):
             about += f" One of {', '.join(levels)}; any other counts as unseen."
-        values: Any = _values(column)
-        values = values | None if column.nullable else values
+        values: Any = column_values(column)
         values = Annotated[values, Field(description=about.strip() or None)]
         fields[name] = values if not column.nullable and name not in optional else NotRequired[values]
     config = ConfigDict(
@@ -103,16 +101,30 @@ def missing_entity(entity: str, absent: list[str], place: tuple[int, ...]) -> Va
     )
 
 
-def _values(column: Column) -> Any:
+def entity_values() -> Any:
+    """The type of the entity's key: without the spaces that ingest removes, too."""
+    key = _text(strip=True) | None
+    return key
+
+
+def column_values(column: Column) -> Any:
     """The type of one column's values, with its bounds."""
+    return _values(column) | None if column.nullable else _values(column)
+
+
+def bounds(column: Column) -> tuple[float, float]:
+    """The least and the greatest number that a column takes."""
+    bound = MAX_INTEGER if column.kind.python is int else sys.float_info.max
+    return -bound if column.min is None else column.min, bound if column.max is None else column.max
+
+
+def _values(column: Column) -> Any:
     python = column.kind.python
     if python is bool:
         return Annotated[bool, Strict()]
     if python is str:
         return _text()
-    bound = MAX_INTEGER if python is int else sys.float_info.max
-    low = -bound if column.min is None else column.min
-    high = bound if column.max is None else column.max
+    low, high = bounds(column)
     if python is float:
         return Annotated[float, Strict(), Field(ge=low, le=high)]
     message = f"Input should be a whole number from {low:,.15g} to {high:,.15g}"
