@@ -8,7 +8,7 @@ import duckdb
 import pandas as pd
 import pytest
 from pydantic import TypeAdapter
-from tabloop import ingest, validate
+from tabloop import database, ingest, validate
 from tabloop.featurize import connect, labelled_events
 from tabloop.params import Params, Schema
 from tabloop.serving.request import row_type
@@ -70,15 +70,21 @@ def test_a_date_is_its_age_in_days_at_the_rows_time(tmp_path: Path) -> None:
         params(timestamp=None)
 
 
+def breaches(events: pd.DataFrame, schema: Schema) -> list[dict[str, Any]]:
+    db = database.connect()
+    db.register("events", events)
+    return validate.breaches(db, "events", schema, datetime.now(UTC))
+
+
 def test_what_is_neither_class_has_no_label_and_is_counted(tmp_path: Path) -> None:
     events = raw(TABLE, tmp_path)
     assert labelled_events(connect(tmp_path), params().schema_).y.tolist() == [1, 0]
     assert validate.validate(params(), tmp_path, tmp_path / "v.json").startswith("3 events")
     assert '"unlabelled": 1' in (tmp_path / "v.json").read_text()
     schema = params(target={"name": "y", "positive": "yes"}).schema_
-    (breach,) = validate.breaches(events, schema, datetime.now(UTC))
+    (breach,) = breaches(events, schema)
     assert breach["rule"] == "two classes, 'yes' among them, not 3"
     numbers = params(target={"name": "y", "at_least": 5}).schema_
-    (breach,) = validate.breaches(events.assign(y=[1.0, 2.0, 3.0]), numbers, datetime.now(UTC))
+    (breach,) = breaches(events.assign(y=[1.0, 2.0, 3.0]), numbers)
     assert breach["rule"] == "numbers on both sides of 5"
-    assert validate.breaches(events.assign(y=[1.0, 5.0, float("nan")]), numbers, datetime.now(UTC)) == []
+    assert breaches(events.assign(y=[1.0, 5.0, float("nan")]), numbers) == []

@@ -16,7 +16,7 @@ SCHEMA = load().schema_
 
 @pytest.fixture(scope="module")
 def tables() -> dict[str, pd.DataFrame]:
-    return simulate(SMALL)
+    return next(simulate(SMALL))
 
 
 def transaction_features(tables: dict[str, pd.DataFrame], folder: Path) -> pd.DataFrame:
@@ -27,7 +27,7 @@ def transaction_features(tables: dict[str, pd.DataFrame], folder: Path) -> pd.Da
 
 
 def test_simulation_repeats_itself_and_is_as_large_as_asked(tables: dict[str, pd.DataFrame]) -> None:
-    for name, table in simulate(SMALL).items():
+    for name, table in next(simulate(SMALL)).items():
         pd.testing.assert_frame_equal(table, tables[name])
     assert len(tables["events"]) == SMALL["transactions"]
     assert 0.005 < tables["events"].is_fraud.mean() < 0.1
@@ -39,9 +39,11 @@ def test_labels_arrive_late(tables: dict[str, pd.DataFrame]) -> None:
     assert (events.is_fraud.isna() == (events.label_timestamp > end)).mean() > 0.999
 
 
-def test_the_simulation_keeps_the_schema(tables: dict[str, pd.DataFrame]) -> None:
-    now = pd.Timestamp("2030-01-01").to_pydatetime()
-    assert [found for table in tables.values() for found in breaches(table, SCHEMA, now)] == []
+def test_the_simulation_keeps_the_schema(tables: dict[str, pd.DataFrame], tmp_path: Path) -> None:
+    for name, table in tables.items():
+        table.to_parquet(tmp_path / f"{name}.parquet")
+    db, now = connect(tmp_path), pd.Timestamp("2030-01-01").to_pydatetime()
+    assert [found for name in tables for found in breaches(db, name, SCHEMA, now)] == []
 
 
 def test_features_are_those_of_the_past_alone(tables: dict[str, pd.DataFrame], tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
 """The example's data: a seeded simulator of card users, their transactions and the fraud among them."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tabloop.cli import UserError
+from tabloop.progress import progress
 
 COUNTRIES = {"DE": 0.3, "FR": 0.2, "GB": 0.2, "NL": 0.1, "PL": 0.1, "US": 0.1}
 CATEGORIES = {  # share of ordinary transactions, typical amount
@@ -20,6 +22,7 @@ CATEGORIES = {  # share of ordinary transactions, typical amount
 CHANNELS = {"atm": 0.05, "in_store": 0.6, "online": 0.35}
 NAMES = np.array(list(CATEGORIES))
 DAY = 86_400.0
+BLOCK = 250_000  # transactions drawn at once, with users of their own: memory is bounded
 
 
 class Simulator(BaseModel):
@@ -34,8 +37,8 @@ class Simulator(BaseModel):
     days: int = Field(ge=1)
 
 
-def simulate(arguments: dict[str, Any]) -> dict[str, pd.DataFrame]:
-    """Draw the raw tables `users` and `events`; the same arguments give the same rows.
+def simulate(arguments: dict[str, Any]) -> Iterator[dict[str, pd.DataFrame]]:
+    """Draw the raw tables `users` and `events`, block by block; the same arguments give the same rows.
 
     Three patterns of fraud: bursts on a stolen card, single amounts far above the user's habit, and abuse of
     freshly opened accounts. A tenth of it hides among ordinary amounts. The label of a transaction arrives
@@ -49,9 +52,22 @@ def simulate(arguments: dict[str, Any]) -> dict[str, pd.DataFrame]:
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"params.yaml: data.simulator.{first['loc'][0]}: {first['msg']}") from None
-    rng = np.random.default_rng(params.seed)
+    blocks = max(1, min(-(-params.transactions // BLOCK), params.users // 100))
+    first, user = (np.linspace(0, n, blocks + 1).astype(int) for n in (params.transactions, params.users))
+    with progress("ingest: transactions", params.transactions) as bar:
+        for i in range(blocks):
+            sizes = {"transactions": int(first[i + 1] - first[i]), "users": int(user[i + 1] - user[i])}
+            rng = np.random.default_rng([params.seed, i])
+            yield _block(rng, params.model_copy(update=sizes), int(first[i]), int(user[i]))
+            bar.update(sizes["transactions"])
+
+
+def _block(
+    rng: np.random.Generator, params: Simulator, transaction: int, user: int
+) -> dict[str, pd.DataFrame]:
+    """Some users and their events; `transaction` and `user` are the numbers of the first ones."""
     start, window = pd.Timestamp(params.start), params.days * DAY
-    users = _users(rng, params.users, start, params.days)
+    users = _users(rng, params.users, start, params.days, user)
     opened = (users.account_opened - start).dt.total_seconds().to_numpy()
     habit = rng.lognormal(0.0, 0.5, params.users)  # how much a user spends, relative to what is typical
 
@@ -80,17 +96,17 @@ def simulate(arguments: dict[str, Any]) -> dict[str, pd.DataFrame]:
         }
     )
     events = events.sort_values("timestamp", kind="stable", ignore_index=True)
-    events.insert(0, "transaction_id", [f"t{i:08d}" for i in range(len(events))])
+    events.insert(0, "transaction_id", [f"t{transaction + i:08d}" for i in range(len(events))])
     events["is_fraud"] = events.is_fraud.astype("Int64")
     return {"users": users, "events": events}
 
 
-def _users(rng: np.random.Generator, n: int, start: pd.Timestamp, days: int) -> pd.DataFrame:
+def _users(rng: np.random.Generator, n: int, start: pd.Timestamp, days: int, first: int) -> pd.DataFrame:
     age = np.clip(rng.normal(42, 15, n), 18, 95).round()
     opened = np.where(rng.random(n) < 0.25, rng.uniform(0, days * 0.9, n), rng.uniform(-1500, 0, n))
     return pd.DataFrame(
         {
-            "user_id": [f"u{i:06d}" for i in range(n)],
+            "user_id": [f"u{first + i:06d}" for i in range(n)],
             "age": pd.array(np.where(rng.random(n) < 0.02, np.nan, age), dtype="Int64"),
             "country": rng.choice(list(COUNTRIES), n, p=list(COUNTRIES.values())),
             "account_opened": (start + pd.to_timedelta(opened, unit="D")).floor("s"),

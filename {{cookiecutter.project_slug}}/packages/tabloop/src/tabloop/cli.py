@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,9 +28,11 @@ class Commands(click.Group):
         use_utc()
         try:
             return super().invoke(ctx)
-        except UserError as error:
+        except Exception as error:
+            if (text := correction(error)) is None:
+                raise
             name = ctx.info_name if ctx.parent else ctx.invoked_subcommand
-            click.echo(f"{name}: {error}", err=True)
+            click.echo(f"{name}: {text}", err=True)
             ctx.exit(1)
 
 
@@ -39,8 +42,25 @@ def command(name: str) -> Iterator[None]:
     use_utc()
     try:
         yield
-    except UserError as error:
-        sys.exit(f"{name}: {error}")
+    except Exception as error:
+        if (text := correction(error)) is None:
+            raise
+        sys.exit(f"{name}: {text}")
+
+
+def correction(error: Exception) -> str | None:
+    """What the user can do about an error; None where that is nothing.
+
+    DuckDB's errors are known by their names, as commands that don't need it don't import it.
+    """
+    if isinstance(error, UserError):
+        return str(error)
+    text = one_line(error)
+    if "No space left on device" in text or "max_temp_directory_size" in text:
+        return f"the disk is full: make room in the project's folder and in TMPDIR ({tempfile.gettempdir()})"
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryException":
+        return "out of memory: give this machine more, or DuckDB another part of it by TABLOOP_MEMORY, in GB"
+    return None
 
 
 def use_utc() -> None:

@@ -1,5 +1,7 @@
 """data.source or the simulator, and data.feedback, to data/raw: Parquet, with the schema's column names."""
 
+from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,20 +34,32 @@ def ingest(params: Params) -> str:
 
 
 def simulated(params: Params, folder: Path) -> str:
-    """Write the tables of the owner's simulator.
+    """Write the tables of the owner's simulator, which gives them at once, or block by block where they are large.
 
     Raises:
         UserError: params.yaml has no arguments for it, or wrong ones.
     """
     if params.data.simulator is None:
         raise UserError("params.yaml: data.simulator is missing, and data.source is simulator")
+    import pyarrow as pa
+    from pyarrow.parquet import ParquetWriter
+
     from tabloop import owner
 
-    tables = owner.module("simulator").simulate(params.data.simulator)
-    for name, table in tables.items():
-        zoned = {n: table[n].dt.tz_convert(None) for n in table.select_dtypes("datetimetz")}  # in UTC
-        table.assign(**zoned).to_parquet(folder / f"{name}.parquet", index=False)
-    return ", ".join(f"{len(table):,} {name}" for name, table in tables.items())
+    made = owner.module("simulator").simulate(params.data.simulator)
+    rows, files_ = Counter[str](), dict[str, ParquetWriter]()
+    with ExitStack() as stack:
+        for tables in [made] if isinstance(made, dict) else made:
+            for name, table in tables.items():
+                zoned = {n: table[n].dt.tz_convert(None) for n in table.select_dtypes("datetimetz")}  # in UTC
+                block = pa.Table.from_pandas(table.assign(**zoned), preserve_index=False)
+                if name not in files_:
+                    files_[name] = stack.enter_context(
+                        ParquetWriter(folder / f"{name}.parquet", block.schema)
+                    )
+                files_[name].write_table(block.cast(files_[name].schema))
+                rows[name] += len(table)
+    return ", ".join(f"{count:,} {name}" for name, count in rows.items())
 
 
 def from_source(params: Params, folder: Path) -> str:

@@ -1,112 +1,147 @@
 """data/raw against the schema: reports/validation.json, and for each breach an error with column, rule and rows."""
 
 import json
-from datetime import UTC, datetime
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tabloop import files
+from tabloop import database, files
 from tabloop.cli import UserError
-from tabloop.columns import class_text
+from tabloop.columns import class_text, literal, quote
+from tabloop.labels import label_sql
 from tabloop.params import Column, Params, Schema
+from tabloop.table import classes
 
 if TYPE_CHECKING:
-    import pandas as pd
-    import pandera.pandas as pa
+    import duckdb
 
 SHOWN = 3  # rows shown of a breach
+ROW = '"row number"'
 FUTURE = "not in the future (UTC; data.reading.timezone says which zone it is else)"
 
 
-def column_rules(column: Column) -> "pa.Column":
-    """The declared type, range and values of one column as pandera's rules."""
-    import pandas as pd
-    import pandera.pandas as pa
+class Rule(NamedTuple):
+    """What a column must be, in words; and SQL: whether a row breaks it, and the value that is shown then."""
 
-    rules = []
-    if column.min is not None:
-        rules.append(pa.Check.ge(column.min, error=f"at least {column.min:g}"))
-    if column.max is not None:
-        rules.append(pa.Check.le(column.max, error=f"at most {column.max:g}"))
+    column: str
+    words: str
+    broken: str
+    value: str
+
+
+def column_rules(name: str, column: Column) -> Iterator[Rule]:
+    """The declared type, range and values of one feature."""
+    raw, text = quote(name), f"{quote(name)}::VARCHAR"
     if column.values:
-        rules.append(pa.Check.isin(column.values, error=f"one of {', '.join(column.values)}"))
+        values = ", ".join(map(literal, column.values))
+        yield Rule(name, f"one of {', '.join(column.values)}", f"{text} NOT IN ({values})", text)
+    missing, number = f"{raw} IS NULL", f"TRY_CAST({raw} AS DOUBLE)"
+    if column.numeric:
+        yield Rule(name, "of the declared type", f"{raw} IS NOT NULL AND {number} IS NULL", raw)
+        missing, number = f"({missing} OR isnan({number}))", f"NULLIF({number}, 'nan'::DOUBLE)"
+    if not column.nullable:
+        yield Rule(name, "not missing", missing, raw)
+    if column.min is not None:
+        yield Rule(name, f"at least {column.min:g}", f"{number} < {column.min!r}", number)
+    if column.max is not None:
+        yield Rule(name, f"at most {column.max:g}", f"{number} > {column.max!r}", number)
     if column.type == "integer":
-        rules.append(pa.Check(lambda values: values % 1 == 0, error="a whole number"))
+        whole = f"{number} = trunc({number}) AND isfinite({number})"
+        yield Rule(name, "a whole number", f"NOT ({whole})", number)
     if column.type == "boolean":
-        rules.append(pa.Check.isin([0, 1], error="a boolean"))
-    dtype: Any = pd.StringDtype() if column.type == "category" else float
-    return pa.Column(dtype, rules, nullable=column.nullable, coerce=True)
+        yield Rule(name, "a boolean", f"{number} NOT IN (0, 1)", number)
 
 
-def breaches(table: "pd.DataFrame", schema: Schema, now: datetime) -> list[dict[str, Any]]:
-    """Every breach in one raw table: column, rule, count and the first rows (from 1) with their values."""
-    import pandera.pandas as pa
-    from pandera.errors import SchemaErrors
-
-    columns = {n: column_rules(c) for n, c in schema.features.items() if n in table}
-    if schema.entity and schema.entity in table:
-        columns[schema.entity] = pa.Column(nullable=False)
-    if schema.timestamp and schema.timestamp in table:
-        past = pa.Check.le(now.replace(tzinfo=None), error=FUTURE)
-        columns[schema.timestamp] = pa.Column("datetime64[ns]", past, nullable=False, coerce=True)
-    if (known := schema.target.known_at) and known in table:
-        columns[known] = pa.Column("datetime64[ns]", coerce=True, nullable=True)
-    found = []
-    try:
-        pa.DataFrameSchema(columns).validate(table, lazy=True)
-    except SchemaErrors as error:
-        failures = error.failure_cases.assign(rule=lambda cases: cases.check.map(_words))
-        # A case without a row only follows from a value of a wrong type, which has a case of its own.
-        cases = (
-            failures.dropna(subset="index").drop_duplicates(["column", "rule", "index"]).sort_values("index")
-        )
-        if cases.empty:
-            raise
-        for (column, rule), broken in cases.groupby(["column", "rule"]):
-            found.append(breach(column, rule, broken["index"], broken["failure_case"]))
-    if schema.key and set(schema.key) <= set(table):
-        twice = table[table.duplicated(schema.key, keep="first")]
-        if len(twice):
-            found.append(breach(" + ".join(schema.key), "unique", twice.index, twice[schema.key[0]]))
-    found += label_times(table, schema, now)
-    if (target := schema.target.name) in table:
-        first, rule = table[target].dropna().drop_duplicates(), schema.target
-        labels, classes = set(first.map(rule.label)), set(first.map(class_text))
-        two = len(classes) == 2 or rule.negative is not None or rule.at_least is not None
-        if not ({0, 1} <= labels and two):
-            words = f"two classes, {class_text(rule.positive)!r} among them, not {len(classes)}"
-            if rule.at_least is not None:
-                words = f"numbers on both sides of {rule.at_least:g}"
-            found.append(breach(target, words, first.index, first) | {"count": int(table[target].count())})
-    return found
+def rules_of(schema: Schema, columns: list[str], now: datetime) -> Iterator[Rule]:
+    """The rules of a raw table's columns, without those of the label."""
+    for name, column in schema.features.items():
+        if name in columns:
+            yield from column_rules(name, column)
+    for name in {schema.entity, schema.timestamp} & set(columns):
+        yield Rule(str(name), "not missing", f"{quote(str(name))} IS NULL", quote(str(name)))
+    for name in {schema.timestamp, schema.target.known_at} & set(columns):
+        raw = quote(str(name))
+        yield Rule(str(name), "of the declared type", f"{raw} IS NOT NULL AND {time_of(name)} IS NULL", raw)
+    if schema.timestamp in columns:
+        time = time_of(schema.timestamp)
+        yield Rule(str(schema.timestamp), FUTURE, f"{time} > {at(now)}", time)
 
 
-def label_times(table: "pd.DataFrame", schema: Schema, now: datetime) -> list[dict[str, Any]]:
+def time_of(name: str | None) -> str:
+    """SQL for a column as a time in UTC; null where it is none, as infinity is."""
+    time = f"TRY_CAST({quote(str(name))} AS TIMESTAMP)"
+    return f"CASE WHEN isfinite({time}) THEN {time} END"
+
+
+def at(time: datetime) -> str:
+    """A moment as SQL."""
+    return f"TIMESTAMP {literal(time.replace(tzinfo=None))}"
+
+
+def label_times(schema: Schema, columns: list[str], label: str, now: datetime) -> Iterator[Rule]:
     """Labels that were known before their row happened, or are known tomorrow, as no label is."""
-    import pandas as pd
+    known = schema.target.known_at
+    if known in columns and schema.timestamp in columns:
+        time, tomorrow = time_of(known), at(now + timedelta(days=1))  # a date is known when its day ends
+        before = f"{label} IS NOT NULL AND {time} < {time_of(schema.timestamp)}"
+        yield Rule(str(known), f"not before {schema.timestamp}", before, time)
+        yield Rule(str(known), "not in the future", f"{label} IS NOT NULL AND {time} > {tomorrow}", time)
 
-    target, known = schema.target, schema.target.known_at
-    if known is None or not {known, target.name, schema.timestamp} <= set(table):
+
+def breaches(
+    db: "duckdb.DuckDBPyConnection", name: str, schema: Schema, now: datetime
+) -> list[dict[str, Any]]:
+    """Every breach in one raw table, a view of this name: column, rule, count and the first rows (from 1)."""
+    table, target = db.view(name), schema.target.name
+    rules = sorted(rules_of(schema, table.columns, now))
+    label = label_sql(table, target, schema.target) if target in table.columns else ""
+    rules += label_times(schema, table.columns, label, now) if label else []
+    counted = [f"count(*) FILTER ({rule.broken})" for rule in rules]
+    if label:
+        counted += [f"count(*) FILTER ({label} = {value})" for value in (1, 0)] + [f"count({quote(target)})"]
+    rows = table.aggregate("count(*)").fetchall()[0][0]
+    what = f"validate: {rows:,} {name}"
+    counts = database.run(db, f"SELECT {', '.join([*counted, 'count(*)'])} FROM {quote(name)}", what)[0]
+    found = [breach(db, name, rule, n) for rule, n in zip(rules, counts, strict=False) if n]
+    if schema.key and set(schema.key) <= set(table.columns):
+        found += repeated(db, name, schema.key, what)
+    return found + (wrong_classes(db, name, schema, *counts[len(rules) : -1]) if label else [])
+
+
+def repeated(db: "duckdb.DuckDBPyConnection", name: str, key: list[str], what: str) -> list[dict[str, Any]]:
+    """Rows whose key an earlier row has."""
+    columns, value = ", ".join(map(quote, key)), quote(key[0])
+    groups = f"SELECT count(*) AS n FROM {quote(name)} GROUP BY {columns}"
+    ((twice,),) = database.run(db, f"SELECT sum(n - 1) FROM ({groups})", f"{what}, {' + '.join(key)}")
+    numbered = f"row_number() OVER (PARTITION BY {columns} ORDER BY {ROW}) > 1"
+    return [breach(db, name, Rule(" + ".join(key), "unique", numbered, value), int(twice))] if twice else []
+
+
+def wrong_classes(
+    db: "duckdb.DuckDBPyConnection", name: str, schema: Schema, ones: int, zeros: int, labelled: int
+) -> list[dict[str, Any]]:
+    """The breach of a target that has not the classes that it must have; the first row of each of its values."""
+    rule, value = schema.target, quote(schema.target.name)
+    words = f"numbers on both sides of {rule.at_least:g}" if rule.at_least is not None else ""
+    if not words:
+        texts = {text for text, _ in classes(db.view(name), rule.name).values()}
+        words = f"two classes, {class_text(rule.positive)!r} among them, not {len(texts)}"
+        if len(texts) != 2 and rule.negative is None:
+            ones = 0
+    if ones and zeros:
         return []
-    at, time = (pd.to_datetime(table[n], errors="coerce") for n in (known, str(schema.timestamp)))
-    label = {value: target.label(value) for value in table[target.name].dropna().unique()}
-    labelled = table[target.name].map(label).notna()
-    tomorrow = pd.Timestamp(now.replace(tzinfo=None)) + pd.Timedelta(
-        days=1
-    )  # a date is known when its day ends
-    rules = {f"not before {schema.timestamp}": at < time, "not in the future": at > tomorrow}
-    wrong = {rule: table[labelled & broken] for rule, broken in rules.items()}
-    return [breach(known, rule, rows.index, rows[known]) for rule, rows in wrong.items() if len(rows)]
+    first = f"{value} IS NOT NULL AND row_number() OVER (PARTITION BY {value} ORDER BY {ROW}) = 1"
+    return [breach(db, name, Rule(rule.name, words, first, value), labelled)]
 
 
-def breach(column: str, rule: str, rows: Any, values: Any) -> dict[str, Any]:
+def breach(db: "duckdb.DuckDBPyConnection", name: str, rule: Rule, count: int) -> dict[str, Any]:
     """One breach as the report has it."""
-    first = [{"row": int(r) + 1, "value": str(v)} for r, v in list(zip(rows, values, strict=True))[:SHOWN]]
-    return {"column": column, "rule": rule, "count": len(rows), "first": first}
-
-
-def _words(rule: str) -> str:
-    return {"not_nullable": "not missing"}.get(rule, "of the declared type" if "dtype" in rule else rule)
+    numbered = f"SELECT *, row_number() OVER () AS {ROW} FROM {quote(name)}"
+    marked = f"SELECT {ROW}, {rule.value}::VARCHAR AS value, {rule.broken} AS broken FROM ({numbered})"
+    first = db.sql(f"SELECT {ROW}, value FROM ({marked}) WHERE broken ORDER BY ALL LIMIT {SHOWN}").fetchall()
+    rows = [{"row": row, "value": "null" if value is None else value} for row, value in first]
+    return {"column": rule.column, "rule": rule.words, "count": count, "first": rows}
 
 
 def validate(params: Params, raw: Path, report: Path) -> str:
@@ -115,28 +150,25 @@ def validate(params: Params, raw: Path, report: Path) -> str:
     Raises:
         UserError: the data break the schema; a line for each breach.
     """
-    import pandas as pd
-
-    schema = params.schema_
-    tables = {
-        path.stem: pd.read_parquet(path, dtype_backend="numpy_nullable")
-        for path in sorted(raw.glob("*.parquet"))
-        if path.stem != "feedback"  # which the service checked, row by row
-    }
-    if "events" not in tables:
+    schema, db = params.schema_, database.connect()
+    tables = [path for path in sorted(raw.glob("*.parquet")) if path.stem != "feedback"]  # it is checked
+    for path in tables:
+        db.read_parquet(str(path)).create_view(path.stem)
+    if raw / "events.parquet" not in tables:
         raise UserError("data/raw/events.parquet is missing: run `dvc repro ingest`")
-    now, events = datetime.now(UTC), tables["events"]
-    times = [schema.timestamp, schema.target.known_at]
-    needed = [*schema.key, schema.entity, *times, schema.target.name, *schema.request]
-    absent = [name for name in dict.fromkeys(needed) if name and name not in events]
-    found = [{"table": name, **b} for name, table in tables.items() for b in breaches(table, schema, now)]
+    now, events, target = datetime.now(UTC), db.view("events"), schema.target
+    rows = {path.stem: db.view(path.stem).aggregate("count(*)").fetchall()[0][0] for path in tables}
+    found = [{"table": name, **b} for name in rows for b in breaches(db, name, schema, now)]
+    needed = [*schema.key, schema.entity, schema.timestamp, target.known_at, target.name, *schema.request]
     found += [
-        {"table": "events", "column": c, "rule": "present", "count": len(events), "first": []} for c in absent
+        {"table": "events", "column": column, "rule": "present", "count": rows["events"], "first": []}
+        for column in dict.fromkeys(needed)
+        if column and column not in events.columns
     ]
-    rows = {name: len(table) for name, table in tables.items()}
-    target = events.get(schema.target.name, pd.Series(dtype=object))
-    label = {value: schema.target.label(value) for value in target.dropna().unique()}
-    unlabelled = int(target.map(label).isna().sum())
+    unlabelled = 0
+    if target.name in events.columns:
+        without = f"{label_sql(events, target.name, target)} IS NULL"
+        unlabelled = events.filter(without).aggregate("count(*)").fetchall()[0][0]
     result = {"passed": not found, "rows": rows, "unlabelled": unlabelled, "breaches": found}
     files.write(report, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
     if found:
