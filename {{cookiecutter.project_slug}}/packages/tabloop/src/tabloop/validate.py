@@ -58,14 +58,16 @@ def rules_of(schema: Schema, columns: list[str], now: datetime) -> Iterator[Rule
     for name, column in schema.features.items():
         if name in columns:
             yield from column_rules(name, column)
-    for name in {schema.entity, schema.timestamp} & set(columns):
-        yield Rule(str(name), "not missing", f"{quote(str(name))} IS NULL", quote(str(name)))
-    for name in {schema.timestamp, schema.target.known_at} & set(columns):
-        raw = quote(str(name))
-        yield Rule(str(name), "of the declared type", f"{raw} IS NOT NULL AND {time_of(name)} IS NULL", raw)
-    if schema.timestamp in columns:
-        time = time_of(schema.timestamp)
-        yield Rule(str(schema.timestamp), FUTURE, f"{time} > {at(now)}", time)
+    timestamp, known = schema.timestamp, schema.target.known_at
+    for one in (schema.entity, timestamp):
+        if one in columns:
+            yield Rule(str(one), "not missing", f"{quote(str(one))} IS NULL", quote(str(one)))
+    for one in (timestamp, known):
+        if one in columns:
+            raw = quote(str(one))
+            yield Rule(str(one), "of the declared type", f"{raw} IS NOT NULL AND {time_of(one)} IS NULL", raw)
+    if timestamp in columns:
+        yield Rule(str(timestamp), FUTURE, f"{time_of(timestamp)} > {at(now)}", time_of(timestamp))
 
 
 def time_of(name: str | None) -> str:
