@@ -1,4 +1,4 @@
-"""Name the template in the workflows, pin images and packages, begin the project's history, say what comes next."""
+"""Name the template in the workflows, begin the project's history, pin images and packages, say what comes next."""
 
 import json
 import os
@@ -13,8 +13,10 @@ from urllib.parse import urlencode
 from urllib.request import Request, urlopen
 
 AUTHOR, EMAIL = "{{ cookiecutter.author }}", "{{ cookiecutter.email }}"
-# What the user gave to cookiecutter, and where that lies on this machine.
-TEMPLATE, CLONE = r"""{{ cookiecutter._template }}""", r"""{{ cookiecutter._repo_dir }}"""
+# What the user gave to cookiecutter, and where that lies on this machine. cruft does not say where: it compares two bakes
+# file by file, and keeps the template's commit itself.
+TEMPLATE, CLONE = r"""{{ cookiecutter._template }}""", r"""{{ cookiecutter.get('_repo_dir', '') }}"""
+ANSWERS = r"""{{ cookiecutter|tojson }}"""
 PLACEHOLDER = "{{ cookiecutter._template_repository }}"
 KINDS = """
     oci.image.index.v1 docker.distribution.manifest.list.v2
@@ -39,14 +41,22 @@ def git(*arguments: str, check: bool = True) -> str:
     return "" if done.returncode else done.stdout.strip()
 
 
-def template_repository() -> str | None:
-    """OWNER/NAME of the template's repository, by its git remote or by what the user gave; None if neither says it."""
+def template() -> tuple[str, str, str]:
+    """The template's address without a password, its commit and its version; the last two empty if it has no history."""
     # This hook runs in the new project, where `.` is another folder.
-    clone = Path(os.environ.get("PWD", "/"), CLONE)
+    clone = Path(os.environ.get("PWD", "/"), CLONE or "/")
     top = git("-C", str(clone), "rev-parse", "--show-toplevel", check=False)
-    own = top and Path(top).samefile(clone)  # not a copy that lies in another repository
-    remote = git("-C", str(clone), "remote", "get-url", "origin", check=False) if own else ""
-    for address in (remote, TEMPLATE):
+    if not top or not Path(top).samefile(clone):  # a copy, perhaps one that lies in another repository
+        return TEMPLATE, "", ""
+    remote = git("-C", str(clone), "remote", "get-url", "origin", check=False)
+    commit = git("-C", str(clone), "rev-parse", "--verify", "HEAD", check=False)
+    version = git("-C", str(clone), "describe", "--tags", "--always", "--dirty", check=False)
+    return re.sub(r"(?<=://)[^/@]+@", "", remote) or str(clone.resolve()), commit, version
+
+
+def repository_of(*addresses: str) -> str | None:
+    """OWNER/NAME of the template's repository, by the first address that says it; None if none does."""
+    for address in addresses:
         short = re.fullmatch(r"(?:gh|gl|bb):([\w.-]+/[\w.-]+)", address)
         long = re.match(r"(?:\w+://(?:[^/]+@)?|[^/@]+@)[^/:]+(?::\d+/|[/:])([\w.-]+/[\w.-]+)", address)
         if found := short or long:
@@ -113,15 +123,28 @@ def lock() -> str:
     return "; ".join(re.sub("^(error|cause): ", "", line) for line in said[:2]) if done.returncode else ""
 
 
-def begin_history() -> None:
-    """First commit, on `main`, by whoever git knows, else by the author given."""
-    git("init", "--quiet", "--initial-branch=main")
+def record(address: str, commit: str, version: str) -> None:
+    """Write .template.json: from what `tabloop update` bakes the next version."""
+    given = {name: value for name, value in json.loads(ANSWERS).items() if not name.startswith("_")}
+    known = {"template": address, "commit": commit, "version": version, "answers": given}
+    text = json.dumps(known, indent=2, ensure_ascii=False) + "\n"
+    Path(".template.json").write_text(text, encoding="utf-8")
+
+
+def commit(message: str) -> None:
+    """Commit all that changed, by whoever git knows, else by the author given."""
     git("add", "--all")
     known = git("config", "user.name", check=False) and git("config", "user.email", check=False)
     who = [] if known else ["-c", f"user.name={AUTHOR}", "-c", f"user.email={EMAIL}"]
-    git(
-        *who, "-c", "commit.gpgsign=false", "commit", "--quiet", "--no-verify", "-m", "Start from ml-template"
-    )
+    if git("status", "--porcelain"):
+        git(*who, "-c", "commit.gpgsign=false", "commit", "--quiet", "--no-verify", "-m", message)
+
+
+def begin_history() -> None:
+    """The first commit, on `main`. The branch `template` is there, too: updates are merged from it."""
+    git("init", "--quiet", "--initial-branch=main")
+    commit("Start from ml-template")
+    git("branch", "template")
     git("clean", "-ffdXq")  # bytecode and caches that lay in the template's packages/
 
 
@@ -130,10 +153,18 @@ def main() -> None:
         sys.exit("ml-template: git is missing: install it, the project lives in its history")
     around = git("rev-parse", "--show-toplevel", check=False)
     ignored = git("check-ignore", ".", check=False)
-    if repository := template_repository():
+    address, *version = template()
+    if repository := repository_of(address, TEMPLATE):
         name_template(repository)
-    pinned, unlocked = pin_images(), lock()
+    if not CLONE:
+        print("\nNext: git init, git add --all, git commit; then make setup.")
+        return
+    record(address, *version)
     begin_history()
+    if "TABLOOP_UPDATE" in os.environ:  # it merges the first commit only
+        return
+    pinned, unlocked = pin_images(), lock()
+    commit("Pin base images and packages")
     if around and not ignored:
         print(
             f"\nNote: this is a repository of its own inside the repository {around}: move it out, or ignore it there."

@@ -214,6 +214,20 @@ def test_two_proposals_at_once_leave_one_whole(origin: Path, tabloop: Tabloop) -
     assert titles(origin, "retrain")[0] in ("Of 0", "Of 1") and titles(origin, "retrain")[1] == "Stage v1"
 
 
+def test_a_token_that_may_not_change_workflows_says_which_may(origin: Path, tabloop: Tabloop) -> None:
+    folder = clone(origin)
+    (folder / "deploy/staging/release.env").write_text("MODEL_VERSION=v2\n")
+    app = "a GitHub App to create or update workflow .github/workflows/ci.yml without `workflows` permission"
+    for said in (app, app.replace("`workflows` permission", "`workflow` scope")):
+        hook = refuse(origin, f"refusing to allow {said}")
+        hook.write_text(hook.read_text().replace("refs/heads/main", "refs/heads/update"))
+        done = tabloop(folder, "github", "propose", "update", "--title", "Update", code=1, **on(folder))
+        assert said in done.stderr and "set BOT_TOKEN with the scope `workflow`" in done.stderr
+    hook.unlink()
+    tabloop(folder, "github", "propose", "update", "--title", "Update", **on(folder))
+    assert titles(origin, "update")[0] == "Update"
+
+
 def test_a_proposal_that_conflicts_with_main_is_refused(origin: Path, tabloop: Tabloop) -> None:
     folder, first = retrained(origin), origin.parent / "first"
     (first / "dvc.lock").write_text("a: 4\nb: 1\nc: 1\nd: 1\n")

@@ -81,7 +81,8 @@ def act_as_bot() -> None:
     if "GITHUB_ACTIONS" in os.environ:
         for role in ("AUTHOR", "COMMITTER"):
             os.environ |= {f"GIT_{role}_{part}": value for part, value in BOT.items()}
-        config = {"GIT_CONFIG_KEY_0": "credential.helper", "GIT_CONFIG_VALUE_0": HELPER}
+        server = os.environ.get("GITHUB_SERVER_URL", "https://github.com")  # no other one gets the token
+        config = {"GIT_CONFIG_KEY_0": f"credential.{server}.helper", "GIT_CONFIG_VALUE_0": HELPER}
         os.environ |= config | {"GIT_CONFIG_COUNT": "1"}
 
 

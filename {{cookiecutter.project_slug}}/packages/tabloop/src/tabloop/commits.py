@@ -16,6 +16,9 @@ from tabloop.provenance import own_index
 
 ATTEMPTS = 5
 MOVED = r"fetch first|non-fast-forward|stale info|cannot lock ref|failed to update ref|incorrect old value"
+WORKFLOWS = (
+    "set BOT_TOKEN with the scope `workflow`, or a GitHub App that may write workflows: see docs/updating.md"
+)
 PROTECTED = "set BOT_TOKEN to a token that may push there, or choose another way: see deploys in README.md"
 
 
@@ -32,7 +35,8 @@ def push(commit: str, branch: str, *options: str) -> bool:
     if re.search(MOVED, done.stderr):
         return False
     said = one_line(re.sub(r"(?m)^(remote|error|hint):\s?|^To .*$", "", done.stderr))
-    raise UserError(f"the push to {branch} was refused: {said[:600]}; {PROTECTED}")
+    cure = WORKFLOWS if "`workflows` permission" in said or "`workflow` scope" in said else PROTECTED
+    raise UserError(f"the push to {branch} was refused: {said[:600]}; {cure}")
 
 
 def tip(branch: str) -> str:

@@ -1,0 +1,208 @@
+"""The next version of the template, merged: the branch `template` has what each version bakes, and nothing else."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tabloop import actions
+from tabloop.cli import UserError, git, one_line
+from tabloop.params import ROOT
+
+FILE, BRANCH = ".template.json", "template"
+
+
+@dataclass(frozen=True)
+class Update:
+    """What was done: one line; the commit's title and what a pull request says, empty if nothing was."""
+
+    text: str
+    title: str = ""
+    markdown: str = ""
+
+
+def update(to: str) -> Update:
+    """Bake a version of the template with this project's answers and merge it.
+
+    The merge has the bake before as its base, also where an update was merged by squash and git no longer knows it.
+
+    Args:
+        to: a branch, tag or commit of the template; empty: its default branch.
+
+    Raises:
+        UserError: there are changes that are not committed; the template can't be baked; or both changed the same
+            lines, and the conflicts are in the files, as git writes them.
+    """
+    actions.act_as_bot()
+    refuse_unfinished()
+    known = recorded("HEAD")
+    base = baked_before(known)
+    made = bake(known, to)
+    new = recorded(made)
+    version = f"{new['version'] or new['commit'][:7]} of the template"
+    title = f"Update to {version}"
+    same = new["answers"] == recorded(base)["answers"]
+    if same and not git("diff", "--name-only", base, made, "--", ".", f":!{FILE}", where=ROOT):
+        return Update(f"{version} changes nothing")
+    if not ancestor(base, "HEAD"):
+        merge(base, "Record what the template's last update brought", "--strategy=ours")
+    tip = on_branch(tree(made), base, title)
+    conflicts = merge(tip, title)
+    lines = [f"{name} = {value!r}" for name, value in new["answers"].items() if name not in known["answers"]]
+    asked = f"; new answers in {FILE}: {', '.join(lines)}" if lines else ""
+    if conflicts:
+        raise UserError(
+            f"both changed the same lines of {', '.join(conflicts)}{asked}: correct them, `git add` them, "
+            "`git commit`; or give up by `git merge --abort`"
+        )
+    text = f"{title}{lock()}{asked}; CHANGELOG.md of the template says what a project must do"
+    files = git("diff", "--stat=100", "HEAD^1", "HEAD", where=ROOT)
+    return Update(text, title, f"{text}.\n\n```\n{files}\n```\n")
+
+
+def refuse_unfinished() -> None:
+    """Refuse where the merge would meet other changes.
+
+    Raises:
+        UserError: it would, or the project is not a repository of its own.
+    """
+    if git("rev-parse", "--show-prefix", where=ROOT):
+        raise UserError("the project is a folder of a larger repository, into which git can't merge it alone")
+    if changed := git("status", "--porcelain", "--untracked-files=no", where=ROOT):
+        names = ", ".join(line[3:] for line in changed.splitlines()[:3])
+        raise UserError(f"there are changes that are not committed ({names}): commit or stash them first")
+
+
+def recorded(commit: str) -> dict[str, Any]:
+    """What .template.json says at a commit: template, commit, version, answers.
+
+    Raises:
+        UserError: it is missing or broken.
+    """
+    try:
+        found: dict[str, Any] = json.loads(git("show", f"{commit}:{FILE}", where=ROOT))
+        if not all(found[name] for name in ("template", "commit", "answers")):
+            raise UserError(f"{FILE} does not say of which commit of the template this project is")
+        return found
+    except (UserError, ValueError, KeyError) as error:
+        why = error if FILE in str(error) else f"{FILE}: {type(error).__name__} {one_line(error)}"
+        raise UserError(f"{one_line(why)}; see docs/updating.md of the template") from None
+
+
+def baked_before(known: dict[str, Any]) -> str:
+    """The commit with what the project's present version of the template baked: on `template`, or baked again."""
+    for ref in (BRANCH, f"origin/{BRANCH}"):
+        if not exists(ref):
+            continue
+        for commit in git("rev-list", ref, "--", FILE, where=ROOT).split():
+            if recorded(commit)["commit"] == known["commit"]:
+                return commit
+    return bake(known, known["commit"])
+
+
+def bake(known: dict[str, Any], revision: str) -> str:
+    """The first commit of a project baked with the recorded answers, fetched.
+
+    Raises:
+        UserError: the template can't be fetched, has no such revision, or refuses the answers.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        clone, out, template = Path(folder) / "template", Path(folder) / "out", known["template"]
+        git("clone", "--quiet", template, str(clone), where=ROOT)
+        if revision:
+            try:
+                git("checkout", "--quiet", "--detach", revision, where=clone)
+            except UserError:
+                git("checkout", "--quiet", "--detach", f"origin/{revision}", where=clone)
+        answers = [f"{name}={value}" for name, value in known["answers"].items()]
+        command = [sys.executable, "-m", "cookiecutter", "--no-input", "--default-config", "-o", str(out)]
+        env = os.environ | {"TABLOOP_UPDATE": "1"}
+        done = subprocess.run([*command, str(clone), *answers], env=env, capture_output=True, text=True)
+        if done.returncode:
+            said = [line for line in done.stderr.splitlines() if line.strip()]
+            raise UserError(f"{template} refuses the answers in {FILE}: {said[0] if said else 'no reason'}")
+        (project,) = out.iterdir()
+        git("fetch", "--quiet", "--no-tags", str(project), BRANCH, where=ROOT)
+    return git("rev-parse", "FETCH_HEAD", where=ROOT)
+
+
+def on_branch(made: str, base: str, title: str) -> str:
+    """The newest commit of the branch `template`, which has this tree from now on."""
+    tip = git("rev-parse", BRANCH, where=ROOT) if exists(BRANCH) else base
+    if not ancestor(base, tip):  # the branch was not there, or is of another clone
+        tip = base
+    if tree(tip) != made:
+        tip = git("commit-tree", made, "-p", tip, "-m", title, where=ROOT)
+    git("update-ref", f"refs/heads/{BRANCH}", tip, where=ROOT)
+    return tip
+
+
+def merge(commit: str, title: str, *options: str) -> list[str]:
+    """Merge a commit; the files with conflicts, in which case it is not committed.
+
+    What the template changed in a file that the project removed is no conflict: the file stays removed. Nor is an answer
+    that the owner changed in .template.json: the bake was made by it.
+
+    Raises:
+        UserError: git refuses.
+    """
+    try:
+        options = "--allow-unrelated-histories", "--no-ff", "--no-verify", "-m", title, *options
+        git("merge", "--quiet", *options, commit, where=ROOT)
+        return []
+    except UserError:
+        removed = [name for state, name in unmerged() if state == "DU"]
+        if not unmerged():
+            raise
+    if removed:
+        git("rm", "--quiet", "--", *removed, where=ROOT)
+    if any(name == FILE for _, name in unmerged()):
+        git("checkout", commit, "--", FILE, where=ROOT)
+    if conflicts := sorted({name for _, name in unmerged()}):
+        return conflicts
+    git("commit", "--quiet", "--no-verify", "--no-edit", where=ROOT)
+    return []
+
+
+def unmerged() -> list[tuple[str, str]]:
+    """The files that a merge left to be resolved, each with the two letters that git gives it."""
+    lines = git("status", "--porcelain", "-z", "--untracked-files=no", where=ROOT).split("\0")
+    return [(line[:2], line[3:]) for line in lines if line[:2] in ("DD", "AU", "UD", "UA", "DU", "AA", "UU")]
+
+
+def lock() -> str:
+    """Add to the merge what it changes in uv.lock; what to do where that can't be done, else empty."""
+    if not (ROOT / "uv.lock").exists():
+        return ""
+    uv = shutil.which("uv") or os.environ.get("UV") or str(ROOT / ".uv/bin/uv")
+    try:
+        subprocess.run([uv, "lock", "--quiet"], cwd=ROOT, check=True, capture_output=True, timeout=300)
+    except (OSError, subprocess.SubprocessError):
+        return "; uv.lock is as it was: run `uv lock` and commit it"
+    if git("status", "--porcelain", "uv.lock", where=ROOT):
+        git("commit", "--quiet", "--no-verify", "--amend", "--no-edit", "uv.lock", where=ROOT)
+    return ""
+
+
+def tree(commit: str) -> str:
+    """The tree of a commit."""
+    return git("rev-parse", f"{commit}^{{tree}}", where=ROOT)
+
+
+def exists(ref: str) -> bool:
+    """Whether git knows a commit of this name."""
+    return bool(git("for-each-ref", f"refs/heads/{ref}", f"refs/remotes/{ref}", where=ROOT))
+
+
+def ancestor(commit: str, of: str) -> bool:
+    """Whether a commit is in the history of another."""
+    try:
+        git("merge-base", "--is-ancestor", commit, of, where=ROOT)
+    except UserError:
+        return False
+    return True
