@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnxruntime
 
 from tabloop.cli import UserError, one_line
 from tabloop.params import Schema
@@ -47,6 +46,8 @@ class OnnxModel:
     """
 
     def __init__(self, graph: Path | bytes, schema: Schema) -> None:
+        import onnxruntime
+
         self.schema = schema
         source = graph if isinstance(graph, bytes) else str(graph)
         try:

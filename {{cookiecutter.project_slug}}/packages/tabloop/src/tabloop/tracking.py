@@ -14,6 +14,7 @@ from tabloop.params import ROOT, Params
 
 if TYPE_CHECKING:
     import onnx
+    import pandas as pd
     from mlflow import MlflowClient
 
 # Without the kind, MLflow takes it for one of language models, and shows traces in place of runs.
@@ -72,14 +73,22 @@ def log_rows(params: Params, card: ModelCard, folder: Path) -> None:
         warnings.simplefilter("ignore")  # that integers may be missing in production: the graph takes them
         name = f"{params.project} train"
         dataset = mlflow.data.from_pandas(rows, TRAIN, targets=target, name=name, digest=card.data_hash)  # type: ignore[attr-defined]
+        dataset.schema = mlflow.data.from_pandas(few(rows)).schema  # type: ignore[attr-defined] # it looks at each value
         mlflow.log_input(dataset, context="training")
     rows = rows.sample(min(SAMPLE, len(rows)), random_state=0)
     label, score = rows[target].to_numpy(), OnnxModel(folder / FILE, card.schema_).probability(rows)
     mlflow.log_metrics({"train_auc": auc(label, score), "train_brier": float(np.mean((score - label) ** 2))})
 
 
+def few(rows: "pd.DataFrame") -> "pd.DataFrame":
+    """Rows that have the types of all: of each column the first value and the first missing one."""
+    missing = rows.isna().to_numpy()
+    return rows.iloc[sorted({*missing.argmax(axis=0), *(~missing).argmax(axis=0)})]
+
+
 def log_graph(card: ModelCard, graph: "onnx.ModelProto") -> None:
     """Log the graph with signature and input example: `mlflow.pyfunc.load_model(...).predict(example)` works."""
+    import importlib_metadata
     import mlflow
     import pandas as pd
     from mlflow.models import ModelSignature
@@ -91,13 +100,19 @@ def log_graph(card: ModelCard, graph: "onnx.ModelProto") -> None:
     columns: list[ColSpec | TensorSpec] = [
         ColSpec("float" if c.numeric else "string", n) for n, c in card.schema_.features.items()
     ]
-    mlflow.onnx.log_model(
-        flat_inputs(graph),
-        name="model",
-        signature=ModelSignature(Columns(columns), Columns([ColSpec("float", "probability")])),
-        input_example=model_inputs(pd.DataFrame([card.example]), card.schema_),
-        pip_requirements=["onnxruntime"],  # MLflow would infer them by loading the model in another process
-    )
+    packages = importlib_metadata.packages_distributions
+    # MLflow would read the file lists of all packages, to warn of other versions than these, which nobody asks for.
+    importlib_metadata.packages_distributions = dict
+    try:
+        mlflow.onnx.log_model(
+            flat_inputs(graph),
+            name="model",
+            signature=ModelSignature(Columns(columns), Columns([ColSpec("float", "probability")])),
+            input_example=model_inputs(pd.DataFrame([card.example]), card.schema_),
+            pip_requirements=["onnxruntime"],  # MLflow would infer them by loading the model in another process
+        )
+    finally:
+        importlib_metadata.packages_distributions = packages
 
 
 def log_evaluation(client: "MlflowClient", run_id: str, evaluation: dict[str, Any]) -> None:
