@@ -1,5 +1,6 @@
 """MLflow for real, in a folder of its own: registered once, aliases that follow git, a project that was moved."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -7,11 +8,14 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import importlib_metadata
+import pandas as pd
 import pytest
 import yaml
 from kit.conftest import PARAMS, clean
+from mlflow.data import from_pandas  # type: ignore[attr-defined]
 from onnx import TensorProto, helper
-from tabloop import registry
+from tabloop import registry, tracking
 from tabloop.card import ModelCard, Parity
 from tabloop.cli import UserError
 from tabloop.params import Params
@@ -49,11 +53,16 @@ def card(version: str) -> ModelCard:
 
 def register(folder: Path, version: str) -> int:
     """Track a graph and register it, as train and register do."""
-    inputs = [helper.make_tensor_value_info("amount", TensorProto.FLOAT, [None, 1])]
-    outputs = [helper.make_tensor_value_info("probability", TensorProto.FLOAT, [None, 1])]
-    node = helper.make_node("Sigmoid", ["amount"], ["probability"])
+    inputs = [
+        helper.make_tensor_value_info(
+            name, TensorProto.FLOAT if column.numeric else TensorProto.STRING, [None, 1]
+        )
+        for name, column in PROJECT.schema_.features.items()
+    ]
+    outputs = [helper.make_tensor_value_info("probability", TensorProto.FLOAT, [None])]
+    node = helper.make_node("ReduceMax", ["amount"], ["probability"], axes=[1], keepdims=0)
     graph = helper.make_model(
-        helper.make_graph([node], "graph", inputs, outputs), opset_imports=[helper.make_opsetid("", 18)]
+        helper.make_graph([node], "graph", inputs, outputs), opset_imports=[helper.make_opsetid("", 17)]
     )
     candidate = folder / version
     candidate.mkdir(exist_ok=True)
@@ -71,6 +80,32 @@ def aliases() -> dict[str, str]:
 
 def test_registering_twice_makes_one_version(folder: Path) -> None:
     assert [register(folder, version) for version in ("a", "b", "a")] == [1, 2, 1]
+
+
+def test_a_run_has_the_schema_of_all_rows_and_no_list_of_all_packages(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = pd.DataFrame(
+        {
+            "age": pd.array([1, 2, 3, None], "Int64"),
+            "country": ["DE", "FR", None, "DE"],
+            "amount": [0.5, 0.2, 0.1, 0.9],
+            "express": pd.array([True, False, None, True], "boolean"),
+            "returned": [0, 1, 0, 1],
+        }
+    )
+    (folder / "data/features").mkdir(parents=True)
+    rows.to_parquet(folder / tracking.TRAIN)
+    monkeypatch.setattr(tracking, "ROOT", folder)
+    listed: list[object] = []
+    monkeypatch.setattr(importlib_metadata, "packages_distributions", lambda: listed.append("all") or {})
+    register(folder, "rows")
+    assert not listed
+    client = registry.connect(PROJECT)
+    (data,) = client.get_run(str(registry.run_of(client, PROJECT, "rows"))).inputs.dataset_inputs
+    read = pd.read_parquet(folder / tracking.TRAIN)
+    assert json.loads(data.dataset.schema)["mlflow_colspec"] == from_pandas(read).schema.to_dict()
+    assert json.loads(data.dataset.profile) == {"num_rows": 4, "num_elements": 20}
 
 
 def test_aliases_follow_git(folder: Path) -> None:
