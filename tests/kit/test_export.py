@@ -14,6 +14,8 @@ from tabloop.export import check_parity, classifier_to_onnx, flat_inputs, serial
 from tabloop.onnx_model import OnnxModel, model_inputs
 from tabloop.params import Column, Schema, Target
 
+from .conftest import clean
+
 # Names that skl2onnx gives its own results, or that other parts of the project use.
 NAMES = ("label", "variable", "probabilities", "variant", "date")
 SCHEMA = Schema(
@@ -75,7 +77,7 @@ def test_the_bytes_are_the_same_whatever_pythons_hash_seed() -> None:
         subprocess.run(
             [sys.executable, "-c", script],
             cwd=root,
-            env={"PYTHONHASHSEED": seed},
+            env=clean(PYTHONHASHSEED=seed, OMP_NUM_THREADS="1"),
             capture_output=True,
             text=True,
         ).stdout

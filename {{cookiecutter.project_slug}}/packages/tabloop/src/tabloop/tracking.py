@@ -109,7 +109,7 @@ def log_graph(card: ModelCard, graph: "onnx.ModelProto") -> None:
             name="model",
             signature=ModelSignature(Columns(columns), Columns([ColSpec("float", "probability")])),
             input_example=model_inputs(pd.DataFrame([card.example]), card.schema_),
-            pip_requirements=["onnxruntime"],  # MLflow would infer them by loading the model in another process
+            pip_requirements=["onnxruntime"],  # else MLflow loads the model in another process to see them
         )
     finally:
         importlib_metadata.packages_distributions = packages
