@@ -6,13 +6,7 @@ import re
 import sys
 
 answers = json.loads(r"""{{ cookiecutter|tojson }}""")
-# A package or project of one of these names would hide the dependency, or depend on itself.
-TAKEN = """
-arro3 arro3_core arro3_io calamine chardet click cookiecutter dask duckdb dvc evidently fastapi fastapi_swagger feast fsspec github hiredis httptools httpx2
-ibis jinja2 joblib matplotlib mlflow mmh3 mypy numpy onnx onnxruntime pandas pip pre_commit prometheus_client protobuf psutil
-pyarrow pydantic pydantic_settings pygithub pytest python_calamine python_slugify pyyaml redis ruamel ruamel_yaml ruff scikit_learn scipy setuptools
-skl2onnx sklearn slugify src starlette tabloop test tests torch tqdm typing_extensions uv uvicorn uvloop wheel yaml
-""".split()
+TAKEN = answers["_taken"]
 
 
 def problem() -> str | None:

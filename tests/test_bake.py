@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import PYTHON, ROOT, UV, Bake, Project, clean
+from cookiecutter.generate import generate_context
+from cookiecutter.prompt import prompt_for_config
 
 CHOICES = json.loads((ROOT / "cookiecutter.json").read_text())
 TABLOOP = ROOT / "{{cookiecutter.project_slug}}/packages/tabloop"
@@ -244,6 +246,33 @@ def test_baking_twice_gives_the_same_bytes(bake: Bake, baked: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
+    ("name", "slug", "package"),
+    [
+        ("Fraud_Detection", "fraud-detection", "fraud_detection"),
+        ("O'Brien's Churn", "o-brien-s-churn", "o_brien_s_churn"),
+        ("Model v1.2", "model-v1-2", "model_v1_2"),
+        ("Churn & Co.", "churn-co", "churn_co"),
+        ("Fraud Détection", "fraud-detection", "fraud_detection"),
+        ("不正検知", "bu-zheng-jian-zhi", "bu_zheng_jian_zhi"),
+        ("2nd try", "model-2nd-try", "model_2nd_try"),
+        ("!", "model", "model_model"),
+        ("MLflow", "mlflow-model", "mlflow_model"),  # the name of a package that the project needs
+        ("Scikit Learn", "scikit-learn-model", "scikit_learn_model"),
+        ("Statistics", "statistics", "statistics_model"),  # of a module of Python's
+    ],
+)
+def test_any_name_that_a_person_would_type_gives_names_that_work(name: str, slug: str, package: str) -> None:
+    context = generate_context(str(ROOT / "cookiecutter.json"), extra_context={"project_name": name})
+    answers = prompt_for_config(context, no_input=True)
+    assert (answers["project_slug"], answers["package_name"]) == (slug, package)
+    hook = (ROOT / "hooks/pre_gen_project.py").read_text()
+    answers |= {"_template": "", "_repo_dir": ""}
+    text = re.sub(r'r"""\{\{ cookiecutter\|tojson }}"""', lambda _: repr(json.dumps(answers)), hook)
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
     ("answer", "why"),
     [
         ("project_slug=Fraud", "lower-case"),
@@ -293,8 +322,7 @@ def test_no_package_hides_a_dependency(baked: Path) -> None:
         for name in names
     ]
     names = {re.split(r"[\[<>=]", name)[0].replace("-", "_") for name in needed}
-    source = (ROOT / "hooks/pre_gen_project.py").read_text()
-    taken = set(source.split('TAKEN = """')[1].split('"""')[0].split())
+    taken = set(CHOICES["_taken"])
     stubs = {name for name in names if name.endswith("_stubs") or name.startswith("types_")}
     assert names - stubs <= taken
 
