@@ -69,7 +69,7 @@ def test_a_graph_that_is_not_the_model_is_refused_with_its_worst_rows() -> None:
 
 def test_the_bytes_are_the_same_whatever_pythons_hash_seed() -> None:
     script = (
-        "import hashlib; from tests.kit.test_export import *;"
+        "import hashlib; from kit.test_export import *;"
         "print(hashlib.sha256(serialize(classifier_to_onnx(fitted(rows()), SCHEMA))).hexdigest())"
     )
     root = Path(__file__).parents[2]
@@ -77,7 +77,7 @@ def test_the_bytes_are_the_same_whatever_pythons_hash_seed() -> None:
         subprocess.run(
             [sys.executable, "-c", script],
             cwd=root,
-            env=clean(PYTHONHASHSEED=seed, OMP_NUM_THREADS="1"),
+            env=clean(PYTHONHASHSEED=seed, OMP_NUM_THREADS="1", PYTHONPATH="tests"),
             capture_output=True,
             text=True,
         ).stdout
