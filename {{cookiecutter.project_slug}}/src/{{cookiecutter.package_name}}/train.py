@@ -14,7 +14,7 @@ from .model import FRAMEWORK, fit, save, to_onnx
 def train(params: Params) -> str:
     """Write models/candidate; a line that says what it is."""
     schema = params.schema_
-    rows, holdout = candidate.read_features("train"), candidate.read_features("holdout")
+    rows, holdout = (candidate.read_features(part, schema) for part in ("train", "holdout"))
     print(f"train: fitting {FRAMEWORK}: {len(rows):,} rows, {len(schema.features)} features", flush=True)
     target = rows[schema.target.name].to_numpy()
     estimator = candidate.fit_or_explain(fit, model_inputs(rows, schema), target, params)

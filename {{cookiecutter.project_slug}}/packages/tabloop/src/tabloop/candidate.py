@@ -14,6 +14,7 @@ from tabloop.card import ModelCard, Parity
 from tabloop.cli import UserError
 from tabloop.onnx_model import FILE, model_inputs
 from tabloop.params import ROOT, Column, Params, Schema
+from tabloop.progress import watched
 from tabloop.roles import CANDIDATE
 
 if TYPE_CHECKING:
@@ -23,17 +24,39 @@ FEATURES = ROOT / "data/features"
 REFERENCE_ROWS = 10_000
 
 
-def read_features(part: str) -> "pd.DataFrame":
+def read_features(part: str, schema: Schema | None = None) -> "pd.DataFrame":
     """The rows of `train` or `holdout` as featurize wrote them.
+
+    Args:
+        schema: then without the columns that no model needs, such as the key of each row: half of the memory.
 
     Raises:
         UserError: featurize did not run.
     """
-    import pandas as pd
+    from pyarrow.parquet import read_table
 
     if not (path := FEATURES / f"{part}.parquet").exists():
         raise UserError(f"{path.relative_to(ROOT)} is missing: run `dvc repro`")
-    return pd.read_parquet(path)
+    columns = None
+    if schema and (order := schema.timestamp or schema.entity):  # without either, the whole row has a hash
+        columns = list(dict.fromkeys([order, *schema.features, schema.target.name]))
+    return read_table(path, columns=columns).to_pandas(split_blocks=True, self_destruct=True)
+
+
+def sample_features(part: str, columns: list[str], size: int) -> "pd.DataFrame":
+    """At most so many rows of `train` or `holdout`, in order; the others are not held in memory."""
+    import pyarrow as pa
+    from pyarrow.parquet import ParquetFile
+
+    with ParquetFile(FEATURES / f"{part}.parquet") as file:
+        rows, batches = file.metadata.num_rows, []
+        at = np.sort(np.random.default_rng(0).choice(rows, min(size, rows), replace=False))
+        first = 0
+        for batch in file.iter_batches(columns=columns):
+            begin, end = np.searchsorted(at, [first, first + len(batch)])
+            batches.append(batch.take(pa.array(at[begin:end] - first)))
+            first += len(batch)
+    return pa.Table.from_batches(batches).to_pandas()
 
 
 def fit_or_explain(
@@ -52,7 +75,8 @@ def fit_or_explain(
         zeros = {name: np.float32(0) for name in empty if columns[name].numeric}
         features = features.assign(**zeros)
     try:
-        return fit(features, target, params.schema_, params.train)
+        with watched(f"train: fitting {len(features):,} rows"):
+            return fit(features, target, params.schema_, params.train)
     except (TypeError, ValueError) as error:  # what estimators raise for arguments that they don't take
         raise UserError(f"params.yaml: train: {' '.join(str(error).split())}") from error
 
@@ -68,7 +92,7 @@ def describe(
         schema=schema,
         version=version_of(graph, threshold, schema),
         inputs=provenance.inputs(),
-        data_hash=hashlib.sha256((FEATURES / "train.parquet").read_bytes()).hexdigest()[:12],
+        data_hash=hash_of(FEATURES / "train.parquet"),
         source_table=params.source_table,
         framework=framework,
         rows=len(train),
@@ -79,6 +103,12 @@ def describe(
         parity=parity,
         threshold=threshold,
     )
+
+
+def hash_of(path: Path) -> str:
+    """The first 12 hex digits of a file's SHA-256."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
 
 
 def version_of(graph: bytes, threshold: float, schema: Schema) -> str:

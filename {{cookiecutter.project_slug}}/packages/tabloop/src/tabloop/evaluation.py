@@ -32,9 +32,9 @@ def read_holdout(params: Params) -> "tuple[pd.DataFrame, np.ndarray]":
     Raises:
         UserError: there is no holdout, or it has one class only.
     """
-    rows = read_features("holdout")
+    rows = read_features("holdout", params.schema_)
     target = rows[params.schema_.target.name].to_numpy()
-    if len(set(target)) < 2:
+    if not 0 < target.sum() < len(target):
         raise UserError(
             f"the holdout's {len(rows):,} rows are of one class: raise split.holdout in params.yaml"
         )

@@ -58,7 +58,8 @@ class OnnxModel:
 
     def probability(self, rows: "pd.DataFrame") -> np.ndarray:
         """P(positive) of each row, (n,) float32."""
-        return self.score(self.inputs(rows))
+        parts = [self.score(self.inputs(rows.iloc[i : i + BATCH])) for i in range(0, len(rows), BATCH)]
+        return np.concatenate(parts) if parts else np.empty(0, np.float32)
 
     def inputs(self, rows: "pd.DataFrame") -> dict[str, np.ndarray]:
         """The graph's inputs, each (n, 1)."""

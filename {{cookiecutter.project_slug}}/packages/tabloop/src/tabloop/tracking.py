@@ -60,22 +60,22 @@ def tags_of(card: ModelCard) -> dict[str, str]:
 
 
 def log_rows(params: Params, card: ModelCard, folder: Path) -> None:
-    """Log which rows the model was trained on, and the metrics on a sample of them, if they are here."""
+    """Log a sample of the rows that the model was trained on, and the metrics on it, if they are here."""
     import mlflow
     import numpy as np
-    import pandas as pd
 
-    if not (path := ROOT / TRAIN).exists():
+    from tabloop.candidate import sample_features
+
+    if not (ROOT / TRAIN).exists():
         return
     target = card.schema_.target.name
-    rows = pd.read_parquet(path, columns=[*card.schema_.features, target])
+    rows = sample_features("train", [*card.schema_.features, target], SAMPLE)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that integers may be missing in production: the graph takes them
         name = f"{params.project} train"
         dataset = mlflow.data.from_pandas(rows, TRAIN, targets=target, name=name, digest=card.data_hash)  # type: ignore[attr-defined]
         dataset.schema = mlflow.data.from_pandas(few(rows)).schema  # type: ignore[attr-defined] # it looks at each value
         mlflow.log_input(dataset, context="training")
-    rows = rows.sample(min(SAMPLE, len(rows)), random_state=0)
     label, score = rows[target].to_numpy(), OnnxModel(folder / FILE, card.schema_).probability(rows)
     mlflow.log_metrics({"train_auc": auc(label, score), "train_brier": float(np.mean((score - label) ** 2))})
 
