@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import time_machine
-from conftest import STAGES, Project, Run, edit, few_rows, free_port, lines_of_readme, ran, within
+from conftest import ROOT, STAGES, Project, Run, edit, few_rows, free_port, lines_of_readme, ran, within
 
 TRAIN = ("python", "-m", "fraud_detection.train")
 CURVES = ["calibration", "cost_per_row_by_threshold", "precision_and_recall", "roc"]
@@ -516,3 +516,24 @@ def test_a_mistake_in_a_features_sql_is_named(run: Run, small: Path) -> None:
     (small / SQL).write_text("SELECT user_id, timestamp FROM events")
     done = run(small, "tabloop", "featurize", code=1)
     assert done.stderr.startswith("featurize: transaction_features.sql: ") and "avg_7d_spend" in done.stderr
+
+
+def test_the_benchmark_of_large_tables_measures_each_stage(project: Project, run: Run) -> None:
+    """benchmarks/scale.py, at a few rows: the stages of dvc.yaml run in copies, and the project stays as it was."""
+    folder = project()
+    before = (folder / "params.yaml").read_text()
+    script = [
+        ROOT / "benchmarks/scale.py",
+        folder,
+        "--rows",
+        "1000",
+        "2000",
+        "--stages",
+        "ingest",
+        "validate",
+    ]
+    head, _, *lines = run(folder, "python", *map(str, script)).stdout.splitlines()
+    assert head.startswith("| stage | 1,000: seconds | CPU | GB | 2,000:")
+    assert [line.split(" | ")[0] for line in lines[:2]] == ["| ingest", "| validate"]
+    assert all(float(cell) > 0.02 for line in lines[:2] for cell in line.strip("| ").split(" | ")[1:])
+    assert (folder / "params.yaml").read_text() == before and not (folder / "data").exists()

@@ -16,8 +16,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import ROOT
 from tabloop import database
 from tabloop.cli import command
+
+sys.path.append(str(ROOT / "benchmarks"))
+import scale
 
 from .conftest import TEMPLATE, Project, Tabloop, clean, orders
 
@@ -161,3 +165,15 @@ def test_what_takes_long_says_how_far_it_is_on_a_terminal_and_nothing_in_a_pipe(
         [sys.executable, "-c", SLOW], cwd=tmp_path, env=clean(), capture_output=True, text=True, check=True
     )
     assert (piped.stdout, piped.stderr) == ("done\n", "")
+
+
+def test_the_benchmark_counts_the_memory_of_child_processes_and_says_what_grows_faster(
+    tmp_path: Path,
+) -> None:
+    child = f"{sys.executable} -c 'import time; x = bytearray(200_000_000); time.sleep(0.3)' & wait"
+    assert 0.2 < scale.measure(child, tmp_path).memory < 0.4
+    with pytest.raises(SystemExit, match="exit code 3"):
+        scale.measure("exit 3", tmp_path)
+    few = scale.Cost(2, 2, 0.4)
+    assert scale.faster_than_rows(1, 10, few, scale.Cost(20, 24, 3)) == []
+    assert scale.faster_than_rows(1, 10, few, scale.Cost(99, 40, 7)) == ["CPU 20 times", "memory 18 times"]
