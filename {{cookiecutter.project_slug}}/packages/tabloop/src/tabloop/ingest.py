@@ -70,7 +70,7 @@ def from_source(params: Params, folder: Path) -> str:
     """
     from tabloop.reading.read import read
 
-    found = read(params.data.source, ROOT, expected(params))
+    found = read(params.data.source, ROOT, expected(params.schema_, params.data.reading))
     for note in found.notes:
         print(f"ingest: {f'{note.column}: ' if note.column else ''}{note.text}", flush=True)
     table = found.relation
@@ -94,9 +94,8 @@ def end_of_day(table: "duckdb.DuckDBPyRelation", name: str, zone: str | None) ->
     return table.project(f"* REPLACE ({column} + INTERVAL 1 DAY AS {column})")
 
 
-def expected(params: Params) -> Reading:
+def expected(schema: Schema, reading: Reading) -> Reading:
     """The reading, completed by the types that the schema declares: a value of another type is an error, not a guess."""
-    schema, reading = params.schema_, params.data.reading
     declared: dict[str, ReadColumn] = {}
     for name, column in schema.features.items():
         raw = column.days_since or schema.rename.get(name, name)
@@ -137,7 +136,8 @@ def projection(columns: dict[str, str], params: Params) -> str:
     found = {name: source for name, source in raw.items() if source in columns and name not in days}
     taken = {text.lower() for pair in found.items() for text in pair} | set(days)  # SQL's names have no case
     selected = [
-        f"{_value(name, columns[source], source, schema)} AS {quote(name)}" for name, source in found.items()
+        f"{value_sql(name, columns[source], source, schema)} AS {quote(name)}"
+        for name, source in found.items()
     ]
     if days and schema.timestamp:
         time = f"{quote(raw[schema.timestamp])}::TIMESTAMP"
@@ -148,7 +148,7 @@ def projection(columns: dict[str, str], params: Params) -> str:
     return ", ".join([*selected, *(quote(column) for column in columns if column.lower() not in taken)])
 
 
-def _value(name: str, kind: str, source: str, schema: Schema) -> str:
+def value_sql(name: str, kind: str, source: str, schema: Schema) -> str:
     """A raw column as SQL; keys and categories as the text that a request has, the entity without spaces around it."""
     if name == schema.entity:
         return key_of(quote(source), kind)

@@ -261,6 +261,28 @@ def deploy(
 
 
 @tabloop.command()
+@click.argument("input_", metavar="INPUT")
+@click.argument("output")
+@click.option(
+    "--model",
+    default="champion",
+    type=click.Choice(["champion", "challenger", "candidate"]),
+    show_default=True,
+)
+def batch(input_: str, output: str, model: Literal["champion", "challenger", "candidate"]) -> None:
+    """Score the table INPUT into OUTPUT, a .parquet file or a folder. Exit code 3: rows were refused.
+
+    INPUT is what data.source may be: a path, folder, glob or URL. Features that it lacks are looked up.
+    """
+    from tabloop.batch import batch
+
+    done, refused = batch(input_, output, model)
+    click.echo(f"batch: {done}")
+    write_github_output(refused=refused)
+    sys.exit(FOUND if refused else 0)
+
+
+@tabloop.command()
 @click.option("--rows", default=5000, show_default=True)
 @click.option("--drift", multiple=True, metavar="COLUMN=FACTOR", help="Multiply a numeric column.")
 @click.option("--labels", default=1.0, show_default=True, help="The share of rows whose label is reported.")

@@ -28,11 +28,12 @@ CASTS = {
 
 
 def load(
-    db: duckdb.DuckDBPyConnection, source: Source, kind: str, reading: Reading, times: set[str]
+    db: duckdb.DuckDBPyConnection, source: Source, kind: str, reading: Reading, times: set[str], stream: bool
 ) -> Loaded:
     """Make the table `raw` of Parquet or Arrow files.
 
     Args:
+        stream: whether it is a view.
         times: columns that are timestamps, whatever their type: numbers are text here, which is then read as a date.
     """
     import pyarrow as pa
@@ -66,7 +67,8 @@ def load(
             loaded.names.append(name)
     if not parts:
         raise UserError(f"{source.name} has no column that can be used: all are nested")
-    run(db, f"CREATE TABLE raw AS SELECT {', '.join(parts)} FROM {origin}", f"reading {source.name}")
+    made = "VIEW" if stream and kind == "parquet" else "TABLE"
+    run(db, f"CREATE {made} raw AS SELECT {', '.join(parts)} FROM {origin}", f"reading {source.name}")
     return loaded
 
 

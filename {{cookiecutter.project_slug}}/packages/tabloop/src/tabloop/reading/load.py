@@ -15,8 +15,14 @@ from tabloop.reading.result import Loaded, Note, Overrides, cell
 from tabloop.reading.source import Source
 
 
-def load(db: duckdb.DuckDBPyConnection, source: Source, given: Reading | None, said: Overrides) -> Loaded:
-    """Make the table `raw`.
+def load(
+    db: duckdb.DuckDBPyConnection,
+    source: Source,
+    given: Reading | None,
+    said: Overrides,
+    stream: bool = False,
+) -> Loaded:
+    """Make the table `raw`; to `stream` Parquet, a view.
 
     Raises:
         UserError: the file is not what the reading says, or has rows that it does not allow.
@@ -27,7 +33,7 @@ def load(db: duckdb.DuckDBPyConnection, source: Source, given: Reading | None, s
         times = {name for name, type_ in told.items() if type_ == "timestamp"} | {
             n for n in (said.timestamp, *said.dates) if n
         }
-        return columnar.load(db, source, kind, given or Reading(timezone=said.timezone), times)
+        return columnar.load(db, source, kind, given or Reading(timezone=said.timezone), times, stream)
     if kind == "json":
         return columnar.load_json(
             db, source, given or Reading(encoding=said.encoding, timezone=said.timezone), not given

@@ -14,26 +14,34 @@ from tabloop.reading.guess import guess
 from tabloop.reading.load import load
 from tabloop.reading.result import Loaded, Overrides, Table
 from tabloop.reading.shapes import TEXT, Column, is_code, plain
-from tabloop.reading.source import locate
+from tabloop.reading.source import Source, locate
 from tabloop.reading.words import Known
 
 
 def read(
-    source: str, root: Path, reading: Reading | None = None, overrides: Overrides | None = None
+    source: str | Source,
+    root: Path,
+    reading: Reading | None = None,
+    overrides: Overrides | None = None,
+    *,
+    stream: bool = False,
 ) -> Table:
-    """The table at `source`: a path, relative ones from `root`, or a URL that fsspec knows.
+    """The table at `source`: a path, relative ones from `root`, or a URL that fsspec knows; or the files of one.
 
     Args:
+        stream: rows are typed, and of Parquet also read, when they are asked for. A value that does not fit its type is
+            null, and the column `misfit(name)` is true; nothing is counted.
         reading: how it is read; nothing is guessed. Without it, all is found from all of the file.
         overrides: what is not to be guessed.
 
     Raises:
         UserError: there is no such file, it holds no table, or values that the reading does not allow.
     """
-    said, place = overrides or Overrides(), locate(source, root)
+    said, place = overrides or Overrides(), source if isinstance(source, Source) else locate(source, root)
+    source = place.name
     db = connect(sum(file.stat().st_size for file in place.files), memory=2)
     try:
-        loaded = load(db, place, reading, said)
+        loaded = load(db, place, reading, said, stream)
         names, duplicates = unique(loaded)
         columns = [Column(db, loaded, i, name) for i, name in enumerate(names)]
         gone = {c.name for c in columns if not loaded.names[c.i].strip() and not c.count(n="count(*)")["n"]}
@@ -42,12 +50,13 @@ def read(
         texts = [c for c in columns if kinds[f"c{c.i}"] == "VARCHAR"]
         if unknown := [n for n in (*said.types, *said.dates) if n is not None and n not in names]:
             raise UserError(f"{source} has no column {unknown[0]!r}; it has: {', '.join(names)}")
-        open_ = [c for c in texts if not reading or c.name not in reading.columns]
+        sure = stream and loaded.typed  # what is not said is text
+        open_ = [c for c in texts if not reading or (c.name not in reading.columns and not sure)]
         for some in batches(open_, "looking at columns"):
             for column in some:
                 column.look()
         chosen = given(texts, reading) if reading else guessed(texts, loaded, said)
-        typed.build(columns, chosen)
+        typed.build(columns, chosen, stream)
         if not db.execute("SELECT 1 FROM typed LIMIT 1").fetchall():
             raise UserError(f"{source} has no rows")
     except duckdb.Error as error:
@@ -55,8 +64,9 @@ def read(
         raise UserError(f"{source} can't be read as a table: {why[:300]}") from None
     notes = [note for note in loaded.notes if note.column not in gone]
     notes += [note for column in columns for note in column.notes]
-    db.execute("DROP TABLE raw")
-    return Table(db.table("typed"), loaded.reading, notes, duplicates)
+    if not stream:
+        db.execute("DROP TABLE raw")
+    return Table(db, db.table("typed"), loaded.reading, notes, duplicates)
 
 
 def given(columns: list[Column], reading: Reading) -> dict[str, ReadColumn]:

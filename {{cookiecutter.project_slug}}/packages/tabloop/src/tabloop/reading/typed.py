@@ -20,8 +20,13 @@ def value(column: Column, way: ReadColumn) -> str:
     return numbers.parsed(column.number, way, sure)
 
 
-def build(columns: list[Column], chosen: dict[str, ReadColumn]) -> None:
-    """Make the table `typed`, and say what was changed on the way.
+def misfit(name: str) -> str:
+    """The column that says where a value does not fit the type of the column `name`."""
+    return f"misfit {name}"
+
+
+def build(columns: list[Column], chosen: dict[str, ReadColumn], stream: bool = False) -> None:
+    """Make the table `typed`, and say what was changed on the way; to `stream`, a view with columns `misfit`.
 
     Raises:
         UserError: values don't fit; the text names column, value, row and what to do.
@@ -33,8 +38,13 @@ def build(columns: list[Column], chosen: dict[str, ReadColumn]) -> None:
             cast = value(column, way)
             cast = dates.usable(cast) if way.type == "timestamp" else cast
             parts.append(f"CASE WHEN {column.has(way)} THEN {cast} END AS {quote(column.name)}")
+            if stream and way.type != "text":
+                parts.append(f"coalesce({_misfit(column, way)}, false) AS {quote(misfit(column.name))}")
         else:
             parts.append(f"c{column.i} AS {quote(column.name)}")
+    if stream:
+        db.execute(f"CREATE VIEW typed AS SELECT {', '.join(parts)} FROM raw")
+        return
     run(db, f"CREATE TABLE typed AS SELECT {', '.join(parts)} FROM raw", "converting")
     count = "count(*) FILTER ({}), count({}), count(s{})".format
     before = [count(column.has(way), column.text, column.i) for column, way in texts]
@@ -53,12 +63,15 @@ def build(columns: list[Column], chosen: dict[str, ReadColumn]) -> None:
             column.note("note", f"spaces around {spaces:,} values removed")
 
 
+def _misfit(column: Column, way: ReadColumn) -> str:
+    """SQL: whether the cell has something that does not fit."""
+    misfit = f"{column.has(way)} AND {value(column, way)} IS NULL"
+    return f"{misfit} AND NOT {dates.empty(column.text)}" if way.type == "timestamp" else misfit
+
+
 def _explain(column: Column, way: ReadColumn, lost: int) -> None:
-    cast, row = value(column, way), column.loaded.row
-    misfit = f"{column.has(way)} AND {cast} IS NULL"
-    if way.type == "timestamp":
-        misfit += f" AND NOT {dates.empty(column.text)}"
-    sql = f"SELECT count(*), min({row}), arg_min({column.text}, {row}) FROM raw WHERE {misfit}"
+    row = column.loaded.row
+    sql = f"SELECT count(*), min({row}), arg_min({column.text}, {row}) FROM raw WHERE {_misfit(column, way)}"
     misfits, first, bad = column.db.execute(sql).fetchall()[0]
     if misfits:
         raise UserError(

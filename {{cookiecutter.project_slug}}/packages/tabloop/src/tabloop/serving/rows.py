@@ -109,12 +109,16 @@ class RowChecker:
         """Refuse these rows, with the error that a JSON request with the first of their values would get."""
         if rows.any():
             first = array.slice(int(rows.argmax()), 1).to_pylist()
-            try:
-                self.types[name].validate_python(first)
-                raise AssertionError(f"{name}: {first[0]!r} is refused in a column and taken in a row")
-            except ValidationError as errors:
-                error = errors.errors(include_url=False, include_input=False)[0]
-            checked.refusals.append(Refusal(rows, name, error["msg"], error["type"]))
+            checked.refusals.append(Refusal(rows, name, *self.error(name, first)))
+
+    def error(self, name: str, values: list[Any]) -> tuple[str, str]:
+        """Message and type of the error of a JSON request whose value of this column is the one in `values`."""
+        try:
+            self.types[name].validate_python(values)
+        except ValidationError as errors:
+            error = errors.errors(include_url=False, include_input=False)[0]
+            return error["msg"], error["type"]
+        raise AssertionError(f"{name}: {values[0]!r} is refused in a column and taken in a row")
 
     def _check_key(self, checked: Checked, array: Array) -> None:
         if DataType.is_string(array.type) and len(array):

@@ -1,0 +1,243 @@
+"""Batch scoring: any table in, Parquet out; rows that the service would refuse go into a file of their own.
+
+Parts are written into a hidden folder beside the output, which appears as a whole at the end. A run that was interrupted
+goes on after its last part if model, input, views and settings are the same.
+"""
+
+import json
+import os
+import shutil
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from fcntl import LOCK_EX, LOCK_NB, flock
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import duckdb
+
+from tabloop import files
+from tabloop.batch_score import Scorer
+from tabloop.batch_source import BatchTable, look_up, open_table
+from tabloop.cli import UserError, one_line
+from tabloop.progress import progress
+from tabloop.roles import MODELS, pin, required
+from tabloop.serving.served_model import ServedModel
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+BLOCK = 1 << 15  # rows that a thread scores at once
+PART = 1 << 20  # rows of a part, the most that an interrupted run loses
+
+Role = Literal["champion", "challenger", "candidate"]
+Scored = tuple["pa.Table", "pa.Table"]  # rows that were scored, and that were refused
+
+
+def batch(source: str, output: str, role: Role) -> tuple[str, int]:
+    """Score the table at `source`; what was done, and how many rows were refused.
+
+    Args:
+        output: a path: one file if it ends with .parquet, else a folder of parts.
+
+    Raises:
+        UserError: the model, the input or a view is missing or wrong, all rows are refused, or the output can't be
+            written. The output is as it was.
+    """
+    target = Path(output).absolute()
+    model = load_model(role)
+    table = open_table(source, model.schema)
+    refuse_to_overwrite(target, output, table.files)
+    try:
+        with working_folder(target, output) as folder:
+            begin(folder, f"{model.version} {PART} {table.digest()}")
+            if table.views:
+                table = look_up(table, model.schema, folder / "looked_up.parquet")
+            rows, refused = score_parts(table, Scorer(model, table.keys, table.looked_up), folder)
+            left = publish(folder, target, refused == rows)
+    except (OSError, duckdb.Error) as error:
+        raise UserError(
+            f"{output} can't be written: {getattr(error, 'strerror', '') or one_line(error)}"
+        ) from None
+    why = f"{refused:,} refused -> {left}" if refused else "none refused"
+    if refused == rows:
+        raise UserError(f"no row of {source} can be scored: all {why}")
+    return f"{rows - refused:,} rows scored by the {role} {model.version} -> {output}, {why}", refused
+
+
+def load_model(role: Role) -> ServedModel:
+    """The model that has this role here: in an image the folder, elsewhere what git pins.
+
+    Raises:
+        UserError: there is none, or it is pinned but not here.
+    """
+    if role != "candidate" and (pin(role) or not (MODELS / role).exists()):
+        required(role)
+    return ServedModel(role, MODELS / role)
+
+
+def refuse_to_overwrite(target: Path, output: str, inputs: list[Path]) -> None:
+    """Raises: UserError: the output is no path, is or holds the input, or is a folder of other files."""
+    if "://" in output:
+        raise UserError(f"{output} is no path: write to a folder or a file, and copy it from there")
+    resolved = target.resolve()
+    if any(path.resolve() == resolved or resolved in path.resolve().parents for path in inputs):
+        raise UserError(f"{output} is the input, or holds it: name another output")
+    if target.is_dir() and (
+        target.suffix == ".parquet" or any(not is_part(path) for path in target.iterdir())
+    ):
+        raise UserError(
+            f"{output} is a folder that holds other files: name another output, or a new folder in it"
+        )
+    if target.is_file() and target.suffix != ".parquet":
+        raise UserError(f"{output} is a file: name one that ends with .parquet, or a folder")
+
+
+def is_part(path: Path) -> bool:
+    """Whether a file is one that `publish` made."""
+    return path.name.startswith("part-") and path.suffix == ".parquet"
+
+
+@contextmanager
+def working_folder(target: Path, output: str) -> Iterator[Path]:
+    """The hidden folder beside the output in which it is made, locked as long as this process lives.
+
+    Raises:
+        UserError: another process works in it.
+    """
+    folder = target.with_name(f".{target.name}.batch")
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            flock(lock, LOCK_EX | LOCK_NB)
+            mine = os.fstat(lock).st_ino == folder.stat().st_ino
+        except (BlockingIOError, FileNotFoundError):
+            mine = False
+        if not mine:
+            raise UserError(f"another `tabloop batch` writes {output}: let it finish")
+        yield folder
+    finally:
+        os.close(lock)
+
+
+def begin(folder: Path, run: str) -> None:
+    """Keep what an interrupted run of the same left in the folder, or begin anew; say which."""
+    state, parts = folder / "run.json", len(list(folder.glob("*.refused")))
+    if state.exists() and json.loads(state.read_text()) == run:
+        if parts:
+            print(f"batch: goes on after {parts:,} parts of an interrupted run", flush=True)
+        return
+    if state.exists():
+        print("batch: begins anew: the model, the input, a view or a setting has changed since", flush=True)
+    for path in folder.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    files.write(state, json.dumps(run))
+
+
+def score_parts(table: BatchTable, scorer: Scorer, folder: Path) -> tuple[int, int]:
+    """Write `<n>.scored` and then `<n>.refused`, Parquet both, of each part that is not there yet; rows, refused rows."""
+    import pyarrow.parquet as pq
+
+    done = len(list(folder.glob("*.refused")))
+    total = table.relation.aggregate("count(*)").fetchall()[0][0]
+    cores = len(os.sched_getaffinity(0))
+    with progress("scoring", total) as bar, ThreadPoolExecutor(cores) as pool:
+        bar.update(done * PART)
+        for part, blocks in groupby(
+            cut(table.blocks(done * PART, BLOCK), done * PART), lambda block: block[0] // PART
+        ):
+            scored = ahead(pool, lambda block: scorer(block[1], block[0]), blocks, 2 * cores)
+            write_part(folder, part, scored, bar.update)
+    refused = sum(pq.read_metadata(path).num_rows for path in folder.glob("*.refused"))
+    return total, refused
+
+
+def cut(blocks: Iterable["pa.RecordBatch"], first: int) -> Iterator[tuple[int, "pa.RecordBatch"]]:
+    """The blocks with the number of their first row, none of them in two parts."""
+    for block in blocks:
+        while block.num_rows:
+            rows = min(block.num_rows, PART - first % PART)
+            yield first, block[:rows]
+            first, block = first + rows, block[rows:]
+
+
+def ahead(
+    pool: ThreadPoolExecutor, work: Callable[[Any], Scored], items: Iterable[Any], most: int
+) -> Iterator[Scored]:
+    """The results in order, at most so many computed before they are taken."""
+    waiting = deque[Future[Scored]]()
+    for item in items:
+        waiting.append(pool.submit(work, item))
+        if len(waiting) >= most:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def write_part(folder: Path, part: int, blocks: Iterable[Scored], written: Callable[[int], Any]) -> None:
+    """Write both files of a part; the second says that it is complete."""
+    import pyarrow.parquet as pq
+
+    names = [folder / f"{part:05}.{what}" for what in ("scored", "refused")]
+    writers = list[pq.ParquetWriter]()
+    try:
+        for tables in blocks:
+            if not writers:
+                writers = [
+                    pq.ParquetWriter(f"{p}.part", t.schema) for p, t in zip(names, tables, strict=True)
+                ]
+            for writer, rows in zip(writers, tables, strict=True):
+                if len(rows):
+                    writer.write_table(rows)
+            written(sum(map(len, tables)))
+    finally:
+        for writer in writers:
+            writer.close()
+    for path in names:
+        Path(f"{path}.part").rename(path)
+
+
+def publish(folder: Path, target: Path, all_refused: bool) -> Path:
+    """Give the refused rows and, if there are others, the output their names; the name of the refused ones."""
+    left = target.with_name(f"{target.stem if target.suffix == '.parquet' else target.name}.refused.parquet")
+    refused, scored = (sorted(folder.glob(f"*.{what}")) for what in ("refused", "scored"))
+    if any(path for path in refused if rows_of(path)):
+        together(refused, folder / "refused").replace(left)
+    else:
+        left.unlink(missing_ok=True)
+    if not all_refused and target.suffix == ".parquet":
+        together(scored, folder / "output").replace(target)
+    elif not all_refused:
+        made = folder / "output"
+        shutil.rmtree(made, ignore_errors=True)
+        made.mkdir()
+        for path in scored:
+            os.link(path, made / f"part-{path.stem}.parquet")  # an interrupted run finds it here, too
+        files.replace(target, made)
+    shutil.rmtree(folder)
+    return left
+
+
+def rows_of(path: Path) -> int:
+    """The number of rows in a Parquet file."""
+    import pyarrow.parquet as pq
+
+    return int(pq.read_metadata(path).num_rows)
+
+
+def together(parts: list[Path], made: Path) -> Path:
+    """One Parquet file of all parts, in order."""
+    import pyarrow.parquet as pq
+
+    made.unlink(missing_ok=True)
+    if len(parts) == 1:
+        os.link(parts[0], made)  # an interrupted run finds it here, too
+        return made
+    with pq.ParquetWriter(made, pq.read_schema(parts[0])) as writer:
+        for path in parts:
+            for batch in pq.ParquetFile(path).iter_batches(BLOCK):
+                writer.write_batch(batch)
+    return made

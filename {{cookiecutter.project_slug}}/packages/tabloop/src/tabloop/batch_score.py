@@ -1,0 +1,100 @@
+"""The core of batch scoring: a function of a block of rows, Arrow in, Arrow out."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tabloop.params import Column
+from tabloop.reading.typed import misfit
+from tabloop.serving.predictor import UNSCORABLE
+from tabloop.serving.rows import Refusal, RowChecker
+from tabloop.serving.served_model import ServedModel
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+PARTS = 16  # into which rows are divided, again and again, where one of them can't be scored
+NO_TIME = "Input should be a time"
+
+
+class Scorer:
+    """A model that scores blocks of rows.
+
+    Args:
+        keys: the columns that name a row. They are in the output, too; without one, the row's number is.
+        looked_up: the features that the views have and the input lacks. They are taken as they are, as the service does.
+    """
+
+    def __init__(self, model: ServedModel, keys: list[str], looked_up: Mapping[str, Column]) -> None:
+        self.model, self.keys = model, keys
+        self.checker = RowChecker(model.card, model.schema.features, looked_up.keys())
+        stored = {name: Column(type=column.type) for name, column in looked_up.items()}
+        self.stored = RowChecker(model.card, stored, frozenset())
+
+    def __call__(self, block: "pa.RecordBatch", first: int) -> tuple["pa.Table", "pa.Table"]:
+        """The rows with probability, prediction and model_version; and the refused ones, with the reasons.
+
+        Args:
+            block: the columns of `keys`, the entity and the features, as far as they are there, and those of `misfit`.
+            first: the number of the block's first row.
+        """
+        import pyarrow as pa
+
+        inputs, refusals = self._inputs(block)
+        scores = np.full(block.num_rows, np.nan)
+        refused = np.logical_or.reduce([np.zeros(len(scores), bool), *(refusal.rows for refusal in refusals)])
+        self._score(inputs, np.flatnonzero(~refused), scores)
+        good = ~np.isnan(scores)
+        if (unscored := ~good & ~refused).any():
+            refusals.append(Refusal(unscored, "", UNSCORABLE, ""))
+        numbers = pa.array(np.arange(first, first + len(scores)))
+        keys = pa.table({name: block[name] for name in self.keys} or {"row": numbers})
+        scored, values = keys.filter(pa.array(good)), scores[good]
+        predicted = values >= self.model.threshold
+        for name, column in {
+            "probability": pa.array(values),
+            "prediction": pa.array(predicted.astype(np.int8)),
+            "model_version": pa.repeat(self.model.version, len(values)),
+        }.items():
+            scored = scored.append_column(name, column)
+        left = pa.table({"row": numbers} | {name: block[name] for name in self.keys}).filter(pa.array(~good))
+        why = ["; ".join(_reason(r) for r in refusals if r.rows[at]) for at in np.flatnonzero(~good)]
+        return scored, left.append_column("reasons", pa.array(why, pa.string()))
+
+    def _inputs(self, block: "pa.RecordBatch") -> tuple[dict[str, np.ndarray], list[Refusal]]:
+        """The graph's inputs, and the rows that the service would refuse."""
+        names, schema = block.schema.names, self.model.schema
+        stored = [name for name in names if name in self.stored.columns]
+        given = [name for name in names if name in self.checker.types and name not in stored]
+        checked = self.checker.check(block.select(given))
+        inputs = checked.inputs | self.stored.check(block.select(stored)).inputs
+        refusals = checked.refusals
+        for name in schema.features.keys() - inputs.keys():  # one that may be null
+            kind: Any = np.float32 if schema.features[name].numeric else object
+            inputs[name] = np.full((block.num_rows, 1), np.nan if kind is np.float32 else "", kind)
+        for name in (schema.timestamp, *self.checker.columns):
+            column = self.checker.columns.get(name or "")
+            if name and misfit(name) in names and (column is None or column.nullable):
+                wrong = block[misfit(name)].to_numpy(zero_copy_only=False)
+                error = self.checker.error(name, [object()]) if column else (NO_TIME, "")
+                refusals += [Refusal(wrong, name, *error)] if wrong.any() else []
+        return inputs, refusals
+
+    def _score(self, inputs: dict[str, np.ndarray], places: np.ndarray, scores: np.ndarray) -> None:
+        """Set the scores of the rows at `places`; they stay NaN where the model can't score a row."""
+        if not len(places):
+            return
+        try:
+            whole = len(places) == len(scores)
+            scores[places] = self.model.probability(
+                inputs if whole else {n: v[places] for n, v in inputs.items()}
+            )
+        except Exception:  # onnxruntime's exceptions have no common base
+            if len(places) > 1:
+                for part in np.array_split(places, min(PARTS, len(places))):
+                    self._score(inputs, part, scores)
+
+
+def _reason(refusal: Refusal) -> str:
+    return f"{refusal.column}: {refusal.message}" if refusal.column else refusal.message
