@@ -117,6 +117,25 @@ def test_without_the_features_that_it_looks_up_it_is_not_built(
     )
 
 
+def test_the_target_batch_scores_a_table_hardened_as_the_service(
+    image: str, trained: Path, run: Run, tmp_path: Path
+) -> None:
+    assert image  # its layers are those of the target's
+    docker("build", "--target", "batch", "--tag", "ml-template-test-batch", trained)
+    tables = tmp_path / "tables"
+    tables.mkdir(mode=0o777)
+    tables.chmod(0o777)
+    names = "transaction_id, user_id, timestamp, amount, merchant_category, channel"
+    duckdb.sql(f"SELECT {names} FROM '{trained}/data/features/holdout.parquet'").write_csv(f"{tables}/in.csv")
+    options = ["--rm", "--volume", f"{tables}:/batch", *HARDENED]
+    said = docker("run", *options, "ml-template-test-batch", "/batch/in.csv", "/batch/out.parquet")
+    run(trained, "tabloop", "batch", tables / "in.csv", tables / "here.parquet")
+    mine, here = (duckdb.read_parquet(f"{tables}/{name}.parquet").fetchall() for name in ("out", "here"))
+    assert mine == here and f"{len(mine):,} rows scored by the champion" in said
+    failed = docker("run", *options, "ml-template-test-batch", "/batch/none.csv", "/batch/x.parquet", code=1)
+    assert failed == "batch: /batch/none.csv: no such file"
+
+
 def test_by_one_setting_its_store_is_redis(image: str, trained: Path, run: Run, tmp_path: Path) -> None:
     name, port = "ml-template-test-redis", str(free_port())
     with redis_server(tmp_path) as address:

@@ -46,9 +46,13 @@ def calls(folder: Path) -> Iterator[tuple[str, dict[str, Any], dict[str, Any], d
                 yield f"{path.name}: {name}", job, jobs, read(WORKFLOWS / file)
 
 
-def test_callers_and_reusable_workflows_agree(baked: Path) -> None:
-    """Inputs, their types, secrets, outputs and permissions of every call."""
-    found = list(calls(baked / ".github/workflows"))
+def test_callers_and_reusable_workflows_agree(baked: Path, tmp_path: Path) -> None:
+    """Inputs, their types, secrets, outputs and permissions of every call, and of those that the README shows."""
+    for at, text in enumerate(
+        re.findall(r"```yaml\n(name: .+?)```", (baked / "README.md").read_text(), re.S)
+    ):
+        (tmp_path / f"{at}.yml").write_text(text)
+    found = [*calls(baked / ".github/workflows"), *calls(tmp_path)]
     assert {call[3]["name"] for call in found} == {
         p.stem for p in WORKFLOWS.glob("*.yml") if "workflow_call" in read(p)["on"] and p.stem != "ci"
     }

@@ -123,6 +123,19 @@ def test_deleting_a_patch_makes_an_environment_reachable_from_outside(project: P
     assert hosts == {"fraud-detection-staging.example.com", "fraud-detection.example.com"}
 
 
+def test_deleting_a_patch_scores_a_table_every_night(project: Project) -> None:
+    copy = project()
+    assert "CronJob" not in rendered(copy, "staging")
+    base = copy / "deploy/kubernetes/kustomization.yaml"
+    base.write_text(re.sub(r"  - target: \{ kind: CronJob \}\n.*\n", "", base.read_text()))
+    things = rendered(copy, "staging")
+    pod = things["CronJob"]["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    (found,) = pod["containers"]
+    assert found["args"] == ["/batch/in.parquet", "/batch/out.parquet"] and "Ingress" not in things
+    guarded = container(things)["securityContext"]
+    assert found["securityContext"] == guarded and pod["securityContext"]["runAsNonRoot"] is True
+
+
 @pytest.mark.parametrize(
     "remote", ["git@git.example.org:team/fraud.git", "https://github.com/acme/fraud-detection"]
 )

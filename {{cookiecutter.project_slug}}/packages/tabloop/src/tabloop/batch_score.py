@@ -50,7 +50,7 @@ class Scorer:
             refusals.append(Refusal(unscored, "", UNSCORABLE, ""))
         numbers = pa.array(np.arange(first, first + len(scores)))
         keys = pa.table({name: block[name] for name in self.keys} or {"row": numbers})
-        scored, values = keys.filter(pa.array(good)), scores[good]
+        scored, values = keys if good.all() else keys.filter(pa.array(good)), scores[good]
         predicted = values >= self.model.threshold
         for name, column in {
             "probability": pa.array(values),
