@@ -18,6 +18,7 @@ from tabloop.cli import UserError
 from tabloop.onnx_model import FILE
 from tabloop.params import Schema
 from tabloop.serving import create_app
+from tabloop.serving.predictor import UNSCORABLE
 
 from .conftest import Project, Tabloop, clean
 from .test_card import CARD
@@ -171,7 +172,7 @@ def test_the_answers_and_the_refusals_are_the_service_s(here: Path) -> None:
                 errors = [f"{e['loc'][-1]}: {e['msg']}" for e in answer.json()["detail"]]
                 assert reasons[at].split("; ") == errors
             else:
-                assert (answer.json()["detail"], reasons[at]) == (batch_score.UNSCORABLE,) * 2
+                assert (answer.json()["detail"], reasons[at]) == (UNSCORABLE,) * 2
     assert next(found, None) is None and len(reasons) > 10
 
 
@@ -326,7 +327,7 @@ def test_a_run_that_ends_while_it_publishes_has_nothing_to_score_again(
 
     orders().to_parquet("in.parquet")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(batch if step == "rows_of" else batch.shutil, step, interrupted)
+        patch.setattr(batch if step == "rows_of" else shutil, step, interrupted)
         batch.batch("in.parquet", output, "champion")
     assert Path(output).exists() == (step == "rmtree")  # which is the last one
     scored.clear()

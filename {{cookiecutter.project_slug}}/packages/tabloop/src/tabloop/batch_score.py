@@ -73,9 +73,9 @@ class Scorer:
         for name in schema.features.keys() - inputs.keys():  # one that may be null
             kind: Any = np.float32 if schema.features[name].numeric else object
             inputs[name] = np.full((block.num_rows, 1), np.nan if kind is np.float32 else "", kind)
-        for name in (schema.timestamp, *self.checker.columns):
-            column = self.checker.columns.get(name or "")
-            if name and misfit(name) in names and (column is None or column.nullable):
+        for name in (schema.timestamp or "", *self.checker.columns):
+            column = self.checker.columns.get(name)
+            if misfit(name) in names and (column is None or column.nullable):
                 wrong = block[misfit(name)].to_numpy(zero_copy_only=False)
                 error = self.checker.error(name, [object()]) if column else (NO_TIME, "")
                 refusals += [Refusal(wrong, name, *error)] if wrong.any() else []

@@ -65,8 +65,8 @@ def open_table(source: str, schema: Schema) -> BatchTable:
     from tabloop.reading.source import locate
 
     place = locate(source, Path.cwd())
-    path = ROOT / "params.yaml"  # an image has none
-    reading = load(path).data.reading if path.exists() else Reading()
+    settings = ROOT / "params.yaml"
+    reading = load(settings).data.reading if settings.exists() else Reading()
     if place.format != "csv":  # how the training data's text is read says nothing of another format
         reading = Reading(timezone=reading.timezone, missing=reading.missing)
     for names in (schema, schema.model_copy(update={"rename": {}})):  # the raw names, or the schema's own
@@ -86,6 +86,7 @@ def open_table(source: str, schema: Schema) -> BatchTable:
     if lacking := [view for view in views if not (FEATURES / f"{view}.parquet").exists()]:
         path = f"data/features/{lacking[0]}.parquet"
         raise UserError(f"{path} is missing: run `dvc repro featurize` or `dvc pull`")
+    assert table.db is not None
     return BatchTable(table.db, relation, list(map(str, keys)), looked_up, views, place.files, reading)
 
 

@@ -270,10 +270,7 @@ def deploy(
     show_default=True,
 )
 def batch(input_: str, output: str, model: Literal["champion", "challenger", "candidate"]) -> None:
-    """Score the table INPUT into OUTPUT, a .parquet file or a folder. Exit code 3: rows were refused.
-
-    INPUT is what data.source may be: a path, folder, glob or URL. Features that it lacks are looked up.
-    """
+    """Score the table INPUT (path, folder, glob, URL) to OUTPUT, x.parquet or a folder. Exit code 3: refused rows."""
     from tabloop.batch import batch
 
     done, refused = batch(input_, output, model)

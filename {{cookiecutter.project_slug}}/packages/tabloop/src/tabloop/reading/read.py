@@ -66,7 +66,7 @@ def read(
     notes += [note for column in columns for note in column.notes]
     if not stream:
         db.execute("DROP TABLE raw")
-    return Table(db, db.table("typed"), loaded.reading, notes, duplicates)
+    return Table(db.table("typed"), loaded.reading, notes, duplicates, db)
 
 
 def given(columns: list[Column], reading: Reading) -> dict[str, ReadColumn]:

@@ -27,18 +27,18 @@ class Table:
     """A table that was read.
 
     Attributes:
-        db: the database that has it.
         relation: typed columns under their raw names, in the file's order.
         reading: how it was read; with it, the same file gives the same table and nothing is guessed.
         notes: what was dropped, guessed or could be meant otherwise, the table's first.
+        db: the database that has it.
         duplicates: raw names that stand in the header more than once, with the names that their columns have here.
     """
 
-    db: duckdb.DuckDBPyConnection
     relation: duckdb.DuckDBPyRelation
     reading: Reading
     notes: list[Note] = field(default_factory=list)
     duplicates: dict[str, list[str]] = field(default_factory=dict)
+    db: duckdb.DuckDBPyConnection | None = None
 
 
 @dataclass(frozen=True)
