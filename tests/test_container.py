@@ -126,7 +126,8 @@ def test_the_target_batch_scores_a_table_hardened_as_the_service(
     tables.mkdir(mode=0o777)
     tables.chmod(0o777)
     names = "transaction_id, user_id, timestamp, amount, merchant_category, channel"
-    duckdb.sql(f"SELECT {names} FROM '{trained}/data/features/holdout.parquet'").write_csv(f"{tables}/in.csv")
+    rows = duckdb.read_parquet(f"{trained}/data/features/holdout.parquet")
+    rows.project(names).write_csv(f"{tables}/in.csv")
     options = ["--rm", "--volume", f"{tables}:/batch", *HARDENED]
     said = docker("run", *options, "ml-template-test-batch", "/batch/in.csv", "/batch/out.parquet")
     run(trained, "tabloop", "batch", tables / "in.csv", tables / "here.parquet")

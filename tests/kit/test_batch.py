@@ -1,6 +1,7 @@
 """Batch scoring: the service's answers for a whole table, however often it is killed; what can't be scored is in a file."""
 
 import resource
+import shutil
 import signal
 import subprocess
 import sys

@@ -108,7 +108,7 @@ class RowChecker:
     def _refuse(self, checked: Checked, name: str, array: Array, rows: np.ndarray) -> None:
         """Refuse these rows, with the error that a JSON request with the first of their values would get."""
         if rows.any():
-            first = array.slice(int(rows.argmax()), 1).to_pylist()
+            first = list(array.slice(int(rows.argmax()), 1).to_pylist())
             checked.refusals.append(Refusal(rows, name, *self.error(name, first)))
 
     def error(self, name: str, values: list[Any]) -> tuple[str, str]:
