@@ -58,7 +58,8 @@ def service(folder: Path, **variables: str) -> Iterator[tuple[httpx.Client, "sub
     """The service as a process of its own, asked over sockets."""
     code = "from tabloop.serving import create_app, serve; serve(lambda chosen: create_app('kit', chosen))"
     port = free_port()
-    env = clean(MODELS=str(folder), PORT=str(port), PREDICTION_LOG_SECONDS="0.2", **variables)
+    chosen = {"PREDICTION_LOG_SECONDS": "0.2"} | variables
+    env = clean(MODELS=str(folder), PORT=str(port), **chosen)
     env.setdefault("PREDICTION_LOG", str(folder / "log"))
     process = subprocess.Popen(
         [sys.executable, "-c", code], cwd=folder, env=env, stderr=subprocess.PIPE, text=True

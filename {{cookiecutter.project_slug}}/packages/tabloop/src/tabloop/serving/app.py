@@ -3,12 +3,14 @@
 import gc
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from socket import socket
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from fastapi.security import APIKeyHeader
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, ConfigDict, Field
 
 from tabloop.cli import command, one_line
@@ -117,7 +119,7 @@ def _add_predictions(app: ModelApp, predictor: Predictor) -> None:
         """Up to 10,000 rows. The answers have the order of the rows. One that can't be scored has `detail` instead."""
         return await predictor.answer_batch(rows)
 
-    limit = RateLimit(predictor.settings.feedback_per_hour)
+    limit = RateLimit(predictor.settings.feedback_per_hour, encoded(app.keys) or [b""])
     accepted: dict[str, Any] = {"fields": Feedback.model_fields.keys(), "status_code": 202}
     accepted |= {"responses": {429: {"model": Detail}}}
 
@@ -202,7 +204,7 @@ def _add_status(app: ModelApp, predictor: Predictor) -> None:
     @app.get("/metrics", tags=["watch"], response_class=Response)
     async def metrics() -> Response:
         """Counters and latency, for Prometheus."""
-        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+        return Response(telemetry.exposition(), media_type=CONTENT_TYPE_LATEST)
 
 
 def serve(make_app: Callable[[Settings], FastAPI]) -> None:
@@ -210,12 +212,13 @@ def serve(make_app: Callable[[Settings], FastAPI]) -> None:
     with command("serve"):
         import uvicorn
 
+        from tabloop.serving.processes import Processes
         from tabloop.serving.protocol import Protocol
 
         settings = load_settings()
         app = make_app(settings)
         gc.freeze()  # what is loaded stays: the garbage collector need not visit it while requests wait
-        uvicorn.run(
+        config = uvicorn.Config(
             app.entry() if isinstance(app, ModelApp) else app,
             host=settings.host,
             port=settings.port,
@@ -226,4 +229,17 @@ def serve(make_app: Callable[[Settings], FastAPI]) -> None:
             ws="none",
             headers=[("x-content-type-options", "nosniff")],
             timeout_graceful_shutdown=20,
+            workers=1,
         )
+
+        def run(listening: list[socket] | None = None) -> None:
+            server = uvicorn.Server(config)
+            with suppress(KeyboardInterrupt):
+                server.run(listening)
+            if not server.started:
+                sys.exit(1)
+
+        if settings.web_concurrency == 1:
+            run()
+        else:
+            sys.exit(Processes(partial(run, [config.bind_socket()])).run(settings.web_concurrency))

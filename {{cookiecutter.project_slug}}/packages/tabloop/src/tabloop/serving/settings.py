@@ -32,6 +32,8 @@ class Settings(BaseSettings):
     prediction_log: str = str(ROOT / LOG)  # a folder, or a URL that fsspec understands; empty: no log
     # The flush interval: what is lost at most when the machine is lost.
     prediction_log_seconds: Annotated[float, Field(gt=0)] = 10
+    # Processes that serve, of one container: one for each core that they may use.
+    web_concurrency: Annotated[int, Field(ge=1), BeforeValidator(lambda given: given or 1)] = 1
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
 

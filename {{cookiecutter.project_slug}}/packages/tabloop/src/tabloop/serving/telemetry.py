@@ -1,10 +1,21 @@
-"""What the service counts and times. `/metrics` gives all of it to Prometheus."""
+"""What the service counts and times, summed over its processes. `/metrics` gives all of it to Prometheus."""
 
-from collections import deque
+import mmap
+import os
 from functools import cache
+from itertools import cycle
+from tempfile import TemporaryDirectory
 
 import numpy as np
-from prometheus_client import Counter, Histogram
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram, generate_latest, values
+from prometheus_client.multiprocess import MultiProcessCollector
+
+# Each of several processes counts in files of its own, which outlive it. The library decides by this variable, when a metric
+# is made.
+if SEVERAL := os.environ.get("WEB_CONCURRENCY", "1").strip() not in ("", "1"):
+    FILES = TemporaryDirectory(prefix="metrics-", ignore_cleanup_errors=True)
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = FILES.name
+    values.ValueClass = values.get_value_class()
 
 PREDICTIONS = Counter("predictions", "Rows answered", ["variant", "model_version"])
 SHADOWED = Counter("shadow_predictions", "Rows that the challenger scored for the log only")
@@ -31,7 +42,16 @@ EXPLANATION = Histogram(
 )
 _AGES = (60, 600, 3600, 21600, 86400, 259200, 604800, 2592000, 7776000)  # seconds: a minute to 90 days
 FEATURE_AGE = Histogram("online_feature_age_seconds", "Of features looked up", ["view"], buckets=_AGES)
-_latest: deque[float] = deque(maxlen=1000)
+LATEST = 1000  # single rows whose latency is kept, in memory that all processes share
+_latest, _places = memoryview(mmap.mmap(-1, 8 * LATEST)).cast("d"), cycle(range(LATEST))
+
+
+def exposition() -> bytes:
+    """All metrics, in the text format of Prometheus."""
+    registry = REGISTRY
+    if SEVERAL:
+        MultiProcessCollector(registry := CollectorRegistry())
+    return generate_latest(registry)
 
 
 @cache
@@ -43,12 +63,11 @@ def responses(status: int) -> Counter:
 def observe(seconds: float) -> None:
     """Record how long a request for the prediction of one row took."""
     _LATENCY.observe(seconds)
-    _latest.append(seconds)
+    _latest[next(_places)] = seconds
 
 
 def percentiles() -> dict[str, float]:
     """p50, p95 and p99 of the latest 1,000 requests with one row, in milliseconds; empty if there was none."""
-    if not _latest:
-        return {}
-    values = np.percentile(_latest, (50, 95, 99)) * 1000
-    return {f"p{p}": round(ms, 3) for p, ms in zip((50, 95, 99), values.tolist(), strict=True)}
+    known = [seconds for seconds in _latest if seconds]
+    found = (np.percentile(known, (50, 95, 99)) * 1000).tolist() if known else []
+    return {f"p{p}": round(ms, 3) for p, ms in zip((50, 95, 99), found, strict=False)}

@@ -1,0 +1,123 @@
+"""Several processes of one service: one address, one log, one count, one limit; each may be killed."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import duckdb
+import httpx
+import pytest
+from conftest import wait_for
+
+from .conftest import clean
+from .test_predictor import rows, service
+from .test_serving import ROW, Models, models  # noqa: F401
+
+FEW = 40  # labels that a client may send in an hour
+
+
+def forks(pid: int) -> list[int]:
+    """The processes of a service, without the log's."""
+    children = [
+        int(n)
+        for task in Path(f"/proc/{pid}/task").iterdir()
+        for n in (task / "children").read_text().split()
+    ]
+    return [child for child in children if b"log_writer" not in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+def running(pid: int) -> bool:
+    """Whether a process has not ended."""
+    try:
+        return "(zombie)" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False
+
+
+def metric(client: httpx.Client, name: str) -> float:
+    """A metric's value, summed over its labels, as the process that answers has it."""
+    return sum(
+        map(float, re.findall(rf"^{name}(?:{{.*}})? (\S+)$", client.get("/metrics").text, re.MULTILINE))
+    )
+
+
+def test_processes_share_address_metrics_limit_ids_and_log_and_one_that_is_killed_is_replaced(
+    models: Models,  # noqa: F811
+) -> None:
+    folder = models("champion")
+    with service(folder, WEB_CONCURRENCY="2", FEEDBACK_PER_HOUR=str(FEW)) as (client, process):
+        url, given = str(client.base_url), list[str]()
+        lines = [httpx.Client(base_url=url, timeout=30) for _ in range(16)]
+        first = forks(process.pid)
+        assert len(first) == 2
+        for line in lines:
+            given += [a["prediction_id"] for a in line.post("/predict/batch", json=rows(100)).json()]
+            given.append(line.post("/predict", json=ROW).json()["prediction_id"])
+        sockets = [
+            len([fd for fd in Path(f"/proc/{pid}/fd").iterdir() if "socket" in str(fd.readlink())])
+            for pid in first
+        ]
+        assert min(sockets) > max(sockets) / 4, sockets  # both have some of the 16 connections
+        # Every process has the sum, and takes the ids of both.
+        assert {metric(line, "predictions_total") for line in lines} == {len(given)}
+        assert {metric(line, "prediction_seconds_count") for line in lines} == {16}
+        assert all(line.get("/model").json()["latency_ms"]["p50"] > 0 for line in lines)
+        found = [
+            line.post("/feedback", json={"prediction_id": id, "label": 1}).status_code
+            for line, id in zip(lines * 4, given, strict=False)
+        ]
+        assert found == [202] * FEW + [429] * (64 - FEW)  # one limit for both
+
+        os.kill(first[0], signal.SIGKILL)
+        wait_for(lambda: len(forks(process.pid)) == 2 and first[0] not in forks(process.pid))
+        for _ in range(20):
+            with httpx.Client(base_url=url, timeout=30) as fresh:
+                assert fresh.get("/health/ready").status_code == 200
+                given.append(fresh.post("/predict", json=ROW).json()["prediction_id"])
+                assert metric(fresh, "predictions_total") == len(
+                    given
+                )  # what the killed one had counted stays
+        process.terminate()
+        assert process.wait(20) == 0
+        said = process.stderr.read() if process.stderr else ""
+    assert f"serve: process {first[0]} was killed by SIGKILL; another one is started\n" in said
+    assert "Traceback" not in said
+    logged = duckdb.read_parquet(f"{folder}/log/predictions/*/*.parquet").project("prediction_id")
+    assert sorted(row[0] for row in logged.fetchall()) == sorted(given)
+    assert len(duckdb.read_parquet(f"{folder}/log/feedback/*/*.parquet")) == FEW
+    assert not list(folder.rglob("*.part"))
+
+
+def test_where_the_first_process_is_killed_the_others_end_and_the_log_is_written(models: Models) -> None:  # noqa: F811
+    folder = models("champion")
+    with service(folder, WEB_CONCURRENCY="2", PREDICTION_LOG_SECONDS="60") as (client, process):
+        both = forks(process.pid)
+        client.post("/predict", json=ROW).raise_for_status()
+        process.kill()
+        wait_for(lambda: not any(map(running, both)))
+        wait_for(lambda: list(folder.rglob("*.parquet")))
+        assert len(duckdb.read_parquet(f"{folder}/log/predictions/*/*.parquet")) == 1
+
+
+@pytest.mark.parametrize("variable, code", [("0", 1), ("two", 1), ("", 0)])
+def test_the_number_of_processes_is_a_number(tmp_path: Path, variable: str, code: int) -> None:
+    script = "from tabloop.serving.settings import load_settings as l; from tabloop.cli import command\nwith command('serve'): print(l().web_concurrency)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=clean(WEB_CONCURRENCY=variable), capture_output=True, text=True
+    )
+    assert done.returncode == code
+    assert (
+        done.stdout == "1\n" if not code else done.stderr.startswith(f"serve: WEB_CONCURRENCY={variable}: ")
+    )
+
+
+def test_a_process_that_ends_by_itself_ends_the_service(tmp_path: Path) -> None:
+    """It would end again. The orchestrator is told by the exit code, as with one process."""
+    script = "from tabloop.serving.processes import Processes; import sys, time, os\nsys.exit(Processes(lambda: sys.exit(3) if int(os.readlink('/proc/self')) % 2 else time.sleep(60)).run(2))"
+    began = time.monotonic()
+    assert subprocess.run([sys.executable, "-c", script], timeout=30).returncode == 3
+    assert time.monotonic() - began < 10
