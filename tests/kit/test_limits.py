@@ -4,13 +4,14 @@ import asyncio
 import json
 import time
 from collections.abc import Iterator
+from random import Random
 from typing import Any
 
 import pytest
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.testclient import TestClient
-from pydantic_core import to_json
-from tabloop.serving import create_app, model_app
+from pydantic_core import from_json, to_json
+from tabloop.serving import create_app, direct_route, model_app
 from tabloop.serving.direct_route import MAX_ERRORS, ROW_BYTES, Refused, read_body
 from tabloop.serving.model_app import Guard, ModelApp
 
@@ -231,3 +232,31 @@ def test_with_keys_a_stranger_s_body_is_not_read(models: Models) -> None:  # noq
     for path in ("/predict", "/predict/batch", "/feedback", "/nowhere"):
         sent = asyncio.run(asyncio.wait_for(ask(guard, path, [b"x"], stall=True), 1))
         assert sent[0]["status"] == 401
+
+
+def test_a_list_parsed_in_parts_is_what_json_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also with brackets in texts, and damaged: then the error is that of the whole body."""
+    random = Random(1)
+    texts = ["a", "}", '"},{', "\\", "},", "é", "]", '\\"}', 1, None]
+    for _ in range(3000):
+        monkeypatch.setattr(direct_route, "PART_BYTES", random.choice([5, 9, 20, 40, 200]))
+        objects = [{random.choice("ab"): random.choice(texts)} for _ in range(random.randint(0, 6))]
+        rows = [row if random.random() < 0.9 else random.choice([1, "x}", [], {}, [{}]]) for row in objects]
+        body = json.dumps(rows, indent=random.choice([None, 1]), ensure_ascii=random.random() < 0.5).encode()
+        if random.random() < 0.5:
+            at = random.randrange(len(body))
+            body = (
+                body[:at]
+                + random.choice([b"", b",", b"}", b"]", b'"', b" ", b"{"])
+                + body[at + random.randint(0, 1) :]
+            )
+        try:
+            expected = from_json(body)
+        except ValueError as error:
+            with pytest.raises(Refused) as refused:
+                list(direct_route.parsed(body))
+            assert refused.value.reason[0]["msg"] == f"Invalid JSON: {error}"
+        else:
+            parts = list(direct_route.parsed(body))
+            joined = [row for part in parts for row in part] if len(parts) > 1 else parts[0]
+            assert joined == expected

@@ -19,6 +19,7 @@ from tabloop.cli import UserError, command, one_line
 from tabloop.columns import quote
 from tabloop.params import ROOT, Column
 from tabloop.serving.breaker import Breaker
+from tabloop.serving.direct_route import give_way
 from tabloop.serving.settings import STORE, Settings
 from tabloop.serving.telemetry import FEATURE_AGE, MISSING, STALE, STORE_ERRORS
 
@@ -126,18 +127,21 @@ class OnlineStore:
 
     async def read(self, keys: Sequence[str]) -> list[dict[str, Any]]:
         """The value of each column of each view, for each key. All are None for keys that could not be looked up."""
-        found: list[Stored] = []
+        found: list[dict[str, Any]] = []
         if self.breaker.resting:
             STORE_ERRORS.labels("resting").inc()
         else:
             try:
-                await self._look_up([entity_key(self.entity, key) for key in keys], found)
+                await self._look_up(keys, found)
             except StoreError as error:
                 STORE_ERRORS.labels(error.reason).inc()
                 self.breaker.failed(f"online store: {error}; no look-up for {self.breaker.rest:g} s")
-            MISSING.inc(sum(not own for own in found))
-        found += [Stored() for _ in range(len(keys) - len(found))]
-        return [self._values(own) for own in found]
+        found += [self._values(Stored()) for _ in range(len(keys) - len(found))]
+        return found
+
+    def _keys(self, keys: Sequence[str], at: int) -> list[bytes]:
+        """The keys of a part of a batch."""
+        return [entity_key(self.entity, key) for key in keys[at : at + PART_KEYS]]
 
     def _values(self, stored: Stored) -> dict[str, Any]:
         values = dict[str, Any]()
@@ -167,8 +171,8 @@ class OnlineStore:
     async def _has(self, view: str) -> bool:
         return Path(self.where).is_file() and bool(self.rows(view, "TRUE LIMIT 1"))
 
-    async def _look_up(self, keys: Sequence[bytes], found: list[Stored]) -> None:
-        """Append to `found` what the store has of each key, in order. While the file is locked, others are served.
+    async def _look_up(self, keys: Sequence[str], found: list[dict[str, Any]]) -> None:
+        """Append to `found` the values of each key, in order. Between parts, and while the file is locked, others are served.
 
         Raises:
             StoreError: the file stays locked, or can't be read.
@@ -176,14 +180,18 @@ class OnlineStore:
         tries = round(BUDGET / PAUSE)
         while len(found) < len(keys):
             try:
-                found += self._part(keys[len(found) : len(found) + PART_KEYS])
+                self._take(self._part(self._keys(keys, len(found))), found)
                 if len(found) < len(keys):
-                    await asyncio.sleep(0)  # other requests may be answered in between
+                    await give_way()
             except StoreError as error:
                 tries -= 1
                 if error.reason != "locked" or not tries:
                     raise
                 await asyncio.sleep(PAUSE)
+
+    def _take(self, stored: list[Stored], found: list[dict[str, Any]]) -> None:
+        MISSING.inc(sum(not own for own in stored))
+        found += map(self._values, stored)
 
     def _part(self, keys: Sequence[bytes]) -> list[Stored]:
         if self.where == "none":
@@ -256,14 +264,14 @@ class RedisStore(OnlineStore):
         async with asyncio.timeout(2):  # connecting may take longer than a request may
             return bool(await self.client.sismember(redis_index(self.project), view))
 
-    async def _look_up(self, keys: Sequence[bytes], found: list[Stored]) -> None:
+    async def _look_up(self, keys: Sequence[str], found: list[dict[str, Any]]) -> None:
         try:
             async with asyncio.timeout(BUDGET + KEY_SECONDS * len(keys)):
                 for at in range(0, len(keys), PART_KEYS):
                     async with self.client.pipeline(transaction=False) as pipe:
-                        for key in keys[at : at + PART_KEYS]:
+                        for key in self._keys(keys, at):
                             pipe.hmget(key + self.project.encode(), self.fields)
-                        found += map(self._stored, await pipe.execute())
+                        self._take([self._stored(values) for values in await pipe.execute()], found)
         except self.failures as error:
             kind = type(error).__name__
             reason = "slow" if kind == "TimeoutError" else "unreachable"

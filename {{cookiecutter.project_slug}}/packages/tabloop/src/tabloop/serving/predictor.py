@@ -9,7 +9,7 @@ from typing import Any
 from pydantic_core import to_json
 
 from tabloop.cli import UserError
-from tabloop.serving.direct_route import Refused
+from tabloop.serving.direct_route import PART_ROWS, TURNS, Refused, give_way
 from tabloop.serving.online_store import open_store
 from tabloop.serving.prediction_ids import PredictionIds
 from tabloop.serving.prediction_log import PredictionLog
@@ -19,8 +19,6 @@ from tabloop.serving.settings import Settings
 from tabloop.serving.shadow import Shadow
 from tabloop.serving.telemetry import CHALLENGER_ERRORS, PREDICTIONS, UNSEEN
 
-TURNS = 8  # of the event loop, microseconds in all: rows that arrive within them are scored together
-PART_ROWS = 500  # of a batch, scored at once: other requests wait for no more
 # What strangers do not see of the service and of a model, if there are API keys.
 PRIVATE = {"inputs", "data_hash", "example", "online_store", "log", "challenger_error"}
 UNSCORABLE = "the model can't score this row"
@@ -104,13 +102,15 @@ class Predictor:
         Raises:
             ValidationError: a row leaves out columns that are looked up, and the entity.
         """
-        entity, absent = self.entity or "", dict[int, Set[str]]()  # what to look up, by the row's place
+        entity, absent, completed = self.entity or "", dict[int, Set[str]](), list[dict[str, Any]]()
         for at, row in enumerate(rows):
             if len(row) < len(self.blank) and not self.looked_up <= row.keys():
-                absent[at] = self.looked_up - row.keys()
+                absent[at] = self.looked_up - row.keys()  # what to look up, by the row's place
                 if row.get(entity) is None:
                     raise missing_entity(entity, sorted(absent[at]), (at,) if batch else ())
-        completed = [row if len(row) == len(self.blank) else self.blank | row for row in rows]
+            completed.append(row if len(row) == len(self.blank) else self.blank | row)
+            if at % PART_ROWS == PART_ROWS - 1:
+                await give_way()
         stored = await self.online.read([rows[at][entity] for at in absent]) if absent else []
         for (at, names), found in zip(absent.items(), stored, strict=True):
             completed[at] |= {name: found[name] for name in names}
@@ -150,7 +150,7 @@ class Predictor:
         for at in range(0, len(completed), PART_ROWS):
             part = slice(at, at + PART_ROWS)
             answers += self.predict(ids[part], completed[part])
-            await asyncio.sleep(0)  # other requests may be answered in between
+            await give_way()
         if not any(answers):
             raise Refused(500, UNSCORABLE)
         detail = to_json({"detail": UNSCORABLE})
