@@ -22,7 +22,7 @@ from typing import Any
 import httpx
 import pandas as pd
 import pytest
-from conftest import Project, Run, Serve, wait_for
+from conftest import Project, Run, Serve, lines_of_readme, wait_for
 from playwright.sync_api import Error as PlaywrightError
 from playwright.sync_api import Page, expect, sync_playwright
 
@@ -450,3 +450,25 @@ def test_the_api_page_works_without_a_network(serve: Serve, quick: Path, page: P
         expect(operation.locator(".live-responses-table")).to_contain_text('"variant": "champion"')
         assert server.metric("predictions_total") == 1
         assert not wrong, wrong
+
+
+def test_the_readme_s_lines_send_arrow_and_get_arrow(serve: Serve, quick: Path) -> None:
+    lines = lines_of_readme(quick, "arrow, body")
+    with serve(quick) as server:
+        expected = server.client.post("/predict/batch", json=[KEY, KEY | {"amount": 900.0}]).json()
+        known = dict[str, Any]()
+        exec(lines.replace("http://localhost:8000", server.url), known)
+        found = known["predictions"]
+        assert (
+            found.probability[0] == expected[0]["probability"] and found.variant.tolist() == ["champion"] * 2
+        )
+        assert "Traceback" not in server.stop()
+        assert len(server.logged()) == 4
+
+
+def test_two_processes_in_one_container_end_together(serve: Serve, quick: Path) -> None:
+    with serve(quick, WEB_CONCURRENCY="2") as server:
+        asked = [httpx.post(f"{server.url}/predict", json=KEY).json()["prediction_id"] for _ in range(20)]
+        assert server.metric("predictions_total") == 20
+        assert "Traceback" not in server.stop() and server.process.returncode == 0
+        assert sorted(server.logged().prediction_id) == sorted(asked)

@@ -117,7 +117,19 @@ def test_the_number_of_processes_is_a_number(tmp_path: Path, variable: str, code
 
 def test_a_process_that_ends_by_itself_ends_the_service(tmp_path: Path) -> None:
     """It would end again. The orchestrator is told by the exit code, as with one process."""
-    script = "from tabloop.serving.processes import Processes; import sys, time, os\nsys.exit(Processes(lambda: sys.exit(3) if int(os.readlink('/proc/self')) % 2 else time.sleep(60)).run(2))"
+    script = """if True:
+        import os, sys, time
+        from tabloop.serving.processes import Processes
+
+        def work():
+            try:
+                os.close(os.open("first", os.O_CREAT | os.O_EXCL))
+            except FileExistsError:
+                time.sleep(60)
+            sys.exit(3)
+
+        sys.exit(Processes(work).run(2))
+    """
     began = time.monotonic()
-    assert subprocess.run([sys.executable, "-c", script], timeout=30).returncode == 3
+    assert subprocess.run([sys.executable, "-c", script], cwd=tmp_path, timeout=30).returncode == 3
     assert time.monotonic() - began < 10

@@ -15,9 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tabloop.cli import command, one_line
 from tabloop.serving import telemetry
+from tabloop.serving.arrow_batches import ArrowBatches
 from tabloop.serving.direct_route import MAX_ERRORS, Refused, problem
 from tabloop.serving.explanation import Explainer, Explanation
-from tabloop.serving.model_app import CLIENT, ModelApp, encoded, known_key
+from tabloop.serving.model_app import ARROW, CLIENT, ModelApp, encoded, known_key
 from tabloop.serving.pages import add_pages
 from tabloop.serving.predictor import Predictor
 from tabloop.serving.rate_limit import RateLimit
@@ -114,9 +115,19 @@ def _add_predictions(app: ModelApp, predictor: Predictor) -> None:
 
     answers = list[Prediction | Detail]
 
-    @app.direct("/predict/batch", response_model=answers, fields=fields, observe=observe_batch, **many)
+    binary: dict[str, Any] = {"content": {ARROW.decode(): {"schema": {"type": "string", "format": "binary"}}}}
+    also: dict[str, Any] = many | {"openapi_extra": {"requestBody": binary}, "responses": {200: binary}}
+    arrow = ArrowBatches(predictor, BATCH_ROWS).answer
+
+    @app.direct(
+        "/predict/batch", response_model=answers, fields=fields, observe=observe_batch, arrow=arrow, **also
+    )
     async def predict_batch(rows: Rows) -> bytes:
-        """Up to 10,000 rows. The answers have the order of the rows. One that can't be scored has `detail` instead."""
+        """Up to 10,000 rows. The answers have the order of the rows. One that can't be scored has `detail` instead.
+
+        An Arrow IPC stream of the rows is taken, too. With the header `Accept: application/vnd.apache.arrow.stream` its
+        answer is one.
+        """
         return await predictor.answer_batch(rows)
 
     limit = RateLimit(predictor.settings.feedback_per_hour, encoded(app.keys) or [b""])

@@ -26,6 +26,7 @@ MAX_ERRORS = 20  # reported of one request
 
 Endpoint = Callable[[Any], Awaitable[bytes]]
 Observe = Callable[[float], None] | None
+Arrow = Callable[[bytes, bool], Awaitable[bytes]] | None
 
 
 class Refused(Exception):
@@ -44,6 +45,7 @@ class DirectRoute:
         fields: the names that a row may have.
         rows: the most in a body; 1: the body is one row and no list.
         observe: is called with the seconds from the whole body to its answer.
+        arrow: takes a body that is an Arrow IPC stream, and whether the answer is to be one.
     """
 
     validator: SchemaValidator
@@ -52,6 +54,7 @@ class DirectRoute:
     rows: int
     status: int
     observe: Observe
+    arrow: Arrow = None
 
     @cached_property
     def max_bytes(self) -> int:
@@ -67,10 +70,19 @@ class DirectRoute:
         if len(body) > most and body.count(b",") > most:
             raise Refused(413, f"more than {most:,} values: send them in parts")
         valid = self.validator.validate_json(body) if self.rows == 1 else await self.validate_rows(body)
-        answer = await self.endpoint(valid)
+        return await self._timed(began, self.endpoint(valid))
+
+    async def answer_arrow(self, body: bytes, wanted: bool) -> bytes:
+        """The answer to an Arrow IPC stream, which is one, too, if that is `wanted`, else JSON. Raises: Refused."""
+        if not self.arrow:
+            raise Refused(415, "this route takes JSON only")
+        return await self._timed(time.perf_counter(), self.arrow(body, wanted))
+
+    async def _timed(self, began: float, answer: Awaitable[bytes]) -> bytes:
+        made = await answer
         if self.observe:
             self.observe(time.perf_counter() - began)
-        return answer
+        return made
 
     async def validate_rows(self, body: bytes) -> list[Any]:
         """The rows of a batch. After a part with errors, the others are not looked at."""

@@ -25,7 +25,7 @@ from typing import Any
 import fsspec
 from arro3.core import Array, DataType
 from arro3.core import Table as Arrow
-from arro3.io import write_parquet
+from arro3.io import read_ipc_stream, write_parquet
 
 MAX_ROWS = 50_000  # kept of each table while it can't be written; the oldest are dropped first
 FILE_ROWS = 10_000
@@ -43,13 +43,14 @@ class Table:
         self.fs, self.folder = fsspec.url_to_fs(f"{target}/{name}")
         self.local = "file" in self.fs.protocol
         self.waiting: dict[str, list[Any]] = {name: [] for name in columns if name not in self.constants}
+        self.blocks: list[Arrow] = []  # rows that came by column
         self.since = 0.0  # when the oldest row came, or the last attempt failed
         self.failed = False
         self.written = 0
         self.path = ""  # of the latest attempt
 
     def __len__(self) -> int:
-        return len(self.waiting["prediction_id"])
+        return len(self.waiting["prediction_id"]) + sum(map(len, self.blocks))
 
     def add(self, columns: dict[str, list[Any]]) -> None:
         """Add rows, column by column."""
@@ -57,13 +58,35 @@ class Table:
             self.since = time.monotonic()
         for name, values in columns.items():
             self.waiting[name] += values
+        self._bound()
+
+    def add_block(self, rows: Arrow, common: dict[str, Any]) -> None:
+        """Add rows that came as Arrow's columns, with the values that all of them have in common."""
+        if not self:
+            self.since = time.monotonic()
+        given = dict(zip(rows.column_names, rows.columns, strict=True))
+        repeated = {name: [value] * len(rows) for name, value in (self.constants | common).items()}
+        arrays = {
+            n: given[n].combine_chunks() if n in given else self.array(n, repeated[n]) for n in self.columns
+        }
+        self.blocks.append(Arrow.from_pydict(arrays))
+        self._bound()
+
+    def _bound(self) -> None:
         if (surplus := len(self) - MAX_ROWS) > 0:
             self.remove(surplus, "dropped")
 
     def remove(self, rows: int, outcome: str, **reason: Exception) -> None:
         """Remove so many rows, the oldest, and report what became of them."""
+        first = min(rows, len(self.waiting["prediction_id"]))
         for values in self.waiting.values():
-            del values[:rows]
+            del values[:first]
+        left = rows - first
+        while left:
+            block = self.blocks.pop(0)
+            if len(block) > left:
+                self.blocks.insert(0, block.slice(left))
+            left -= min(left, len(block))
         report(**{outcome: rows}, **reason)
 
     def due(self, seconds: float) -> bool:
@@ -96,17 +119,25 @@ class Table:
 
     def parquet(self) -> bytes:
         """The rows as a Parquet file."""
-        arrays: dict[str, Any] = {}
-        for name, kind in self.columns.items():
-            values = self.waiting[name] if name in self.waiting else [self.constants[name]] * len(self)
-            if kind == "timestamp":  # microseconds since 1970
-                microseconds: Any = Array(values, DataType.int64())
-                arrays[name] = microseconds.cast(DataType.timestamp("us", tz="UTC"))
-            else:
-                arrays[name] = Array(values, getattr(DataType, kind)())
+        tables, rows = self.blocks, len(self.waiting["prediction_id"])
+        if rows:
+            values = {name: self.waiting.get(name) or [self.constants[name]] * rows for name in self.columns}
+            tables = [
+                Arrow.from_pydict({name: self.array(name, own) for name, own in values.items()}),
+                *tables,
+            ]
         content = io.BytesIO()
-        write_parquet(Arrow.from_pydict(arrays), content, compression="zstd(3)")
+        write_parquet(
+            Arrow.from_batches([b for t in tables for b in t.to_batches()]), content, compression="zstd(3)"
+        )
         return content.getvalue()
+
+    def array(self, name: str, values: list[Any]) -> Any:
+        """A column's values in its type."""
+        kind = self.columns[name]
+        if kind == "timestamp":  # microseconds since 1970
+            return Array(values, DataType.int64()).cast(DataType.timestamp("us", tz="UTC"))
+        return Array(values, getattr(DataType, kind)())
 
 
 def write_whole(path: str, content: bytes) -> None:
@@ -162,7 +193,10 @@ def main(target: str, seconds: float, tables: dict[str, dict[str, str]], **const
                 ended.set()
                 return
             with lock:
-                made[table].add(columns | {name: [value] * rows for name, value in common.items()})
+                if isinstance(columns, bytes):
+                    made[table].add_block(read_ipc_stream(columns).read_all(), common)
+                else:
+                    made[table].add(columns | {name: [value] * rows for name, value in common.items()})
 
     threading.Thread(target=take, daemon=True).start()
     while True:

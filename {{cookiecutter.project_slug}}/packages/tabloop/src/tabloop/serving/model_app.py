@@ -1,4 +1,4 @@
-"""The application: FastAPI, and a short path for its direct routes, which take and give JSON only.
+"""The application: FastAPI, and a short path for its direct routes, which take and give JSON; batches also Arrow.
 
     direct route, no middleware:  ModelApp -> Guard -> endpoint
     otherwise:                    ModelApp -> your middleware -> Guard -> endpoint, or FastAPI's routing
@@ -25,9 +25,10 @@ from pydantic_core import to_json
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tabloop.serving import direct_route
-from tabloop.serving.direct_route import DirectRoute, Endpoint, Observe, Refused, invalid, read_body
+from tabloop.serving.direct_route import Arrow, DirectRoute, Endpoint, Observe, Refused, invalid, read_body
 
 T = TypeVar("T")
+JSON, ARROW = b"application/json", b"application/vnd.apache.arrow.stream"
 WHOLE = "tabloop.json"  # an ASGI extension of protocol.py: a message that is a whole answer in JSON
 ROOM_BYTES = 64 << 20  # of all batches that arrive or wait, and of their answers
 PART_BYTES = 64 << 10  # of an answer, sent at once
@@ -45,12 +46,19 @@ class ModelApp(FastAPI):
         self.add_middleware(Guard, routes=self.direct_routes, keys=keys)
 
     def direct(
-        self, path: str, *, fields: Collection[str], rows: int = 1, observe: Observe = None, **options: Any
+        self,
+        path: str,
+        *,
+        fields: Collection[str],
+        rows: int = 1,
+        observe: Observe = None,
+        arrow: Arrow = None,
+        **options: Any,
     ) -> Callable[[Endpoint], Endpoint]:
         """Declare a POST route whose endpoint has one parameter, the body, and returns the answer's JSON as bytes.
 
         Args:
-            fields, rows, observe: those of DirectRoute.
+            fields, rows, observe, arrow: those of DirectRoute.
             options: further arguments of FastAPI's `add_api_route`, for example `response_model`.
         """
 
@@ -58,7 +66,7 @@ class ModelApp(FastAPI):
             (body,) = inspect.signature(endpoint).parameters.values()
             validator: Any = TypeAdapter(body.annotation).validator
             status = options.get("status_code", 200)
-            self.direct_routes[path] = DirectRoute(validator, endpoint, fields, rows, status, observe)
+            self.direct_routes[path] = DirectRoute(validator, endpoint, fields, rows, status, observe, arrow)
             self.add_api_route(path, endpoint, methods=["POST"], **options)
             return endpoint
 
@@ -128,7 +136,7 @@ class Guard:
                 else:
                     await respond(send, route.status, answer)
             elif route:
-                await self.answer_batch(route, receive, send)
+                await self.answer_batch(route, scope, receive, send)
         except (ValidationError, Refused) as error:
             refused = error if isinstance(error, Refused) else invalid(error)
             await respond(send, refused.status, to_json({"detail": refused.reason}), refused.headers)
@@ -138,7 +146,7 @@ class Guard:
             if not route:
                 await self.pass_on(scope, receive, send)
 
-    async def answer_batch(self, route: DirectRoute, receive: Receive, send: Send) -> None:
+    async def answer_batch(self, route: DirectRoute, scope: Scope, receive: Receive, send: Send) -> None:
         """Read, answer, send. What is held in memory is counted in the room."""
         room, size = self.room, 0
 
@@ -149,12 +157,15 @@ class Guard:
 
         try:
             body = await room.wait(read_body(receive, route.max_bytes, take))
+            headers = dict(scope["headers"])
+            given = headers.get(b"content-type", b"").partition(b";")[0].strip().lower() == ARROW
+            wanted = given and ARROW in headers.get(b"accept", b"").lower()
             async with room.turn:
-                answer = await route.answer(body)
+                answer = await (route.answer_arrow(body, wanted) if given else route.answer(body))
             del body
             take(len(answer))
             with suppress(TimeoutError):
-                await room.wait(respond(send, route.status, answer))
+                await room.wait(respond(send, route.status, answer, kind=ARROW if wanted else JSON))
         except TimeoutError:
             raise Refused(503, "too many batches arrive at a time: try it again", retry_after=1) from None
         finally:
@@ -185,9 +196,11 @@ def known_key(keys: Sequence[bytes], scope: Scope) -> bytes:
     return given if sum(hmac.compare_digest(given, key) for key in keys) else b""
 
 
-async def respond(send: Send, status: int, body: bytes, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
-    """Send an answer whose body is JSON: in parts, each as soon as the client reads."""
-    own = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+async def respond(
+    send: Send, status: int, body: bytes, headers: Sequence[tuple[bytes, bytes]] = (), kind: bytes = JSON
+) -> None:
+    """Send an answer whose body is of this content type: in parts, each as soon as the client reads."""
+    own = [(b"content-type", kind), (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": status, "headers": [*own, *headers]})
     for at in range(0, len(body), PART_BYTES):
         more = at + PART_BYTES < len(body)

@@ -13,8 +13,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from arro3.core import Array, DataType
+
 from tabloop.params import Column
 from tabloop.predictions import ROUTING, feature, tables
+from tabloop.serving.arrow import encode
 from tabloop.serving.served_model import ServedModel
 from tabloop.serving.telemetry import LOG_ERRORS, LOGGED
 
@@ -116,20 +120,39 @@ class PredictionLog:
         self, model: ServedModel, ids: list[str], columns: Mapping[str, list[Any]], scores: list[float]
     ) -> None:
         """Log one model's scores of n rows: n ids, n values of the entity and of each feature, n scores."""
-        common = {"variant": model.role, "model_version": model.version, "predicted_at": _now()}
-        common |= {"threshold": model.threshold, "source_table": model.card.source_table}
         rows = {column: columns[name] for name, column in self.names.items()}
         rows |= {"prediction_id": ids, "probability": scores}
         rows["entity"] = columns[self.entity] if self.entity else [None] * len(ids)
-        self._send("predictions", len(ids), common, rows)
+        self._send("predictions", len(ids), self._common(model), rows)
+
+    def add_columns(
+        self,
+        model: ServedModel,
+        ids: list[str],
+        keys: list[str | None],
+        columns: Mapping[str, Array],
+        scores: np.ndarray,
+    ) -> None:
+        """The same of rows by column: n ids, n entities, n values of each feature in the log's types, (n,) scores."""
+        if self.target:
+            made = {column: columns[name] for name, column in self.names.items()}
+            made |= {"prediction_id": Array(ids, DataType.utf8()), "entity": Array(keys, DataType.utf8())}
+            made["probability"] = Array.from_numpy(scores)
+            self._send("predictions", len(ids), self._common(model), encode(made))
+
+    def _common(self, model: ServedModel) -> dict[str, Any]:
+        common = {"variant": model.role, "model_version": model.version, "predicted_at": _now()}
+        return common | {"threshold": model.threshold, "source_table": model.card.source_table}
 
     def add_feedback(self, ids: list[str], labels: list[int]) -> None:
         """Log n outcomes. Each is later than the one before it: the last label of a prediction counts."""
         times = list(range(now := _now(), now + len(ids)))
         self._send("feedback", len(ids), {}, {"prediction_id": ids, "label": labels, "received_at": times})
 
-    def _send(self, table: str, rows: int, common: dict[str, Any], columns: dict[str, list[Any]]) -> None:
-        """Rows of `table` by column, and the values that all of them have in common."""
+    def _send(
+        self, table: str, rows: int, common: dict[str, Any], columns: dict[str, list[Any]] | bytes
+    ) -> None:
+        """Rows of `table` by column, or an Arrow IPC stream of them, and the values that all of them have in common."""
         if not self.target:
             return
         if not self.waiting:

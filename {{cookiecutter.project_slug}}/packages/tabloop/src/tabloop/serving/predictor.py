@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import sys
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from typing import Any
 
 from pydantic_core import to_json
@@ -49,12 +49,15 @@ class Predictor:
         self.entity = self.champion.schema.entity
         other = self.challenger.schema if self.challenger else None
         columns, views = request_columns(self.champion.schema, other)
+        self.columns = columns
         self.looked_up = frozenset(name for columns in views.values() for name in columns)
         self.row = row_type(self.champion.card, columns, self.looked_up)
         self.blank = dict.fromkeys([*([self.entity] if self.entity else []), *columns])
         self.online = open_store(settings, project, self.entity, views)
         categories = self.champion.card.categories
-        self.levels = [(name, {None, *levels}, UNSEEN.labels(name)) for name, levels in categories.items()]
+        self.levels = [
+            (name, {None, "", *levels}, UNSEEN.labels(name)) for name, levels in categories.items()
+        ]
         models = [self.champion, *([self.challenger] if self.challenger else [])]
         self.answered = {model.role: PREDICTIONS.labels(model.role, model.version) for model in models}
         salt = f"{self.challenger.version if self.challenger else ''}:".encode()
@@ -168,7 +171,7 @@ class Predictor:
     def _predict_ab(self, challenger: ServedModel, ids: list[str], rows: list[Row]) -> list[bytes | None]:
         """The challenger's answers for its share, and the champion's for the rest and where the challenger fails."""
         answers: list[bytes | None] = [None] * len(rows)
-        share = [at for at, row in enumerate(rows) if self._challenged(row.get(self.entity or "") or ids[at])]
+        share = [at for at, row in enumerate(rows) if self.challenged(row.get(self.entity or "") or ids[at])]
         for model in (challenger, self.champion):
             places = share if model is challenger else [at for at, a in enumerate(answers) if a is None]
             if places:
@@ -181,10 +184,10 @@ class Predictor:
         """The model with this role; without one, that which would answer the row's entity; the champion if it has none."""
         if role is None and self.mode == "ab" and self.challenger and not self.challenger.breaker.resting:
             entity = row.get(self.entity or "")
-            role = "challenger" if entity and self._challenged(entity) else None
+            role = "challenger" if entity and self.challenged(entity) else None
         return self.challenger if role == "challenger" and self.challenger else self.champion
 
-    def _challenged(self, key: str) -> bool:
+    def challenged(self, key: str) -> bool:
         """Whether the challenger answers this entity, the same for as long as the challenger is.
 
         A hash decides. The challenger's version is its salt, so that each experiment draws other entities.
@@ -201,15 +204,19 @@ class Predictor:
                 model.failed(scores)
                 answers.append(None)
             else:
-                model.breaker.failures = 0
-                if model is self.champion or self.mode == "ab":  # in the shadow the champion has counted them
-                    for name, levels, unseen in self.levels:
-                        if not levels.issuperset(columns[name]):
-                            unseen.inc(sum(value not in levels for value in columns[name]))
-                self.answered[model.role].inc(len(ids))
+                self.count(model, len(ids), columns)
                 self.log.add_predictions(model, ids, columns, scores)
                 answers += model.answers(ids, scores)
         return answers
+
+    def count(self, model: ServedModel, rows: int, columns: Mapping[str, list[Any]]) -> None:
+        """Count rows that a model scored, and the values among them that the champion never saw."""
+        model.breaker.failures = 0
+        if model is self.champion or self.mode == "ab":  # in the shadow the champion has counted them
+            for name, levels, unseen in self.levels:
+                if not levels.issuperset(columns[name]):
+                    unseen.inc(sum(value not in levels for value in columns[name]))
+        self.answered[model.role].inc(rows)
 
     async def stop(self) -> None:
         """Let the challenger and the log finish, within some seconds."""

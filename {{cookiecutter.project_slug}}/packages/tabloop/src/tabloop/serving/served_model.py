@@ -99,6 +99,19 @@ class ServedModel:
         parts = (slice(at, at + step) for at in range(0, len(rows), step))
         return [scored for part in parts for scored in self.score_apart(ids[part], rows[part])]
 
+    def score_parts(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray | Exception]:
+        """P(positive) of rows, in parts: (k,), or of one row the error. `inputs`: the graph's, (n, 1) each."""
+        try:
+            return [self.probability(dict(inputs))]
+        except Exception as error:  # onnxruntime's exceptions have no common base
+            if (rows := len(next(iter(inputs.values())))) == 1:
+                return [error]
+        step = -(-rows // 16)
+        parts = (
+            {name: values[at : at + step] for name, values in inputs.items()} for at in range(0, rows, step)
+        )
+        return [scored for part in parts for scored in self.score_parts(part)]
+
     def failed(self, error: Exception) -> None:
         """Count a row that could not be scored. The first time a line says so."""
         self.failures.inc()
