@@ -9,6 +9,7 @@ model's, it is timed in alternation with the limit, and stopped. What the projec
 
 import argparse
 import fcntl
+import io
 import itertools
 import json
 import os
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -37,21 +39,27 @@ BATCH = 1000
 SECONDS = 2  # of load at a time
 CHECKED, TOLERANCE = 20, 1e-4  # rows, and how far off a probability may be
 START_SECONDS = 60
-NOT_PEERS = ("limit", "ours", "naive")
+LARGE = 10_000  # rows of the batches that arrive beside single rows
+ARROW = "application/vnd.apache.arrow.stream"
+# Servers of the same constant, as `limit`; and this service, in several processes too.
+NOT_PEERS = ("limit", "protocol", "granian", "granian rsgi", "ours", "ours, 2 processes", "naive")
 WRK = """
 local bodies, at = {}, 0
 function init(args)
-  wrk.headers["Content-Type"] = "application/json"
-  for line in io.lines(args[1]) do bodies[#bodies + 1] = wrk.format("POST", nil, nil, line) end
+  wrk.headers["Content-Type"], wrk.headers["Accept"] = args[2], args[2]
+  local whole = args[2] ~= "application/json"
+  for line in io.lines(args[1], whole and "*a" or "*l") do
+    if line ~= "" then bodies[#bodies + 1] = wrk.format("POST", nil, nil, line) else break end
+  end
 end
 function request()
   at = at % #bodies + 1
   return bodies[at]
 end
 function done(all, latency)
-  local e, text = all.errors, '{"rate":%f,"failed":%d,"p50":%f,"p99":%f}'
+  local e, text = all.errors, '{"rate":%f,"failed":%d,"p50":%f,"p99":%f,"seconds":%f}'
   print(text:format((all.requests - e.status) / all.duration * 1e6, e.connect + e.read + e.write + e.timeout
-    + e.status, latency:percentile(50) / 1e3, latency:percentile(99) / 1e3))
+    + e.status, latency:percentile(50) / 1e3, latency:percentile(99) / 1e3, all.duration / 1e6))
 end
 """
 Row = dict[str, Any]
@@ -68,6 +76,7 @@ class Server:
     batch_path: str | None = None  # none: it takes no batch
     many: Callable[[list[Row]], Any] = list  # what it is sent for these rows
     one: Callable[[Row], Any] | None = None  # and for one; none: a batch of one
+    arrow: bool = False  # whether it takes batches as Arrow IPC streams, too
 
 
 def tensors(rows: list[Row]) -> Row:
@@ -124,10 +133,26 @@ def servers(package: str, card: dict[str, Any]) -> list[Server]:
 
     service, start = f"python -m {package}.app", f"mlserver start {WORK}"
     serve = f"bentoml serve servers:Model --working-dir {HERE} --port {{port}}"
+    granian = f"granian --working-dir {HERE} --port {{port}} --loop uvloop --http 1 --no-ws --interface"
+    two = {"WEB_CONCURRENCY": "2"}
     invoke = f"mlflow models serve --env-manager local -w 1 -m {saved} -p {{port}}"
     return [
         Server("limit", f"{script} limit", "", constant, one=dict),
-        Server("ours", service, "", everything, "/predict", "/predict/batch", ours, asked),
+        Server("protocol", f"{script} protocol", "", constant, one=dict),
+        Server("granian", f"{granian} asginl servers:reading", "granian", constant, one=dict),
+        Server("granian rsgi", f"{granian} rsgi servers:rsgi", "granian", constant, one=dict),
+        Server("ours", service, "", everything, "/predict", "/predict/batch", ours, asked, arrow=True),
+        Server(
+            "ours, 2 processes",
+            service,
+            "",
+            everything | two,
+            "/predict",
+            "/predict/batch",
+            ours,
+            asked,
+            arrow=True,
+        ),
         Server("naive", f"{script} naive", batch_path="/predict/batch", one=dict),
         Server("litserve", f"{script} litserve", "litserve", {"SERVER": "litserve"}, one=dict),
         Server("bentoml", serve, "bentoml", bento, "/predict", "/predict", bentoml),
@@ -217,13 +242,49 @@ def memory(pid: int) -> float:
     return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1e3
 
 
-def load(url: str, bodies: list[Any], connections: int) -> Found:
-    """wrk's figures: good answers a second, failures, p50 and p99 in ms."""
-    script, sent = (WORK / f"{url.rpartition('/')[2]}.{kind}" for kind in ("lua", "json"))
+def processor(pid: int) -> float:
+    """Seconds of CPU time that a process and its descendants have taken."""
+    stats = [(own / "stat").read_text().rpartition(")")[2].split() for own in family(pid)]
+    return sum(int(stat[11]) + int(stat[12]) for stat in stats) / os.sysconf("SC_CLK_TCK")
+
+
+def load(pid: int, url: str, bodies: list[Any], connections: int, rows: int = 1) -> Found:
+    """wrk's figures: rows answered a second, and a second of the server's CPU time; failures, p50 and p99 in ms.
+
+    Args:
+        bodies: each is sent as JSON, or if it is bytes, as an Arrow IPC stream.
+        rows: of each body.
+    """
+    script, sent = (WORK / f"{url.rpartition('/')[2]}{rows}.{kind}" for kind in ("lua", "sent"))
     script.write_text(WRK)
-    sent.write_text("".join(json.dumps(body) + "\n" for body in bodies))
-    options = f"-t1 -c{connections} -d{SECONDS}s --timeout=60s -s {script} {url} -- {sent}"
-    return dict(json.loads(said("wrk", *options.split())))
+    binary = isinstance(bodies[0], bytes)
+    sent.write_bytes(bodies[0] if binary else "".join(json.dumps(body) + "\n" for body in bodies).encode())
+    kind = ARROW if binary else "application/json"
+    options = f"-t1 -c{connections} -d{SECONDS}s --timeout=60s -s {script} {url} -- {sent} {kind}"
+    before = processor(pid)
+    found = dict(json.loads(said("wrk", *options.split())))
+    found["rate"] *= rows
+    return found | {"cpu": found["rate"] * found["seconds"] / max(processor(pid) - before, 0.01)}
+
+
+def stream(rows: list[Row]) -> bytes:
+    """Rows as an Arrow IPC stream."""
+    import pyarrow as pa
+
+    table, content = pa.Table.from_pylist(rows), io.BytesIO()
+    with pa.ipc.new_stream(content, table.schema) as writer:
+        writer.write_table(table)
+    return content.getvalue()
+
+
+def beside(pid: int, server: Server, url: str, bodies: list[Any], batch: Any) -> tuple[float, float]:
+    """p99 of single rows on 16 connections, in ms: alone, and while large batches arrive one after the other."""
+    quiet = load(pid, url + server.path, bodies, 16)["p99"]
+    with ThreadPoolExecutor(1) as pool:
+        batches = pool.submit(load, pid, url + str(server.batch_path), [batch], 1, LARGE)
+        loud = load(pid, url + server.path, bodies, 16)["p99"]
+        batches.result()
+    return quiet, loud / quiet
 
 
 def check(answer: Any, known: list[float]) -> None:
@@ -248,19 +309,19 @@ def measure(
     bare = replace(limit, name="bare")
     with (
         running(server, folder, project, bodies[0]) as (pid, url, cold),
-        running(bare, programs(bare, project), project, rows[0]) as (_, bare_url, _),
+        running(bare, programs(bare, project), project, rows[0]) as (bare_pid, bare_url, _),
     ):
         found = {"cold": cold}
         for body, value in zip(bodies[:CHECKED], known, strict=False):
-            if server.name != "limit":
+            if server.environment.keys() != {"ANSWER"}:
                 check(ask(url + server.path, body), [value])
-        load(url + server.path, bodies, CONNECTIONS[1])  # warm
+        load(pid, url + server.path, bodies, CONNECTIONS[1])  # warm
         for c in CONNECTIONS:
             pairs = [
-                (load(url + server.path, bodies, c), load(bare_url + bare.path, rows, c))
+                (load(pid, url + server.path, bodies, c), load(bare_pid, bare_url + bare.path, rows, c))
                 for _ in range(rounds)
             ]
-            for key in ("rate", "p50", "p99"):
+            for key in ("rate", "cpu", "p50", "p99"):
                 found[f"{key}{c}"] = median(mine[key] for mine, _ in pairs)
                 found[f"{key}{c}/limit"] = median(mine[key] / theirs[key] for mine, theirs in pairs)
             found[f"failed{c}"] = sum(mine["failed"] for mine, _ in pairs)
@@ -268,8 +329,21 @@ def measure(
         if server.batch_path:
             batch = server.many(rows)
             check(ask(url + server.batch_path, batch), known)
-            batches = [load(url + server.batch_path, [batch], 1)["rate"] for _ in range(rounds)]
-            found["batch"] = median(batches) * len(rows)
+            sent = {"batch": batch} | ({"arrow": stream(batch)} if server.arrow else {})
+            for key, body in sent.items():
+                batches = [load(pid, url + server.batch_path, [body], 1, BATCH) for _ in range(rounds)]
+                found |= {
+                    key: median(f["rate"] for f in batches),
+                    f"{key}cpu": median(f["cpu"] for f in batches),
+                }
+        if server.arrow:
+            large = server.many([*rows] * (LARGE // BATCH))
+            for key, body in (("large", large), ("largearrow", stream(large))):
+                pairs = [beside(pid, server, url, bodies, body) for _ in range(rounds)]
+                found |= {
+                    key: median(ratio for _, ratio in pairs),
+                    "quiet": median(quiet for quiet, _ in pairs),
+                }
     return found
 
 
@@ -289,7 +363,7 @@ def report(results: dict[str, Found | str]) -> None:
         mine, theirs = done[name].get(key), [done[n][key] for n in others if done[n].get(key)]
         if mine is None or (whose and not theirs):
             return "—"
-        best = max if key.startswith(("rate", "batch")) else min
+        best = max if key.startswith(("rate", "cpu", "batch", "arrow")) else min
         return f"{mine / best(theirs):,.2f}" if whose else f"{mine:,.{digits}f}"
 
     def table(title: str, heads: str, columns: str) -> None:
@@ -307,6 +381,21 @@ def report(results: dict[str, Found | str]) -> None:
             f"requests/s | of the limit | {rates} | p50, ms | p99, ms | times the limit's p99 | failed",
             f"rate{c}:0 rate{c}/limit rate{c}/naive rate{c}/peer p50{c}:2 p99{c}:2 p99{c}/limit failed{c}:0",
         )
+        table(
+            f"The same for each second of the server's CPU time, connections: {c}",
+            f"requests | of the limit | {rates}",
+            f"cpu{c}:0 cpu{c}/limit cpu{c}/naive cpu{c}/peer",
+        )
+    table(
+        f"Batches of {BATCH:,} rows, for each second of the server's CPU time; the same as Arrow",
+        f"JSON: rows | {rates} | Arrow: rows/s | rows a CPU second",
+        "batchcpu:0 batchcpu/naive batchcpu/peer arrow:0 arrowcpu:0",
+    )
+    table(
+        f"p99 of single rows on 16 connections while batches of {LARGE:,} rows arrive",
+        "alone, ms | with JSON, times | with Arrow, times",
+        "quiet:2 large:2 largearrow:2",
+    )
     table(
         f"Batches of {BATCH:,} rows; cold start; memory",
         f"rows/s | {rates} | start, s | {times} | memory, MB | {times}",

@@ -45,6 +45,45 @@ def limit() -> None:
     uvicorn.run(app, port=PORT, http="httptools", loop="uvloop", lifespan="off", access_log=False)
 
 
+HEADERS = [(b"content-type", b"application/json")]
+
+
+async def reading(scope: Any, receive: Any, send: Any) -> None:
+    """The limit's application, which reads the body, too."""
+    await receive()
+    body = os.environ["ANSWER"].encode()
+    headers = [*HEADERS, (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+class Rsgi:
+    """The same in granian's own interface."""
+
+    async def __rsgi__(self, scope: Any, protocol: Any) -> None:
+        await protocol()
+        protocol.response_str(200, [("content-type", "application/json")], os.environ["ANSWER"])
+
+
+rsgi = Rsgi()
+
+
+def protocol() -> None:
+    """The same on this project's protocol, whose messages may be a whole answer."""
+    import uvicorn
+    from tabloop.serving.model_app import WHOLE
+    from tabloop.serving.protocol import Protocol
+
+    body = os.environ["ANSWER"].encode()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": WHOLE, "status": 200, "body": body})
+
+    options: dict[str, Any] = {"http": Protocol, "loop": "uvloop", "lifespan": "off", "ws": "none"}
+    uvicorn.run(app, port=PORT, access_log=False, **options)
+
+
 def naive() -> None:
     """FastAPI and pandas, as in most tutorials."""
     import joblib
@@ -116,4 +155,5 @@ if os.environ.get("SERVER") == "bentoml":  # `bentoml serve servers:Model` impor
 
 
 if __name__ == "__main__":
-    {"fit": fit, "limit": limit, "naive": naive, "litserve": litserve}[sys.argv[1]]()
+    started = {"fit": fit, "limit": limit, "protocol": protocol, "naive": naive, "litserve": litserve}
+    started[sys.argv[1]]()
