@@ -98,7 +98,7 @@ class ArrowBatches:
         return batch
 
     async def _score(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
-        """The scores of rows, (n,), NaN where there is none, and which of them are the challenger's. They are logged."""
+        """The scores of rows, (n,), NaN where there is none, and which of them are the challenger's."""
         predictor, n = self.predictor, len(batch.ids)
         scores, challenged = np.full(n, np.nan), np.zeros(n, bool)
         challenger = predictor.challenger
@@ -108,6 +108,7 @@ class ArrowBatches:
             await self._score_by(challenger, batch, share.nonzero()[0], scores)
             challenged = ~np.isnan(scores)
         await self._score_by(predictor.champion, batch, np.isnan(scores).nonzero()[0], scores)
+        self._keep(batch, scores, challenged)
         if predictor.shadow:
             columns = {name: column.to_pylist() for name, column in batch.logged.items()}
             columns |= {predictor.entity: batch.keys} if predictor.entity else {}
@@ -118,7 +119,7 @@ class ArrowBatches:
     async def _score_by(
         self, model: ServedModel, batch: Batch, places: np.ndarray, scores: np.ndarray
     ) -> None:
-        """Let a model score the rows at these places, and count and log those that it can score."""
+        """Let a model score the rows at these places."""
         if not len(places):
             return
         inputs = {name: batch.inputs[name] for name in model.schema.features}
@@ -134,13 +135,23 @@ class ArrowBatches:
         for error in found:
             if isinstance(error, Exception):
                 model.failed(error)
-        kept = places[~np.isnan(scores[places])]
-        if len(kept):
-            own = batch if len(kept) == len(scores) else batch.take(kept)
-            names = [name for name, *_ in self.predictor.levels if name in own.inputs]
-            levels = {name: own.inputs[name][:, 0].tolist() for name in names}
-            self.predictor.count(model, len(kept), levels)
-            self.predictor.log.add_columns(model, own.ids, own.keys, own.logged, scores[kept])
+
+    def _keep(self, batch: Batch, scores: np.ndarray, challenged: np.ndarray) -> None:
+        """Count and log the rows that a model could score."""
+        kept, predictor = (~np.isnan(scores)).nonzero()[0], self.predictor
+        if not len(kept):
+            return
+        if len(kept) < len(scores):
+            batch, scores, challenged = batch.take(kept), scores[kept], challenged[kept]
+        levels = {name: batch.inputs[name][:, 0].tolist() for name, *_ in predictor.levels}
+        share = int(challenged.sum())
+        if predictor.challenger and share:
+            predictor.count(predictor.challenger, share)
+        if share < len(scores):
+            predictor.count(predictor.champion, len(scores) - share)
+        predictor.count_unseen(levels)
+        models = [predictor.champion, *([predictor.challenger] if share and predictor.challenger else [])]
+        predictor.log.add_columns(models, challenged, batch.ids, batch.keys, batch.logged, scores)
 
     def _json(self, ids: list[str], scores: np.ndarray, challenged: np.ndarray) -> bytes:
         answers = [to_json({"detail": UNSCORABLE})] * len(ids)
@@ -154,18 +165,20 @@ class ArrowBatches:
 
     def _stream(self, ids: list[str], scores: np.ndarray, challenged: np.ndarray) -> bytes:
         """The fields of a JSON answer as columns; those of a row that could not be scored are null, but for `detail`."""
-        failed = np.isnan(scores)
+        failed, text = np.isnan(scores), DataType.utf8()
         models = [self.predictor.champion, self.predictor.challenger or self.predictor.champion]
-        which = _places(challenged, failed)
         thresholds = np.array([model.threshold for model in models])[challenged.astype(int)]
-        text = DataType.utf8()
+        which, own = _places(challenged, failed), _places(np.arange(len(ids)), failed)
+        columns = {
+            "prediction_id": Array(ids, text),
+            "probability": Array.from_numpy(scores),
+            "prediction": Array.from_numpy((scores >= thresholds).astype(np.int8)),
+        }
+        if failed.any():
+            columns = {name: values.take(own) for name, values in columns.items()}
         return encode(
-            {
-                "prediction_id": Array(ids, text).take(_places(np.arange(len(ids)), failed)),
-                "probability": Array.from_numpy(scores).take(_places(np.arange(len(ids)), failed)),
-                "prediction": Array.from_numpy((scores >= thresholds).astype(np.int8)).take(
-                    _places(np.arange(len(ids)), failed)
-                ),
+            columns
+            | {
                 "model_version": Array([model.version for model in models], text).take(which),
                 "variant": Array([model.role for model in models], text).take(which),
                 "detail": Array([UNSCORABLE], text).take(_places(np.zeros(len(ids)), ~failed)),

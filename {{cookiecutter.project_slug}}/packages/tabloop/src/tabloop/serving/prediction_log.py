@@ -8,7 +8,7 @@ import json
 import pickle
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import numpy as np
 from arro3.core import Array, DataType
 
 from tabloop.params import Column
-from tabloop.predictions import ROUTING, feature, tables
+from tabloop.predictions import PREDICTIONS, ROUTING, feature, tables
 from tabloop.serving.arrow import encode
 from tabloop.serving.served_model import ServedModel
 from tabloop.serving.telemetry import LOG_ERRORS, LOGGED
@@ -127,18 +127,31 @@ class PredictionLog:
 
     def add_columns(
         self,
-        model: ServedModel,
+        models: Sequence[ServedModel],
+        which: np.ndarray,
         ids: list[str],
         keys: list[str | None],
         columns: Mapping[str, Array],
         scores: np.ndarray,
     ) -> None:
-        """The same of rows by column: n ids, n entities, n values of each feature in the log's types, (n,) scores."""
-        if self.target:
-            made = {column: columns[name] for name, column in self.names.items()}
-            made |= {"prediction_id": Array(ids, DataType.utf8()), "entity": Array(keys, DataType.utf8())}
-            made["probability"] = Array.from_numpy(scores)
-            self._send("predictions", len(ids), self._common(model), encode(made))
+        """The same of rows by column.
+
+        Args:
+            which: the model of each row, (n,): its place among the `models`.
+            columns: (n,) of each feature, in the log's types.
+        """
+        if not self.target:
+            return
+        made = {column: columns[name] for name, column in self.names.items()}
+        made |= {"prediction_id": Array(ids, DataType.utf8()), "entity": Array(keys, DataType.utf8())}
+        made["probability"] = Array.from_numpy(scores)
+        common, *others = [self._common(model) for model in models]
+        for other in others:  # what differs is a column
+            for name in [name for name in common if common[name] != other[name] and name != "predicted_at"]:
+                kind = getattr(DataType, PREDICTIONS[name])()
+                values = Array([common.pop(name), other[name]], kind)
+                made[name] = values.take(Array.from_numpy(which.astype(np.uint32)))
+        self._send("predictions", len(ids), common, encode(made))
 
     def _common(self, model: ServedModel) -> dict[str, Any]:
         common = {"variant": model.role, "model_version": model.version, "predicted_at": _now()}

@@ -204,19 +204,23 @@ class Predictor:
                 model.failed(scores)
                 answers.append(None)
             else:
-                self.count(model, len(ids), columns)
+                self.count(model, len(ids))
+                if model is self.champion or self.mode == "ab":  # in the shadow the champion has counted them
+                    self.count_unseen(columns)
                 self.log.add_predictions(model, ids, columns, scores)
                 answers += model.answers(ids, scores)
         return answers
 
-    def count(self, model: ServedModel, rows: int, columns: Mapping[str, list[Any]]) -> None:
-        """Count rows that a model scored, and the values among them that the champion never saw."""
+    def count(self, model: ServedModel, rows: int) -> None:
+        """Count rows that a model scored."""
         model.breaker.failures = 0
-        if model is self.champion or self.mode == "ab":  # in the shadow the champion has counted them
-            for name, levels, unseen in self.levels:
-                if not levels.issuperset(columns[name]):
-                    unseen.inc(sum(value not in levels for value in columns[name]))
         self.answered[model.role].inc(rows)
+
+    def count_unseen(self, columns: Mapping[str, list[Any]]) -> None:
+        """Count the values that the champion never saw in training."""
+        for name, levels, unseen in self.levels:
+            if not levels.issuperset(columns[name]):
+                unseen.inc(sum(value not in levels for value in columns[name]))
 
     async def stop(self) -> None:
         """Let the challenger and the log finish, within some seconds."""
