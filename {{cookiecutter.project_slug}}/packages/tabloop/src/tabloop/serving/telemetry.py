@@ -15,7 +15,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 if SEVERAL := os.environ.get("WEB_CONCURRENCY", "1").strip() not in ("", "1"):
     FILES = TemporaryDirectory(prefix="metrics-", ignore_cleanup_errors=True)
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = FILES.name
-    values.ValueClass = values.get_value_class()
+    values.ValueClass = values.get_value_class()  # type: ignore[no-untyped-call]
 
 PREDICTIONS = Counter("predictions", "Rows answered", ["variant", "model_version"])
 SHADOWED = Counter("shadow_predictions", "Rows that the challenger scored for the log only")
@@ -50,7 +50,7 @@ def exposition() -> bytes:
     """All metrics, in the text format of Prometheus."""
     registry = REGISTRY
     if SEVERAL:
-        MultiProcessCollector(registry := CollectorRegistry())
+        MultiProcessCollector(registry := CollectorRegistry())  # type: ignore[no-untyped-call]
     return generate_latest(registry)
 
 
