@@ -57,6 +57,7 @@ GROUPS = {
     "test_roles.py": "test_rollout",
     "test_columns.py": "test_featurize",
     "test_timezones.py": "test_featurize",
+    "test_offline_store.py": "test_featurize",
     "test_metrics.py": "test_export",
     "test_intervals.py": "test_export",
     "test_round_trip.py": "test_export",

@@ -3,6 +3,7 @@
 https://duckdb.org/docs/stable/guides/sql_features/asof_join
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,7 +14,9 @@ from tabloop.columns import literal, quote
 from tabloop.params import Schema
 
 if TYPE_CHECKING:
-    from duckdb import DuckDBPyRelation
+    from duckdb import DuckDBPyConnection, DuckDBPyRelation
+
+UNIQUE = "tabloop_unique"
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,18 @@ class AsofView:
         last = f"{quote(self.created)} DESC NULLS LAST, ALL" if self.created else "ALL"
         order = last.replace("ALL", ", ".join([key, *(f"c{i}" for i in range(len(self.columns)))]))
         return rows.replace("SELECT", f"SELECT DISTINCT ON ({key})", 1) + f" ORDER BY {order}"
+
+
+def unique_metadata(key: Sequence[str]) -> str:
+    """The option of DuckDB's COPY by which a Parquet file says that no two of its rows have the same key and time."""
+    return f"KV_METADATA {{{UNIQUE}: {literal(json.dumps(list(key)))}}}"
+
+
+def is_unique(db: "DuckDBPyConnection", path: str, key: Sequence[str]) -> bool:
+    """Whether `path` is one Parquet file that says by its metadata that no two of its rows have the same key and time."""
+    found = db.sql(f"FROM parquet_kv_metadata({literal(path)})").filter(f"key = '{UNIQUE}'").fetchall()
+    files = db.sql(f"SELECT count(*) FROM glob({literal(path)})").fetchall()[0][0]
+    return files == len(found) == 1 and json.loads(found[0][2]) == list(key)
 
 
 def schema_views(schema: Schema, folder: Path) -> list[AsofView]:
