@@ -1,12 +1,14 @@
 """Features: what was known at the time, split by time, the same bytes in every process, replaced whole."""
 
+import contextlib
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from tabloop import feature_store
+from tabloop import database, feature_store
 from tabloop.cli import UserError
 from tabloop.featurize import connect, labelled_events, view_rows
 from tabloop.params import Params
@@ -89,7 +91,7 @@ def test_a_rerun_in_another_process_gives_the_same_bytes(
     np.testing.assert_allclose(rows.label[alone], expected[alone.to_numpy()])
 
     (folder / "data/online/store.db").unlink()
-    tabloop(folder, "featurize", PYTHONHASHSEED="2")
+    tabloop(folder, "featurize", PYTHONHASHSEED="2", TABLOOP_MEMORY="0.2")
     assert features(folder) == first
     with sqlite3.connect(folder / "data/online/store.db") as store:
         assert store.execute("SELECT count(DISTINCT entity_key) FROM kit_profile").fetchone() == (40,)
@@ -164,22 +166,42 @@ def test_the_target_is_that_of_the_one_rule(tmp_path: Path, values: list[object]
     events["returned"] = pd.Series(values, dtype=None if isinstance(values[0], str) else "Float64")
     events.to_parquet(tmp_path / "events.parquet")
     params = schema_of(target={"name": "returned", "positive": positive}, **NO_VIEWS)
-    assert labelled_events(connect(tmp_path), params.schema_).returned.tolist() == [0, 1]
+    assert labelled_events(connect(tmp_path), params.schema_).df().returned.tolist() == [0, 1]
 
 
 def test_words_as_classes_are_those_of_the_one_rule(tmp_path: Path) -> None:
     for positive, other in (("Yes ", "no"), (True, False), ("\tİYİ", "it's not")):
         orders(4).assign(returned=[other, positive, positive, other]).to_parquet(tmp_path / "events.parquet")
         params = schema_of(target={"name": "returned", "positive": str(positive).strip().lower()}, **NO_VIEWS)
-        assert labelled_events(connect(tmp_path), params.schema_).returned.tolist() == [0, 1, 1, 0]
+        assert labelled_events(connect(tmp_path), params.schema_).df().returned.tolist() == [0, 1, 1, 0]
+
+
+def parted(rows: pd.DataFrame, params: Params) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Train and holdout of rows, a quarter held out."""
+    table = database.connect().from_df(rows)
+    parts = split(table, params.schema_, 0.25)
+    train, holdout = (table.filter(part).df() for part in (parts.train, parts.holdout))
+    sizes = {"train": len(train), "holdout": len(holdout), "left out": len(rows) - len(train) - len(holdout)}
+    assert parts.rows.items() >= sizes.items()
+    return train, holdout
 
 
 def test_the_holdout_is_the_newest_rows_or_whole_entities() -> None:
     rows = orders().rename(columns={"ordered_at": "event_timestamp"})
-    train, holdout = split(rows, schema_of().schema_, 0.25)
+    train, holdout = parted(rows, schema_of())
     assert len(holdout) == 100 and train.event_timestamp.max() < holdout.event_timestamp.min()
-    train, holdout = split(rows, schema_of(timestamp=None).schema_, 0.25)
+    train, holdout = parted(rows, schema_of(timestamp=None))
     assert not set(train.customer_id) & set(holdout.customer_id) and len(holdout) > 20
+
+
+@pytest.mark.parametrize("rows", [2, 3, 7, 100, 101, 399])
+@pytest.mark.parametrize("share", [0.1, 0.2, 1 / 3, 0.5])
+def test_the_holdout_begins_at_the_quantile_that_numpy_calls_higher(rows: int, share: float) -> None:
+    times: pd.Series[Any] = pd.Series(pd.date_range("2026-01-01", periods=rows, freq="min"))
+    table = pd.DataFrame({"event_timestamp": times, "returned": np.arange(rows) % 2})
+    with contextlib.suppress(UserError):  # a part of one row has one class
+        begins = split(database.connect().from_df(table), schema_of().schema_, share).begins
+        assert begins == times.quantile(1 - share, interpolation="higher")
 
 
 def test_a_part_of_one_class_is_refused() -> None:
@@ -188,4 +210,8 @@ def test_a_part_of_one_class_is_refused() -> None:
     with pytest.raises(
         UserError, match=r"the holdout part has 100 labelled rows and 1 of the target's 2 classes"
     ):
-        split(rows, schema_of().schema_, 0.25)
+        parted(rows, schema_of())
+    with pytest.raises(
+        UserError, match=r"the train part has 0 labelled rows and 0 of the target's 2 classes"
+    ):
+        parted(rows[:0], schema_of())

@@ -11,11 +11,11 @@ from fastapi.testclient import TestClient
 from prometheus_client import REGISTRY
 from tabloop import predictions
 from tabloop.serving import create_app
-from tabloop.split import REPORTED, split
+from tabloop.split import REPORTED
 
 from .conftest import PARAMS, Project, Tabloop, orders
 from .test_card import CARD
-from .test_featurize import schema_of
+from .test_featurize import parted, schema_of
 from .test_serving import ROW, Models, models, settings  # noqa: F401
 
 NOW = pd.Timestamp("2026-03-01")
@@ -130,14 +130,14 @@ def test_what_clients_reported_is_learnt_from_and_decides_no_gate(project: Proje
 
 def test_where_entities_are_held_out_what_was_reported_of_them_is_left_out() -> None:
     rows = orders().rename(columns={"ordered_at": "event_timestamp"})
-    alone = split(rows, schema_of(timestamp=None).schema_, 0.25)
+    alone = parted(rows, schema_of(timestamp=None))
     both = pd.concat([rows.assign(**{REPORTED: False}), rows.assign(**{REPORTED: True, "amount": 1e6})])
-    train, holdout = split(both, schema_of(timestamp=None).schema_, 0.25)
-    pd.testing.assert_frame_equal(holdout, alone[1])
+    train, holdout = parted(both, schema_of(timestamp=None))
+    pd.testing.assert_frame_equal(holdout.drop(columns=REPORTED), alone[1])
     assert len(train) == 2 * len(alone[0]) and not set(train.customer_id) & set(holdout.customer_id)
     # Rows of nobody are not of the same entity as any other.
-    nobody = schema_of(timestamp=None, entity=None, views={}).schema_
-    assert len(split(both, nobody, 0.25)[0]) == 400 + len(split(rows, nobody, 0.25)[0])
+    nobody = schema_of(timestamp=None, entity=None, views={})
+    assert len(parted(both, nobody)[0]) == 400 + len(parted(rows, nobody)[0])
 
 
 def feed(folder: Path, name: str, rows: pd.DataFrame, labels: bool = True, **columns: Any) -> None:

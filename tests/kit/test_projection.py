@@ -78,7 +78,7 @@ def breaches(events: pd.DataFrame, schema: Schema) -> list[dict[str, Any]]:
 
 def test_what_is_neither_class_has_no_label_and_is_counted(tmp_path: Path) -> None:
     events = raw(TABLE, tmp_path)
-    assert labelled_events(connect(tmp_path), params().schema_).y.tolist() == [1, 0]
+    assert labelled_events(connect(tmp_path), params().schema_).df().y.tolist() == [1, 0]
     assert validate.validate(params(), tmp_path, tmp_path / "v.json").startswith("3 events")
     assert '"unlabelled": 1' in (tmp_path / "v.json").read_text()
     schema = params(target={"name": "y", "positive": "yes"}).schema_

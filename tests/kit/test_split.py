@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from tabloop import featurize, ingest, validate
+from tabloop import database, featurize, ingest, validate
 from tabloop.cli import UserError
 from tabloop.featurize import connect, refuse_to_look_ahead, view_rows
 from tabloop.infer import Choices, infer
@@ -139,6 +139,28 @@ def test_nothing_to_learn_from_is_said_with_the_reason(featurized: Featurize) ->
     why = "the train part has 0 rows whose label was known when the holdout begins and 0 of the target's 2 classes"
     with pytest.raises(UserError, match=why):
         featurized(table, params_of())
+
+
+def test_other_threads_and_less_memory_give_the_same_bytes(
+    featurized: Featurize, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of rows that are the same but for one value, and of more rows than one part of a file has."""
+    table = pd.concat([late(1000)] * 150, ignore_index=True)
+    table = table.assign(amount=np.random.default_rng(0).random(len(table)), order_id=table.index.astype(str))
+    params = params_of()
+    connect, written = database.connect, list[dict[str, bytes]]()
+    for many, memory in ((1, "1"), (3, "0.2")):
+
+        def other(threads: int | None = None, many: int = many, **_: Any) -> Any:
+            return connect(threads=threads or many)
+
+        monkeypatch.setattr(database, "connect", other)
+        monkeypatch.setenv(database.SETTING, memory)
+        if not written:
+            featurized(table, params)
+        featurize.featurize(params, tmp_path / "data/raw")
+        written.append({path.name: path.read_bytes() for path in (tmp_path / "data/features").iterdir()})
+    assert len(written[0]) == 2 and written[0] == written[1]
 
 
 VIEWS = {

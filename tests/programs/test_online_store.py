@@ -43,10 +43,11 @@ KEYS = [*(f"c{i:03d}" for i in range(40)), "Ω ключ", "nobody"]
 # What Feast itself answers from SQLite and from Redis, by column, in a process of its own: its imports take seconds.
 # Then Feast writes to another database of Redis.
 FEAST = """
-import json, sys
-from tabloop.feature_store import import_feast, opened, write_online
+import contextlib, io, json, sys
+from tabloop.feature_store import import_feast, opened
 FeatureStore, _ = import_feast()
 from feast.infra.online_stores.redis import RedisOnlineStoreConfig
+from tabloop.online_file import span
 from tabloop.params import ROOT, load
 
 schema, (keys, address) = load().schema_, json.load(sys.stdin)
@@ -61,7 +62,8 @@ with opened(ROOT) as store:
         store.config._online_store = RedisOnlineStoreConfig(connection_string=f"{address},db={database}")
         return FeatureStore(config=store.config)
     found = answers(store), answers(redis(0))
-    write_online(redis(1))
+    with contextlib.redirect_stdout(io.StringIO()):
+        redis(1).materialize(*span())
 print(json.dumps(found))
 """
 
@@ -519,7 +521,15 @@ def test_the_setting(folder: Path, tabloop: Tabloop, monkeypatch: pytest.MonkeyP
     (folder / STORE).unlink()
     failed = tabloop(folder, "materialize", code=1, ONLINE_STORE="redis://127.0.0.1:1").stderr
     assert failed.startswith("materialize: data/online/store.db has no row of profile: run `dvc repro`")
-    assert tabloop(folder, "materialize").stdout == "materialize: profile, spending -> data/online\n"
+    said = "materialize: {} of 205 values written, {} removed -> data/online\n".format
+    assert tabloop(folder, "materialize").stdout == said(205, 0)
+    with contextlib.closing(sqlite3.connect(folder / STORE)) as db:  # only what differs is written
+        whole = read(folder / STORE)
+        db.execute("UPDATE kit_profile SET value = x'' WHERE feature_name = 'age' AND value_text = '20'")
+        db.execute("INSERT INTO kit_spending (entity_key, feature_name) VALUES (x'00', 'mean_amount')")
+        db.commit()
+    assert read(folder / STORE) != whole
+    assert tabloop(folder, "materialize").stdout == said(1, 1) and read(folder / STORE) == whole
     assert read(folder / STORE)["age"][1] == 19
 
 

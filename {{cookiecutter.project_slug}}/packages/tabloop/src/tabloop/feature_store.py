@@ -2,12 +2,10 @@
 
 import collections
 import contextlib
-import io
 import logging
 import runpy
 import warnings
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +17,7 @@ from tabloop.serving.online_store import OnlineStore, redis_field, redis_index
 from tabloop.serving.settings import STORE, load_settings
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from duckdb import DuckDBPyConnection, DuckDBPyRelation
     from feast import FeatureStore
 
 REPO = ROOT / "feature_repo"
@@ -73,12 +71,6 @@ def opened(base: Path) -> Iterator["FeatureStore"]:
         yield store
 
 
-def write_online(store: "FeatureStore") -> None:
-    """Write the newest row of every entity to data/online."""
-    with contextlib.redirect_stdout(io.StringIO()):  # a page of Feast's own
-        store.materialize(datetime(1970, 1, 1, tzinfo=UTC), datetime.now(UTC))
-
-
 def materialize(params: Params) -> str:
     """Write the newest features to the store that ONLINE_STORE names; what was written.
 
@@ -96,9 +88,11 @@ def materialize(params: Params) -> str:
         raise UserError(
             f"data/features/{lacking[0]}.parquet is missing: run `dvc repro featurize` or `dvc pull`"
         )
+    from tabloop.online_file import write_online
+
     with opened(ROOT) as store:
-        write_online(store)
-    return f"{', '.join(views)} -> data/online"
+        values, written, removed = write_online(store)
+    return f"{written:,} of {values:,} values written, {removed:,} removed -> data/online"
 
 
 def redis_hashes(project: str, views: list[str]) -> dict[bytes, dict[bytes, bytes]]:
@@ -152,10 +146,18 @@ def write_redis(views: list[str], url: str, password: str) -> str:
     return f"{written:,} of {len(keys):,} entities written, {len(gone):,} removed -> {where}"
 
 
-def join(events: "pd.DataFrame", schema: Schema, store: "FeatureStore") -> "pd.DataFrame":
-    """The events, each with the row of every view that was last known at its `event_timestamp`."""
-    events = events.assign(event_timestamp=events.event_timestamp.dt.tz_localize("UTC"))
+def join(store: "FeatureStore", schema: Schema, db: "DuckDBPyConnection", events: str) -> "DuckDBPyRelation":
+    """The events, each with the row of every view that was last known at its `event_timestamp`; nothing is computed yet.
+
+    Args:
+        events: DuckDB's SQL, which names nothing that only `db` knows.
+    """
     names = [f"{view}:{column}" for view, columns in schema.views.items() for column in columns]
-    joined = store.get_historical_features(entity_df=events, features=names).to_df()
-    zoned = [str(name) for name in joined.select_dtypes("datetimetz")]
-    return joined.assign(**{name: joined[name].dt.tz_convert(None) for name in zoned})
+    if store.config.offline_store.type.startswith("tabloop."):
+        own: Any = store.get_historical_features(events, names)
+        joined: DuckDBPyRelation = own.relation
+        return joined
+    # Feast's other stores take a frame, whose times have a zone.
+    frame = db.sql(f"SELECT * REPLACE (event_timestamp::TIMESTAMPTZ AS event_timestamp) FROM ({events})").df()
+    table = store.get_historical_features(frame, names).to_arrow()
+    return db.from_arrow(table).project("* REPLACE (event_timestamp::TIMESTAMP AS event_timestamp)")

@@ -1,6 +1,7 @@
 """data/raw to data/features and data/online: the views' SQL, the point-in-time join, the split by time."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,25 +9,28 @@ from typing import TYPE_CHECKING
 import duckdb
 
 from tabloop import database, files, leaks
+from tabloop.asof import unique_metadata
 from tabloop.cli import UserError, one_line
-from tabloop.columns import quote
+from tabloop.columns import literal, quote
 from tabloop.labels import label_sql
 from tabloop.params import ROOT, Column, Params, Schema
-from tabloop.split import KNOWN, REPORTED, split
+from tabloop.progress import watched
+from tabloop.split import KNOWN, REPORTED, Split, split
 
 if TYPE_CHECKING:
     import pandas as pd
 
 REPO = ROOT / "feature_repo"
 FEATURES, ONLINE = ROOT / "data/features", ROOT / "data/online"
+TOLERANCE = 1e-6  # by which two numbers may differ, relatively, and be the same sum in another order
 
 
-def connect(raw: Path) -> duckdb.DuckDBPyConnection:
+def connect(raw: Path, threads: int | None = 1) -> duckdb.DuckDBPyConnection:
     """DuckDB with every table of `raw` as a view of its name.
 
-    It has one thread: sums of floats depend on their order, and the same data must give the same bytes.
+    By default it has one thread: sums of floats depend on their order, and the same data must give the same bytes.
     """
-    db = database.connect(threads=1)
+    db = database.connect(memory=2, threads=threads)
     for path in sorted(raw.glob("*.parquet")):
         db.read_parquet(str(path)).create_view(path.stem)
     return db
@@ -43,13 +47,18 @@ def view_rows(
     Raises:
         UserError: the SQL is wrong or does not give a column that the schema declares.
     """
-    path, columns = definitions / f"{view}.sql", schema.views[view]
-    source = path.read_text().rstrip().rstrip(";") if path.exists() else "FROM events"
+    key = f"{quote(str(schema.entity))}, event_timestamp"
+    ordered = f"(FROM ({view_sql(schema, view, definitions)}) ORDER BY ALL)"
+    # As they are in order, a row of the same entity and time comes right after: a hash table of all would take twice as long.
     with refused(view_name(view, definitions)):
-        return db.sql(
-            f"SELECT DISTINCT ON ({quote(str(schema.entity))}, event_timestamp) * "
-            f"FROM (SELECT {typed(schema, columns)} FROM ({source}\n)) ORDER BY ALL"
-        )
+        return db.sql(f"FROM {ordered} QUALIFY ({key}) IS DISTINCT FROM lag(({key})) OVER ()")
+
+
+def view_sql(schema: Schema, view: str, definitions: Path = REPO) -> str:
+    """SQL for all rows of a view, in no order."""
+    path = definitions / f"{view}.sql"
+    source = path.read_text().rstrip().rstrip(";") if path.exists() else "FROM events"
+    return f"SELECT {typed(schema, schema.views[view])} FROM ({source}\n)"
 
 
 def view_name(view: str, definitions: Path = REPO) -> str:
@@ -66,7 +75,7 @@ def refused(name: str) -> Iterator[None]:
         raise UserError(f"{name}: {one_line(error)}") from None
 
 
-def labelled_events(db: duckdb.DuckDBPyConnection, schema: Schema) -> "pd.DataFrame":
+def labelled_events(db: duckdb.DuckDBPyConnection, schema: Schema) -> duckdb.DuckDBPyRelation:
     """The events whose label is known: key, entity, event_timestamp, request columns, target as 0 or 1, KNOWN."""
     target = quote(schema.target.name)
     label = label_sql(db.view("events"), schema.target.name, schema.target)
@@ -74,12 +83,12 @@ def labelled_events(db: duckdb.DuckDBPyConnection, schema: Schema) -> "pd.DataFr
     known = (
         f"{quote(schema.target.known_at or schema.timestamp or '')}::TIMESTAMP"
         if schema.timestamp
-        else "NULL"
+        else "NULL::TIMESTAMP"
     )
     columns = ", ".join(
         [*key, typed(schema, schema.request), f"{label} AS {target}", f"{known} AS {quote(KNOWN)}"]
     )
-    return db.sql(f"SELECT {columns} FROM events WHERE {label} IS NOT NULL ORDER BY ALL").df()
+    return db.sql(f"SELECT {columns} FROM events WHERE {label} IS NOT NULL")
 
 
 def typed(schema: Schema, columns: dict[str, Column]) -> str:
@@ -104,32 +113,52 @@ def exact_types(rows: "pd.DataFrame", schema: Schema) -> "pd.DataFrame":
     )
 
 
-def learnable(params: Params, db: duckdb.DuckDBPyConnection, base: Path) -> "pd.DataFrame":
-    """All rows with a label, features joined, in a fixed order; data/online of `base` is filled on the way."""
-    import pandas as pd
+def with_feedback(
+    db: duckdb.DuckDBPyConnection, events: duckdb.DuckDBPyRelation, in_holdout: bool
+) -> duckdb.DuckDBPyRelation:
+    """The events and the labelled predictions, of which REPORTED says whether they are in train only."""
+    if "feedback" not in tables(db):
+        return events
+    both = f"SELECT *, false AS {quote(REPORTED)} FROM own UNION ALL BY NAME SELECT *, {not in_holdout} AS {quote(REPORTED)} FROM feedback"
+    joined = events.query("own", both)
+    assert joined is not None  # as it is of any SELECT
+    return joined
 
-    schema = params.schema_
-    with refused("data/raw/events.parquet"):
-        rows = labelled_events(db, schema)
-    if schema.views:
-        from tabloop.feature_store import join, opened, write_online
 
-        print(f"featurize: joining {len(rows):,} events with {', '.join(schema.views)} ...", flush=True)
-        with opened(base) as store:
-            rows = join(rows, schema, store)
-            write_online(store)
-    rows = exact_types(rows, schema)
-    if "feedback" in tables(db):
-        logged = exact_types(db.sql("FROM feedback").df(), schema)
-        apart = not params.split.feedback_in_holdout
-        where = ", in train only" if apart else ""
-        print(f"featurize: {len(logged):,} labelled predictions join the data{where}", flush=True)
-        parts = [rows.assign(**{REPORTED: False}), logged.assign(**{REPORTED: apart})]
-        rows = pd.concat(parts, ignore_index=True)
+def write_views(raw: Path, made: Path, schema: Schema, view: str) -> None:
+    """Compute a view and write `made/<view>.parquet`, which says that no two rows have the same entity and time."""
+    with refused(view_name(view)):
+        db = connect(raw)
+        rows = view_rows(db, schema, view).sql_query()
+        unique = unique_metadata([str(schema.entity), "event_timestamp"])
+        database.run(
+            db, f"COPY ({rows}) TO {literal(made / f'{view}.parquet')} ({unique})", f"computing {view}"
+        )
+
+
+def write_part(
+    db: duckdb.DuckDBPyConnection, rows: duckdb.DuckDBPyRelation, schema: Schema, path: Path
+) -> None:
+    """Write rows to `path` in a fixed order, with what pandas needs to give whole numbers and booleans their types."""
+    import pyarrow as pa
+
     names = [*schema.key, schema.entity, "event_timestamp", *schema.features, schema.target.name]
-    columns = [name for name in dict.fromkeys(names) if name and name != schema.timestamp]
-    columns += rows.columns.intersection([REPORTED, KNOWN]).tolist()
-    return rows[columns].sort_values(["event_timestamp", *columns], ignore_index=True)
+    columns = {name: name for name in dict.fromkeys(names) if name and name != schema.timestamp}
+    if schema.timestamp:
+        columns["event_timestamp"] = schema.timestamp
+    else:
+        del columns["event_timestamp"]
+    shown = ", ".join(f"{quote(name)} AS {quote(as_name)}" for name, as_name in columns.items())
+    everything = ", ".join(map(quote, columns))
+    key = [quote(name) for name in schema.own_key]
+    order = ", ".join(
+        ["event_timestamp", *key, f"hash({everything})"]
+    )  # of rows with one key, any fixed order
+    part = rows.order(order).project(shown)
+    kinds = exact_types(part.limit(0).df(), schema)
+    pandas = pa.Schema.from_pandas(kinds, preserve_index=False).metadata[b"pandas"].decode()
+    options = f"KV_METADATA {{pandas: {literal(pandas)}}}"
+    database.run(db, f"COPY ({part.sql_query()}) TO {literal(path)} ({options})", f"writing {path.stem}")
 
 
 def refuse_to_look_ahead(
@@ -143,7 +172,7 @@ def refuse_to_look_ahead(
     Raises:
         UserError: some rows differ.
     """
-    db, target = connect(raw), quote(schema.target.name)
+    db, target, entity = connect(raw), quote(schema.target.name), quote(str(schema.entity))
     known = f"{quote(schema.target.known_at)}::TIMESTAMP" if schema.target.known_at else ""
     label = f"REPLACE (CASE WHEN {known} <= '{moment}' THEN {target} END AS {target})" if known else ""
     db.sql("ALTER VIEW events RENAME TO every_event")
@@ -152,20 +181,38 @@ def refuse_to_look_ahead(
     for view, columns in schema.views.items():
         if not (definitions / f"{view}.sql").exists():
             continue
-        values = (f"{quote(n)}{'::FLOAT' if c.type == 'number' else ''}" for n, c in columns.items())
-        shown = ", ".join([quote(str(schema.entity)), "event_timestamp", *values])
-        now, then = (
-            rows.filter(f"event_timestamp <= '{moment}'").project(shown)
-            for rows in (
-                db.read_parquet(str(made / f"{view}.parquet")),
-                view_rows(db, schema, view, definitions),
-            )
-        )
-        if differing := now.except_(then).aggregate("count(*)").fetchall()[0][0]:
+        written = f"read_parquet({literal(made / f'{view}.parquet')})"
+        values = [f"{quote(n)}{'::FLOAT' if c.type == 'number' else ''}" for n, c in columns.items()]
+        # A sum of hashes needs no memory. Mostly it is the same, and the rows then are; else each is compared.
+        total = f"SELECT count(*), sum(hash({', '.join([entity, 'event_timestamp', *values])})) FROM "
+        early = f" WHERE event_timestamp <= '{moment}'"
+        with refused(view_name(view, definitions)):
+            sums = [
+                database.run(db, f"{total}{rows}{early}", f"checking {view}")
+                for rows in (written, f"({view_sql(schema, view, definitions)})")
+            ]
+            if sums[0] == sums[1]:
+                continue
+            view_rows(db, schema, view, definitions).create_view("then_rows")
+            others = " OR ".join(["t.event_timestamp IS NULL", *(differs(n, c) for n, c in columns.items())])
+            match = f"n.{entity} IS NOT DISTINCT FROM t.{entity} AND n.event_timestamp = t.event_timestamp"
+            rows = f"(FROM {written}{early}) n LEFT JOIN then_rows t ON {match}"
+            differing = db.sql(f"SELECT count(*) FROM {rows} WHERE {others}").fetchall()[0][0]
+            db.sql("DROP VIEW then_rows")
+        if differing:
             raise UserError(
                 f"{view}.sql looks ahead: {differing:,} of its rows until {moment}, when the holdout begins, would be others "
                 "without the events and labels that came later; a row's time must be when all of it was known"
             )
+
+
+def differs(name: str, column: Column) -> str:
+    """SQL for whether `n` and `t` have other values; of a sum in another order, the last digits are others."""
+    now, then = f"n.{quote(name)}", f"t.{quote(name)}"
+    if column.type != "number":
+        return f"{now} IS DISTINCT FROM {then}"
+    near = f"abs({now} - {then}) <= {TOLERANCE} * greatest(abs({now}), abs({then}))"
+    return f"({now} IS DISTINCT FROM {then} AND NOT coalesce({near}, false))"
 
 
 def tables(db: duckdb.DuckDBPyConnection) -> list[str]:
@@ -179,46 +226,71 @@ def featurize(params: Params, raw: Path) -> str:
     Raises:
         UserError: a view's SQL or feature_repo is wrong, or a part lacks a class; both folders are as they were.
     """
-    schema = params.schema_
+    schema, raw = params.schema_, raw.absolute()  # Feast changes the working directory
     if not (raw / "events.parquet").exists():
         raise UserError("data/raw/events.parquet is missing: run `dvc repro ingest`")
-    db = connect(raw)
-    with files.scratch(FEATURES) as base:
+    db = connect(raw, threads=None)
+    with files.scratch(FEATURES) as base, refused("data/raw/events.parquet"):
         made = base / "data/features"
         made.mkdir(parents=True)
         (base / "data/online").mkdir()
-        for view in schema.views:
-            with refused(view_name(view)):
-                view_rows(db, schema, view).write_parquet(str(made / f"{view}.parquet"))
-        rows = learnable(params, db, base)
-        train, holdout = split(rows, schema, params.split.holdout)
-        if schema.timestamp:
-            refuse_to_look_ahead(raw, made, schema, str(holdout.event_timestamp.min()))
-        leaks.refuse(train, schema)
-        for name, part in (("train", train), ("holdout", holdout)):
-            if schema.timestamp:
-                part = part.rename(columns={"event_timestamp": schema.timestamp})
-            else:
-                part = part.drop(columns="event_timestamp")
-            part.to_parquet(made / f"{name}.parquet", index=False)
+        events = labelled_events(db, schema)
+        rows = with_feedback(db, events, params.split.feedback_in_holdout)
+        parts = split(rows, schema, params.split.holdout)
+        if "feedback" in tables(db):
+            where = "" if params.split.feedback_in_holdout else ", in train only"
+            count = db.view("feedback").aggregate("count(*)").fetchall()[0][0]
+            print(f"featurize: {count:,} labelled predictions join the data{where}", flush=True)
+        if schema.views:
+            events = join_views(db, raw, base, schema, str(parts.begins or ""))
+            rows = with_feedback(db, events, params.split.feedback_in_holdout)
+        for name, condition in (("train", parts.train), ("holdout", parts.holdout)):
+            write_part(db, rows.filter(condition), schema, made / f"{name}.parquet")
+        leaks.refuse(made / "train.parquet", schema)
         files.replace(FEATURES, made)
         files.replace(ONLINE, base / "data/online")
     label = label_sql(db.view("events"), schema.target.name, schema.target)
     unlabelled = db.view("events").filter(f"{label} IS NULL").aggregate("count(*)").fetchall()[0][0]
     waiting = f", {unlabelled:,} without a label yet" if unlabelled else ""
     how = "by time" if schema.timestamp else "by hash"
-    out = left_out(rows.drop(index=train.index.union(holdout.index)), holdout, schema)
-    return f"{len(train):,} train and {len(holdout):,} holdout rows, split {how}{waiting}{out}"
+    sizes = f"{parts.rows['train']:,} train and {parts.rows['holdout']:,} holdout rows"
+    return f"{sizes}, split {how}{waiting}{left_out(parts)}"
 
 
-def left_out(rows: "pd.DataFrame", holdout: "pd.DataFrame", schema: Schema) -> str:
+def join_views(
+    db: duckdb.DuckDBPyConnection, raw: Path, base: Path, schema: Schema, begins: str
+) -> duckdb.DuckDBPyRelation:
+    """Write the views and the online store, and join the labelled events with the views; the file of the joined events.
+
+    Each view is computed in one thread, for the same bytes each time; so two are at a time.
+    """
+    from tabloop.feature_store import join, opened
+    from tabloop.online_file import write_online
+
+    made, joined = base / "data/features", base / "joined.parquet"
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(write_views, raw, made, schema, view) for view in schema.views]:
+            done.result()
+        check = pool.submit(refuse_to_look_ahead, raw, made, schema, begins) if begins else None
+        print(f"featurize: joining the labelled events with {', '.join(schema.views)} ...", flush=True)
+        with opened(base) as store:
+            source = f"FROM read_parquet({literal(raw / 'events.parquet')})"
+            events = f"WITH events AS ({source}) FROM ({labelled_events(db, schema).sql_query()})"
+            with watched("joining"):
+                join(store, schema, db, events).write_parquet(str(joined))
+            write_online(store)
+        if check:
+            check.result()
+    return db.read_parquet(str(joined))
+
+
+def left_out(parts: Split) -> str:
     """How many labelled rows are in neither part, and why."""
-    if rows.empty:
+    if not (count := parts.rows["left out"]):
         return ""
     why = "of held-out entities"
-    if schema.timestamp:
-        begins = f"{holdout.event_timestamp.min():%Y-%m-%d %H:%M:%S}"
-        why = f"whose label was not known at {begins}, when the holdout begins,"
-    reported = int(rows[REPORTED].sum()) if REPORTED in rows else 0
+    if parts.begins:
+        why = f"whose label was not known at {parts.begins:%Y-%m-%d %H:%M:%S}, when the holdout begins,"
+    reported = parts.rows["reported"]
     clients = f" ({reported:,} of them reported by clients)" if reported else ""
-    return f", {len(rows):,} {why} left out{clients}"
+    return f", {count:,} {why} left out{clients}"

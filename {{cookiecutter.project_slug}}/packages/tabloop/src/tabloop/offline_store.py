@@ -125,8 +125,9 @@ def asof_view(
         refs: the features asked for, `view:feature`, of all views.
         full: whether the view's name goes before the features' names.
     """
-    path, projection = path_of(view.batch_source, repo), view.projection
+    path = path_of(view.batch_source, repo)
     source: Any = view.batch_source
+    projection: Any = view.projection
     named = source.field_mapping
     names = [name for own, _, name in (r.partition(":") for r in refs) if own == projection.name_to_use()]
     prefix = f"{projection.name_alias or view.name}__" if full else ""
