@@ -31,8 +31,7 @@ def choose_threshold(fit: Callable[..., Any], rows: "pd.DataFrame", params: Para
     alone have not, and their scores would give a threshold that does not suit it. Without a timestamp a hash of the
     entity (or row) makes the folds.
 
-    Of more than ROWS rows a sample is enough: it has as many errors to weigh as decide the threshold's second digit, and
-    three more fits of all rows would take twice as long as the model's own.
+    Of more than ROWS rows a sample is taken: three more fits of all would take twice as long as the model's own.
 
     A fold is left out where the others have fewer than MIN_CLASS rows of a class. With fewer than MIN_CLASS scored rows
     of a class the threshold is the best one for calibrated probabilities: the cost of a false positive, divided by the
