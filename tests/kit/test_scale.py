@@ -177,3 +177,20 @@ def test_the_benchmark_counts_the_memory_of_child_processes_and_says_what_grows_
     few = scale.Cost(2, 2, 0.4)
     assert scale.faster_than_rows(1, 10, few, scale.Cost(20, 24, 3)) == []
     assert scale.faster_than_rows(1, 10, few, scale.Cost(99, 40, 7)) == ["CPU 20 times", "memory 18 times"]
+
+
+def test_ingest_says_on_a_terminal_how_many_transactions_are_made(project: Project, tabloop: Tabloop) -> None:
+    asked = {"seed": 7, "transactions": 4000, "users": 400, "start": "2026-01-01", "days": 30}
+    folder = project(data={"source": "simulator", "simulator": asked})
+    package = folder / "src/kit"
+    package.mkdir(parents=True)
+    for name in ("__init__", "model"):
+        (package / f"{name}.py").touch()
+    (source,) = (TEMPLATE / "src").glob("*/simulator.py")
+    (package / "simulator.py").write_text(source.read_text().replace("BLOCK = 250_000", "BLOCK = 1000"))
+    script = "from tabloop import progress; progress.DELAY = 0; from tabloop.main import tabloop; tabloop(['ingest'])"
+    said = on_a_terminal(sys.executable, "-c", script, folder=folder)
+    assert re.search(r"ingest: 4,000 transactions: +\d+%\|.*\| (\?|\d\d:\d\d) left", said), said
+    assert "ingest: 400 users, 4,000 events -> data/raw" in said
+    piped = tabloop(folder, "ingest")
+    assert (piped.stdout, piped.stderr) == ("ingest: 400 users, 4,000 events -> data/raw\n", "")

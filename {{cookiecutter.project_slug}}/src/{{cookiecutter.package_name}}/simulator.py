@@ -54,7 +54,7 @@ def simulate(arguments: dict[str, Any]) -> Iterator[dict[str, pd.DataFrame]]:
         raise UserError(f"params.yaml: data.simulator.{first['loc'][0]}: {first['msg']}") from None
     blocks = max(1, min(-(-params.transactions // BLOCK), params.users // 100))
     first, user = (np.linspace(0, n, blocks + 1).astype(int) for n in (params.transactions, params.users))
-    with progress("ingest: transactions", params.transactions) as bar:
+    with progress(f"ingest: {params.transactions:,} transactions", params.transactions) as bar:
         for i in range(blocks):
             sizes = {"transactions": int(first[i + 1] - first[i]), "users": int(user[i + 1] - user[i])}
             rng = np.random.default_rng([params.seed, i])
