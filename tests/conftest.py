@@ -292,7 +292,8 @@ def quick(baked: Path, run: Run, shared: Path) -> Path:
     def make(folder: Path) -> None:
         project = shutil.copytree(baked, folder / baked.name, symlinks=True)
         few_rows(project)
-        run(project, "dvc", "repro")
+        # Each Python process begins a list of what it imports.
+        (folder / "imports").write_text(run(project, "dvc", "repro", PYTHONPROFILEIMPORTTIME="1").stderr)
         run(project, "git", "add", "--all")
         run(project, "git", "commit", "--quiet", "--message", "First model, on a few rows")
 

@@ -23,6 +23,25 @@ TRAIN = ("python", "-m", "fraud_detection.train")
 CURVES = ["calibration", "cost_per_row_by_threshold", "precision_and_recall", "roc"]
 EVALUATE = ("python", "-m", "fraud_detection.evaluate")
 SQL = "feature_repo/transaction_features.sql"
+# Libraries that take tenths of a second to import, or bring ones that do, and the stages that may.
+HEAVY = {
+    "dask": "",
+    "duckdb": "validate featurize",
+    "evidently": "",
+    "fastapi": "featurize train register",  # Feast's and MLflow's
+    "feast": "featurize",
+    "ibis": "featurize",
+    "matplotlib": "evaluate",
+    "mlflow": "train register",
+    "onnx": "train",
+    "onnxruntime": "train evaluate",
+    "pandas": "ingest featurize train evaluate register",
+    "pandera": "",
+    "pyarrow": "ingest featurize train evaluate register",
+    "scipy": "train register",
+    "sklearn": "train",
+    "sqlalchemy": "featurize train register",
+}
 
 
 @pytest.fixture
@@ -92,6 +111,14 @@ print(json.dumps([version.tags, run.data.params, run.data.metrics, float(answer[
     assert params["max_leaf_nodes"] == "15"
     assert logged["auc"] == pytest.approx(metrics["auc"])
     assert f"{probability:.4f}" in run(copy, "tabloop", "summary").stdout
+
+
+def test_a_stage_imports_no_library_that_it_does_not_use(quick: Path) -> None:
+    """Imports are half the time of a run. A stage that needs one more is added to HEAVY, when its cost is known."""
+    processes = (quick.parent / "imports").read_text().split("imported package\n")[2:]  # the first is DVC's
+    for stage, text in zip(STAGES, processes, strict=True):
+        imported = HEAVY.keys() & re.findall(r"\| +(\w+)$", text, re.MULTILINE)
+        assert {name for name in imported if stage not in HEAVY[name].split()} == set(), stage
 
 
 def test_the_lines_in_the_readme_load_the_estimator_that_the_graph_is(run: Run, small: Path) -> None:
