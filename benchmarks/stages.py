@@ -84,9 +84,9 @@ def main(projects: list[Path]) -> None:
     """Print the table."""
     print(
         "| stage | seconds | CPU | imports | memory, MB |"
-        + (" times the other's seconds | memory |" * (len(projects) > 1))
+        + (" times the other's seconds | CPU | memory |" * (len(projects) > 1))
     )
-    print("|---|---|---|---|---|" + "---|---|" * (len(projects) > 1))
+    print("|---|---|---|---|---|" + "---|---|---|" * (len(projects) > 1))
     found: list[list[Cost]] = []
     names = list(dict.fromkeys(name for project in projects for name in stages(project)))
     for name in [*names, "all"]:
@@ -100,11 +100,8 @@ def main(projects: list[Path]) -> None:
         line = f"| {name} | {first.wall:.1f} | {first.cpu:.1f} | {first.imports:.1f} | {first.memory:.0f} |"
         if len(costs) > 1:
             other = costs[1]
-            line += (
-                f" {first.wall / other.wall:.2f} | {first.memory / other.memory:.2f} |"
-                if other.wall
-                else " new | new |"
-            )
+            ratios = (first.wall, other.wall), (first.cpu, other.cpu), (first.memory, other.memory)
+            line += "".join(f" {this / that:.2f} |" if that else " new |" for this, that in ratios)
         print(line, flush=True)
 
 
