@@ -30,7 +30,7 @@ HEAVY = {
     "evidently": "",
     "fastapi": "featurize train register",  # Feast's and MLflow's
     "feast": "featurize",
-    "ibis": "featurize",
+    "ibis": "",
     "matplotlib": "evaluate",
     "mlflow": "train register",
     "onnx": "train",
