@@ -1,17 +1,21 @@
 """Hostile clients: `python hostile.py HOST PORT ATTACK` opens connections, sends all that is taken, and reads nothing."""
 
 import contextlib
+import io
 import socket
 import struct
 import sys
 import time
 
+import pyarrow as pa
+
 SECONDS = 0.7  # that an attack lasts
 
 
-def post(path: str, body: bytes, length: int | None = None) -> bytes:
+def post(path: str, body: bytes, length: int | None = None, kind: str = "application/json") -> bytes:
     """A request. `length`: what it promises, instead of the length of its body."""
-    head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body) if length is None else length}\r\n\r\n"
+    size = len(body) if length is None else length
+    head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: {kind}\r\ncontent-length: {size}\r\n\r\n"
     return head.encode() + body
 
 
@@ -23,6 +27,21 @@ def get(path: str) -> bytes:
 def unknown(fields: int) -> bytes:
     """A batch of one row with so many fields that no model has."""
     return b"[{" + b",".join(b'"%x":1' % i for i in range(fields)) + b"}]"
+
+
+def arrow(texts: pa.Array, rows: int = 10_000) -> bytes:
+    """A batch as an Arrow IPC stream, with so many rows in each record batch."""
+    columns = {"user_id": texts, "merchant_category": texts, "channel": texts, "amount": [1.5] * len(texts)}
+    table, content = pa.table(columns), io.BytesIO()
+    with pa.ipc.new_stream(content, table.schema) as writer:
+        writer.write_table(table, max_chunksize=rows)
+    return post("/predict/batch", content.getvalue(), kind="application/vnd.apache.arrow.stream")
+
+
+def lying(stream: bytes, every: int) -> bytes:
+    """The same, with every so manieth byte behind the head of the request changed, so that lengths and places lie."""
+    at = stream.index(b"\r\n\r\n") + 5
+    return stream[:at] + bytes(255 - b if i % every == 0 else b for i, b in enumerate(stream[at:], 1))
 
 
 ROW = b'{"user_id":"u000001","amount":12.5,"merchant_category":"fuel","channel":"online"}'
@@ -41,6 +60,16 @@ ATTACKS: dict[str, list[Attack]] = {
         (8, b"", post("/feedback/batch", b"[" + b"1," * 20_000 + b"1]")),
         (8, b"", post("/predict", b"[" * 60_000)),
         (8, b"", post("/predict/batch", b'[{"a":' * 100_000)),
+    ],
+    "Arrow streams that lie, or become much": [
+        (4, b"", arrow(pa.array(["u1"] * 10_000))),
+        (4, b"", arrow(pa.array(["w" * 1000] * 10_000).dictionary_encode())),
+        (4, b"", arrow(pa.array([f"{i:09d}" for i in range(100_000)]).dictionary_encode().slice(0, 10_000))),
+        (4, b"", arrow(pa.array(["u1"] * 2000), rows=1)),
+        *(
+            (4, b"", lying(arrow(pa.array(["u1"] * 100).dictionary_encode()), every))
+            for every in (53, 211, 499)
+        ),
     ],
     "answers that nobody reads": [
         (50, b"", get("/model") * 1000),

@@ -248,11 +248,12 @@ def processor(pid: int) -> float:
     return sum(int(stat[11]) + int(stat[12]) for stat in stats) / os.sysconf("SC_CLK_TCK")
 
 
-def load(pid: int, url: str, bodies: list[Any], connections: int, rows: int = 1) -> Found:
+def load(url: str, bodies: list[Any], connections: int, pid: int = 0, rows: int = 1) -> Found:
     """wrk's figures: rows answered a second, and a second of the server's CPU time; failures, p50 and p99 in ms.
 
     Args:
         bodies: each is sent as JSON, or if it is bytes, as an Arrow IPC stream.
+        pid: the server's process; 0: its CPU time is not asked for.
         rows: of each body.
     """
     script, sent = (WORK / f"{url.rpartition('/')[2]}{rows}.{kind}" for kind in ("lua", "sent"))
@@ -261,10 +262,11 @@ def load(pid: int, url: str, bodies: list[Any], connections: int, rows: int = 1)
     sent.write_bytes(bodies[0] if binary else "".join(json.dumps(body) + "\n" for body in bodies).encode())
     kind = ARROW if binary else "application/json"
     options = f"-t1 -c{connections} -d{SECONDS}s --timeout=60s -s {script} {url} -- {sent} {kind}"
-    before = processor(pid)
+    before = processor(pid) if pid else 0
     found = dict(json.loads(said("wrk", *options.split())))
     found["rate"] *= rows
-    return found | {"cpu": found["rate"] * found["seconds"] / max(processor(pid) - before, 0.01)}
+    taken = processor(pid) - before if pid else 0
+    return found | {"cpu": found["rate"] * found["seconds"] / max(taken, 0.01)}
 
 
 def stream(rows: list[Row]) -> bytes:
@@ -277,12 +279,12 @@ def stream(rows: list[Row]) -> bytes:
     return content.getvalue()
 
 
-def beside(pid: int, server: Server, url: str, bodies: list[Any], batch: Any) -> tuple[float, float]:
+def beside(server: Server, url: str, bodies: list[Any], batch: Any) -> tuple[float, float]:
     """p99 of single rows on 16 connections, in ms: alone, and while large batches arrive one after the other."""
-    quiet = load(pid, url + server.path, bodies, 16)["p99"]
+    quiet = load(url + server.path, bodies, 16)["p99"]
     with ThreadPoolExecutor(1) as pool:
-        batches = pool.submit(load, pid, url + str(server.batch_path), [batch], 1, LARGE)
-        loud = load(pid, url + server.path, bodies, 16)["p99"]
+        batches = pool.submit(load, url + str(server.batch_path), [batch], 1, rows=LARGE)
+        loud = load(url + server.path, bodies, 16)["p99"]
         batches.result()
     return quiet, loud / quiet
 
@@ -315,10 +317,10 @@ def measure(
         for body, value in zip(bodies[:CHECKED], known, strict=False):
             if server.environment.keys() != {"ANSWER"}:
                 check(ask(url + server.path, body), [value])
-        load(pid, url + server.path, bodies, CONNECTIONS[1])  # warm
+        load(url + server.path, bodies, CONNECTIONS[1])  # warm
         for c in CONNECTIONS:
             pairs = [
-                (load(pid, url + server.path, bodies, c), load(bare_pid, bare_url + bare.path, rows, c))
+                (load(url + server.path, bodies, c, pid), load(bare_url + bare.path, rows, c, bare_pid))
                 for _ in range(rounds)
             ]
             for key in ("rate", "cpu", "p50", "p99"):
@@ -331,7 +333,7 @@ def measure(
             check(ask(url + server.batch_path, batch), known)
             sent = {"batch": batch} | ({"arrow": stream(batch)} if server.arrow else {})
             for key, body in sent.items():
-                batches = [load(pid, url + server.batch_path, [body], 1, BATCH) for _ in range(rounds)]
+                batches = [load(url + server.batch_path, [body], 1, pid, BATCH) for _ in range(rounds)]
                 found |= {
                     key: median(f["rate"] for f in batches),
                     f"{key}cpu": median(f["cpu"] for f in batches),
@@ -339,10 +341,10 @@ def measure(
         if server.arrow:
             large = server.many([*rows] * (LARGE // BATCH))
             for key, body in (("large", large), ("largearrow", stream(large))):
-                pairs = [beside(pid, server, url, bodies, body) for _ in range(rounds)]
+                both = [beside(server, url, bodies, body) for _ in range(rounds)]
                 found |= {
-                    key: median(ratio for _, ratio in pairs),
-                    "quiet": median(quiet for quiet, _ in pairs),
+                    key: median(ratio for _, ratio in both),
+                    "quiet": median(quiet for quiet, _ in both),
                 }
     return found
 

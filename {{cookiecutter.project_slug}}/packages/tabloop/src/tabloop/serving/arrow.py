@@ -25,7 +25,7 @@ from tabloop.serving.direct_route import Refused, problem
 MESSAGES = 1000  # of a stream; each takes time, also if it has no row
 SCHEMA, DICTIONARY, RECORDS = 1, 2, 3  # kinds of messages
 NULL, INTEGER, FLOAT, TEXT, BOOLEAN, LARGE_TEXT = 1, 2, 3, 5, 6, 20  # kinds of columns that are taken
-FLOATS = {1: np.dtype("<f4"), 2: np.dtype("<f8")}
+FLOATS: dict[int, np.dtype] = {1: np.dtype("<f4"), 2: np.dtype("<f8")}
 
 
 class Wrong(ValueError):

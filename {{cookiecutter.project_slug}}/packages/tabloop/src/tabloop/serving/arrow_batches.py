@@ -83,7 +83,7 @@ class ArrowBatches:
         predictor, n = self.predictor, rows.num_rows
         given = {name: rows.column(at) for at, name in enumerate(rows.column_names)}
         entity, absent = predictor.entity, predictor.looked_up - given.keys()
-        keys = self.checker.keys(given[entity]).tolist() if entity in given else [None] * n
+        keys: list[Any] = self.checker.keys(given[entity]).tolist() if entity in given else [None] * n
         stored = await predictor.online.read(keys) if absent else []
         batch = Batch(predictor.ids.draw_together(n), keys, dict(checked.inputs), {})
         for name, column in predictor.columns.items():
@@ -110,7 +110,7 @@ class ArrowBatches:
         await self._score_by(predictor.champion, batch, np.isnan(scores).nonzero()[0], scores)
         self._keep(batch, scores, challenged)
         if predictor.shadow:
-            columns = {name: column.to_pylist() for name, column in batch.logged.items()}
+            columns: dict[str, Any] = {name: column.to_pylist() for name, column in batch.logged.items()}
             columns |= {predictor.entity: batch.keys} if predictor.entity else {}
             rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
             predictor.shadow.add(batch.ids, rows)

@@ -103,7 +103,7 @@ class RowChecker:
     def keys(self, array: Array) -> np.ndarray:
         """The entities' keys, (n,) of str or None, of a column that was checked."""
         if DataType.is_string(array.type):
-            texts = array.to_pylist()
+            texts = list(array.to_pylist())
             if all(text == text.strip() for text in texts if text):  # as most are: they need no conversion
                 return _objects(texts)
         levels, codes = _levels(array) or ([], np.zeros(len(array), int))
