@@ -10,9 +10,10 @@ import pandas as pd
 import pytest
 from tabloop import database, feature_store
 from tabloop.cli import UserError
-from tabloop.featurize import connect, labelled_events, view_rows
+from tabloop.featurize import labelled_events
 from tabloop.params import Params
 from tabloop.split import split
+from tabloop.views import connect, view_rows
 
 from .conftest import PARAMS, Project, Tabloop, orders
 

@@ -141,7 +141,16 @@ def test_what_is_materialized_is_the_newest_row_of_each_entity(ours: Any, theirs
     for store in (ours, theirs):
         source = store.get_feature_view("spending").batch_source
         latest, everything = (
-            pull(store.config, source, ["user"], ["total", "country"], "at", "made", *span).to_df()
+            pull(
+                config=store.config,
+                data_source=source,
+                join_key_columns=["user"],
+                feature_name_columns=["total", "country"],
+                timestamp_field="at",
+                created_timestamp_column="made",
+                start_date=span[0],
+                end_date=span[1],
+            ).to_df()
             for pull in (
                 store._get_provider().offline_store.pull_latest_from_table_or_query,
                 store._get_provider().offline_store.pull_all_from_table_or_query,

@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 from pydantic import TypeAdapter
 from tabloop import database, ingest, validate
-from tabloop.featurize import connect, labelled_events
+from tabloop.featurize import labelled_events
 from tabloop.params import Params, Schema
 from tabloop.serving.request import row_type
+from tabloop.views import connect
 
 from .conftest import PARAMS
 from .test_card import CARD

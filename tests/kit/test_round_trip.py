@@ -17,7 +17,7 @@ import pytest
 import statsmodels
 from fastapi.testclient import TestClient
 from sklearn import datasets
-from tabloop import candidate, featurize, ingest, predictions, validate
+from tabloop import candidate, featurize, ingest, predictions, validate, views
 from tabloop.export import check_parity, serialize
 from tabloop.infer import Choices, infer
 from tabloop.onnx_model import FILE, model_inputs
@@ -242,7 +242,7 @@ def test_the_service_gives_each_row_what_the_model_gives_it(
         dict(zip(names, map(as_json, row), strict=True))
         for row in zip(*(columns[n] for n in names), strict=True)
     ]
-    asked = featurize.exact_types(raw.project(featurize.typed(schema, schema.features)).df(), schema)
+    asked = featurize.exact_types(raw.project(views.typed(schema, schema.features)).df(), schema)
     given = estimator.predict_proba(model_inputs(asked, schema))[:, 1]
     log = str(tmp_path / "log") if name == "hostile" else ""  # its process takes a second to start
     settings = Settings(models=tmp_path / "models", prediction_log=log, online_store="none")

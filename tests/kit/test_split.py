@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 from tabloop import database, featurize, ingest, validate
 from tabloop.cli import UserError
-from tabloop.featurize import connect, refuse_to_look_ahead, view_rows
 from tabloop.infer import Choices, infer
 from tabloop.params import Params, Reading
 from tabloop.reading.result import Table
+from tabloop.views import connect, refuse_to_look_ahead, view_rows
 
 from .conftest import PARAMS, orders
 from .test_infer import relation

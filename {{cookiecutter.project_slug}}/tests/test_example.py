@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from tabloop.featurize import connect, view_rows
+from tabloop.views import connect, view_rows
 from tabloop.params import ROOT, load
 from tabloop.validate import breaches
 

@@ -1,8 +1,6 @@
 """data/raw to data/features and data/online: the views' SQL, the point-in-time join, the split by time."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,69 +8,18 @@ import duckdb
 
 from tabloop import database, files, leaks
 from tabloop.asof import unique_metadata
-from tabloop.cli import UserError, one_line
+from tabloop.cli import UserError
 from tabloop.columns import literal, quote
 from tabloop.labels import label_sql
-from tabloop.params import ROOT, Column, Params, Schema
+from tabloop.params import ROOT, Params, Schema
 from tabloop.progress import watched
 from tabloop.split import KNOWN, REPORTED, Split, split
+from tabloop.views import connect, refuse_to_look_ahead, refused, typed, view_name, view_rows
 
 if TYPE_CHECKING:
     import pandas as pd
 
-REPO = ROOT / "feature_repo"
 FEATURES, ONLINE = ROOT / "data/features", ROOT / "data/online"
-TOLERANCE = 1e-6  # by which two numbers may differ, relatively, and be the same sum in another order
-
-
-def connect(raw: Path, threads: int | None = 1) -> duckdb.DuckDBPyConnection:
-    """DuckDB with every table of `raw` as a view of its name.
-
-    By default it has one thread: sums of floats depend on their order, and the same data must give the same bytes.
-    """
-    db = database.connect(memory=2, threads=threads)
-    for path in sorted(raw.glob("*.parquet")):
-        db.read_parquet(str(path)).create_view(path.stem)
-    return db
-
-
-def view_rows(
-    db: duckdb.DuckDBPyConnection, schema: Schema, view: str, definitions: Path = REPO
-) -> duckdb.DuckDBPyRelation:
-    """One view's rows: entity, event_timestamp (when they were known), the view's columns in the schema's types.
-
-    `definitions/<view>.sql` computes them; without that file they are the events' own columns. There is one row for
-    an entity and time, and they are in order.
-
-    Raises:
-        UserError: the SQL is wrong or does not give a column that the schema declares.
-    """
-    key = f"{quote(str(schema.entity))}, event_timestamp"
-    ordered = f"(FROM ({view_sql(schema, view, definitions)}) ORDER BY ALL)"
-    # As they are in order, a row of the same entity and time comes right after: a hash table of all would take twice as long.
-    with refused(view_name(view, definitions)):
-        return db.sql(f"FROM {ordered} QUALIFY ({key}) IS DISTINCT FROM lag(({key})) OVER ()")
-
-
-def view_sql(schema: Schema, view: str, definitions: Path = REPO) -> str:
-    """SQL for all rows of a view, in no order."""
-    path = definitions / f"{view}.sql"
-    source = path.read_text().rstrip().rstrip(";") if path.exists() else "FROM events"
-    return f"SELECT {typed(schema, schema.views[view])} FROM ({source}\n)"
-
-
-def view_name(view: str, definitions: Path = REPO) -> str:
-    """What computes a view, as errors name it."""
-    return f"{view}.sql" if (definitions / f"{view}.sql").exists() else f"view {view}"
-
-
-@contextmanager
-def refused(name: str) -> Iterator[None]:
-    """DuckDB's errors as a UserError that begins with `name`."""
-    try:
-        yield
-    except duckdb.Error as error:
-        raise UserError(f"{name}: {one_line(error)}") from None
 
 
 def labelled_events(db: duckdb.DuckDBPyConnection, schema: Schema) -> duckdb.DuckDBPyRelation:
@@ -89,21 +36,6 @@ def labelled_events(db: duckdb.DuckDBPyConnection, schema: Schema) -> duckdb.Duc
         [*key, typed(schema, schema.request), f"{label} AS {target}", f"{known} AS {quote(KNOWN)}"]
     )
     return db.sql(f"SELECT {columns} FROM events WHERE {label} IS NOT NULL")
-
-
-def typed(schema: Schema, columns: dict[str, Column]) -> str:
-    """SELECT list of entity, event_timestamp and the columns in their types.
-
-    Without a timestamp every row is of the same moment, so that the join keeps its form.
-    """
-    time = f"{quote(schema.timestamp)}::TIMESTAMP" if schema.timestamp else "TIMESTAMP '2000-01-01'"
-    entity = [f"{quote(schema.entity)}::VARCHAR AS {quote(schema.entity)}"] if schema.entity else []
-    # A whole number in text or float form ("3.0") is an integer too, hence the way through DOUBLE.
-    casts = [
-        f"{quote(name)}{'::DOUBLE' if c.type == 'integer' else ''}::{c.kind.sql} AS {quote(name)}"
-        for name, c in columns.items()
-    ]
-    return ", ".join([*entity, f"{time} AS event_timestamp", *casts])
 
 
 def exact_types(rows: "pd.DataFrame", schema: Schema) -> "pd.DataFrame":
@@ -159,60 +91,6 @@ def write_part(
     pandas = pa.Schema.from_pandas(kinds, preserve_index=False).metadata[b"pandas"].decode()
     options = f"KV_METADATA {{pandas: {literal(pandas)}}}"
     database.run(db, f"COPY ({part.sql_query()}) TO {literal(path)} ({options})", f"writing {path.stem}")
-
-
-def refuse_to_look_ahead(
-    raw: Path, made: Path, schema: Schema, moment: str, definitions: Path = REPO
-) -> None:
-    """Compute the views of what was known at a moment; rows until then must be the same as in `made`.
-
-    Events after it are not there, and labels that were known later are missing. Numbers are compared as float32, so that a
-    sum in another order is not another value.
-
-    Raises:
-        UserError: some rows differ.
-    """
-    db, target, entity = connect(raw), quote(schema.target.name), quote(str(schema.entity))
-    known = f"{quote(schema.target.known_at)}::TIMESTAMP" if schema.target.known_at else ""
-    label = f"REPLACE (CASE WHEN {known} <= '{moment}' THEN {target} END AS {target})" if known else ""
-    db.sql("ALTER VIEW events RENAME TO every_event")
-    until = f"{quote(schema.timestamp or '')}::TIMESTAMP <= '{moment}'"
-    db.sql(f"CREATE VIEW events AS SELECT * {label} FROM every_event WHERE {until}")
-    for view, columns in schema.views.items():
-        if not (definitions / f"{view}.sql").exists():
-            continue
-        written = f"read_parquet({literal(made / f'{view}.parquet')})"
-        values = [f"{quote(n)}{'::FLOAT' if c.type == 'number' else ''}" for n, c in columns.items()]
-        # A sum of hashes needs no memory. Mostly it is the same, and the rows then are; else each is compared.
-        total = f"SELECT count(*), sum(hash({', '.join([entity, 'event_timestamp', *values])})) FROM "
-        early = f" WHERE event_timestamp <= '{moment}'"
-        with refused(view_name(view, definitions)):
-            sums = [
-                database.run(db, f"{total}{rows}{early}", f"checking {view}")
-                for rows in (written, f"({view_sql(schema, view, definitions)})")
-            ]
-            if sums[0] == sums[1]:
-                continue
-            view_rows(db, schema, view, definitions).create_view("then_rows")
-            others = " OR ".join(["t.event_timestamp IS NULL", *(differs(n, c) for n, c in columns.items())])
-            match = f"n.{entity} IS NOT DISTINCT FROM t.{entity} AND n.event_timestamp = t.event_timestamp"
-            rows = f"(FROM {written}{early}) n LEFT JOIN then_rows t ON {match}"
-            differing = db.sql(f"SELECT count(*) FROM {rows} WHERE {others}").fetchall()[0][0]
-            db.sql("DROP VIEW then_rows")
-        if differing:
-            raise UserError(
-                f"{view}.sql looks ahead: {differing:,} of its rows until {moment}, when the holdout begins, would be others "
-                "without the events and labels that came later; a row's time must be when all of it was known"
-            )
-
-
-def differs(name: str, column: Column) -> str:
-    """SQL for whether `n` and `t` have other values; of a sum in another order, the last digits are others."""
-    now, then = f"n.{quote(name)}", f"t.{quote(name)}"
-    if column.type != "number":
-        return f"{now} IS DISTINCT FROM {then}"
-    near = f"abs({now} - {then}) <= {TOLERANCE} * greatest(abs({now}), abs({then}))"
-    return f"({now} IS DISTINCT FROM {then} AND NOT coalesce({near}, false))"
 
 
 def tables(db: duckdb.DuckDBPyConnection) -> list[str]:

@@ -79,9 +79,6 @@ class DuckDBRetrievalJob(RetrievalJob):
     def metadata(self) -> RetrievalMetadata | None:
         return self._metadata
 
-    def to_sql(self) -> str:
-        return str(self.relation.sql_query())
-
     def persist(
         self, storage: "SavedDatasetStorage", allow_overwrite: bool = False, timeout: int | None = None
     ) -> None:
@@ -197,49 +194,26 @@ class DuckDBAsofOfflineStore(OfflineStore):
         )
 
     @staticmethod
-    def pull_latest_from_table_or_query(
-        config: RepoConfig,
-        data_source: DataSource,
-        join_key_columns: list[str],
-        feature_name_columns: list[str],
-        timestamp_field: str,
-        created_timestamp_column: str | None,
-        start_date: datetime,
-        end_date: datetime,
+    def pull_latest_from_table_or_query(  # type: ignore[override]  # Feast gives all by their names
+        config: RepoConfig, data_source: DataSource, join_key_columns: list[str], **asked: Any
     ) -> DuckDBRetrievalJob:
         """The newest row of each entity; of two of the same time, the one that was created last."""
-        times = [name for name in (timestamp_field, created_timestamp_column) if name]
-        columns = [*join_key_columns, *feature_name_columns, *times]
-        rows = between(config, data_source, columns, timestamp_field, start_date, end_date)
+        rows, time, columns = between(config, data_source, join_key_columns, **asked)
         db, keys = connected(config), ", ".join(map(quote, join_key_columns))
-        time = quote(timestamp_field)
         if not keys:
             return DuckDBRetrievalJob(db.sql(f"{rows} ORDER BY {time} DESC LIMIT 1"), config.repo_path)
         # Only the newest time of each entity is kept in memory, not a row of each.
         newest = f"SELECT {keys}, max({time}) AS {time} FROM ({rows}) GROUP BY {keys}"
-        order = ", ".join(f"{quote(name)} DESC NULLS LAST" for name in [*times, *feature_name_columns])
-        return DuckDBRetrievalJob(
-            db.sql(
-                f"SELECT DISTINCT ON ({keys}) * FROM ({rows}) SEMI JOIN ({newest}) USING ({keys}, {time}) ORDER BY {keys}, {order}"
-            ),
-            config.repo_path,
-        )
+        order = ", ".join([keys, *(f"{name} DESC NULLS LAST" for name in columns)])
+        last = f"FROM ({rows}) SEMI JOIN ({newest}) USING ({keys}, {time}) ORDER BY {order}"
+        return DuckDBRetrievalJob(db.sql(f"SELECT DISTINCT ON ({keys}) * {last}"), config.repo_path)
 
     @staticmethod
-    def pull_all_from_table_or_query(
-        config: RepoConfig,
-        data_source: DataSource,
-        join_key_columns: list[str],
-        feature_name_columns: list[str],
-        timestamp_field: str,
-        created_timestamp_column: str | None = None,
-        start_date: datetime | None = None,
-        end_date: datetime | None = None,
+    def pull_all_from_table_or_query(  # type: ignore[override]
+        config: RepoConfig, data_source: DataSource, join_key_columns: list[str], **asked: Any
     ) -> DuckDBRetrievalJob:
         """All rows of a time."""
-        times = [name for name in (timestamp_field, created_timestamp_column) if name]
-        columns = [*join_key_columns, *feature_name_columns, *times]
-        rows = between(config, data_source, columns, timestamp_field, start_date, end_date)
+        rows, *_ = between(config, data_source, join_key_columns, **asked)
         return DuckDBRetrievalJob(connected(config).sql(rows), config.repo_path)
 
 
@@ -251,14 +225,21 @@ def connected(config: RepoConfig) -> "DuckDBPyConnection":
 def between(
     config: RepoConfig,
     source: DataSource,
-    columns: Sequence[str],
-    timestamp: str,
-    start: datetime | None,
-    end: datetime | None,
-) -> str:
-    """SQL for columns of a source's rows from `start` to `end`, both included."""
-    bounds = {">=": start, "<=": end}.items()
-    moments = [(sign, at.astimezone(UTC).replace(tzinfo=None)) for sign, at in bounds if at]
-    tests = [f"{quote(timestamp)}::TIMESTAMP {sign} TIMESTAMP '{at}'" for sign, at in moments]
-    names = ", ".join(quote(name) for name in dict.fromkeys(columns))
-    return f"SELECT {names} FROM {table_of(source, config.repo_path)} WHERE {' AND '.join([*tests, 'true'])}"
+    keys: Sequence[str],
+    feature_name_columns: Sequence[str],
+    timestamp_field: str,
+    created_timestamp_column: str | None = None,
+    start_date: datetime | None = None,
+    end_date: datetime | None = None,
+) -> tuple[str, str, list[str]]:
+    """SQL for a source's rows from one time to another, both included; their time; all columns, first what makes one newer."""
+    time = quote(timestamp_field)
+    newer = [quote(name) for name in (created_timestamp_column, *feature_name_columns) if name]
+    moments = [
+        f"{time}::TIMESTAMP {sign} TIMESTAMP '{at.astimezone(UTC).replace(tzinfo=None)}'"
+        for sign, at in ((">=", start_date), ("<=", end_date))
+        if at
+    ]
+    columns = ", ".join(dict.fromkeys([*map(quote, keys), *newer, time]))
+    where = " AND ".join([*moments, "true"])
+    return f"SELECT {columns} FROM {table_of(source, config.repo_path)} WHERE {where}", time, newer

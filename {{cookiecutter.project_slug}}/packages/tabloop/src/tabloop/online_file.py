@@ -72,13 +72,20 @@ def chunks(store: "FeatureStore", view: "FeatureView") -> Iterator[list[Cell]]:
     source: Any = view.batch_source
     (key,), names = view.join_keys, [field.name for field in view.features]
     pull: Any = store._get_provider().offline_store.pull_latest_from_table_or_query
-    times = source.timestamp_field, source.created_timestamp_column or None
-    job = pull(store.config, source, [key], names, *times, *span())
+    time, (start, end) = quote(source.timestamp_field), span()
+    job = pull(
+        config=store.config,
+        data_source=source,
+        join_key_columns=[key],
+        feature_name_columns=names,
+        timestamp_field=source.timestamp_field,
+        created_timestamp_column=source.created_timestamp_column or None,
+        start_date=start,
+        end_date=end,
+    )
     rows: Any = job.relation if hasattr(job, "relation") else database.connect().from_arrow(job.to_arrow())
     newest = (
-        rows.project(
-            ", ".join([quote(key), f"epoch_us({quote(times[0])}::TIMESTAMP) // 1000000", *map(quote, names)])
-        )
+        rows.project(", ".join([quote(key), f"epoch_us({time}::TIMESTAMP) // 1000000", *map(quote, names)]))
         .filter(f"{quote(key)} IS NOT NULL")
         .order(quote(key))
     )
