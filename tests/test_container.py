@@ -133,8 +133,9 @@ def test_the_target_batch_scores_a_table_hardened_as_the_service(
     run(trained, "tabloop", "batch", tables / "in.csv", tables / "here.parquet")
     mine, here = (duckdb.read_parquet(f"{tables}/{name}.parquet").fetchall() for name in ("out", "here"))
     assert mine == here and f"{len(mine):,} rows scored by the champion" in said
-    failed = docker("run", *options, "ml-template-test-batch", "/batch/none.csv", "/batch/x.parquet", code=1)
-    assert failed == "batch: /batch/none.csv: no such file"
+    command = ["docker", "run", *options, "ml-template-test-batch", "/batch/none.csv", "/batch/x.parquet"]
+    failed = subprocess.run(command, capture_output=True, text=True)
+    assert (failed.returncode, failed.stderr) == (1, "batch: /batch/none.csv: no such file\n")
 
 
 def test_by_one_setting_its_store_is_redis(image: str, trained: Path, run: Run, tmp_path: Path) -> None:
