@@ -171,7 +171,16 @@ VIEWS = {
         "avg(returned) OVER (PARTITION BY customer_id ORDER BY ordered_at)",
         True,
     ),
+    "a sum whose last digits are others": ("amount * (1 + 1e-12 * (SELECT count(*) FROM events))", False),
+    "a sum that the rows of later change a little": (
+        "amount * (1 + 1e-4 * (SELECT count(*) FROM events))",
+        True,
+    ),
 }
+TWICE = """
+SELECT customer_id, ordered_at, amount AS feature FROM events
+UNION ALL SELECT customer_id, ordered_at, amount + 1 FROM events
+"""
 KNOWN = """
 SELECT customer_id, labelled_at AS ordered_at,
   avg(returned) OVER (PARTITION BY customer_id ORDER BY labelled_at) AS feature FROM events
@@ -187,9 +196,10 @@ BY_DAY = "SELECT customer_id, ordered_at::DATE AS ordered_at, sum(amount) AS fea
             for feature, ahead in VIEWS.values()
         ),
         (KNOWN, False),
+        (TWICE, False),
         (BY_DAY, True),  # as known at the day's beginning, and it has the whole day
     ],
-    ids=[*VIEWS, "labels when they were known", "a day at its beginning"],
+    ids=[*VIEWS, "labels when they were known", "two rows of a time", "a day at its beginning"],
 )
 def test_a_view_that_looks_ahead_is_refused(tmp_path: Path, sql: str, ahead: bool) -> None:
     view = {"history": {"feature": {"type": "number"}}}
