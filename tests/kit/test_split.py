@@ -171,7 +171,7 @@ VIEWS = {
         "avg(returned) OVER (PARTITION BY customer_id ORDER BY ordered_at)",
         True,
     ),
-    "a sum whose last digits are others": ("amount * (1 + 1e-12 * (SELECT count(*) FROM events))", False),
+    "a sum whose last digits are others": ("amount * (1 + 1e-9 * (SELECT count(*) FROM events))", False),
     "a sum that the rows of later change a little": (
         "amount * (1 + 1e-4 * (SELECT count(*) FROM events))",
         True,
