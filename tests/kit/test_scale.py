@@ -18,7 +18,8 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 from tabloop import database
-from tabloop.cli import command
+from tabloop.cli import UserError, command
+from tabloop.views import refused
 
 sys.path.append(str(ROOT / "benchmarks"))
 import scale
@@ -194,3 +195,8 @@ def test_ingest_says_on_a_terminal_how_many_transactions_are_made(project: Proje
     assert "ingest: 400 users, 4,000 events -> data/raw" in said
     piped = tabloop(folder, "ingest")
     assert (piped.stdout, piped.stderr) == ("ingest: 400 users, 4,000 events -> data/raw\n", "")
+
+
+def test_an_error_of_a_view_says_what_to_do_about_the_disk() -> None:
+    with pytest.raises(UserError, match=r"^spend\.sql: the disk is full: make room"), refused("spend.sql"):
+        spill()

@@ -7,7 +7,7 @@ from pathlib import Path
 import duckdb
 
 from tabloop import database
-from tabloop.cli import UserError, one_line
+from tabloop.cli import UserError, correction, one_line
 from tabloop.columns import literal, quote
 from tabloop.params import ROOT, Column, Schema
 
@@ -62,7 +62,7 @@ def refused(name: str) -> Iterator[None]:
     try:
         yield
     except duckdb.Error as error:
-        raise UserError(f"{name}: {one_line(error)}") from None
+        raise UserError(f"{name}: {correction(error) or one_line(error)}") from None
 
 
 def typed(schema: Schema, columns: dict[str, Column]) -> str:
