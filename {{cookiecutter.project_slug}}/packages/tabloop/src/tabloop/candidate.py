@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FEATURES = ROOT / "data/features"
+CHECKPOINTS = ROOT / ".checkpoints"  # of a training that was ended; see torch_training
 REFERENCE_ROWS = 10_000
 
 
@@ -154,3 +156,4 @@ def written(card: ModelCard, graph: bytes, reference: "pd.DataFrame") -> Iterato
         card.write(part)
         yield part
         files.replace(CANDIDATE, part)
+    shutil.rmtree(CHECKPOINTS, ignore_errors=True)

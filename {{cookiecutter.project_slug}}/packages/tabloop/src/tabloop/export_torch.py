@@ -1,49 +1,71 @@
-"""PyTorch to ONNX: scikit-learn's preprocessing and a network as one graph."""
+"""PyTorch to ONNX: the levels of the categories and a network as one graph, whose inputs are the schema's columns."""
 
 import io
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from tabloop.export import convert
+import torch
+from torch import Tensor, nn
+
 from tabloop.params import Schema
 
 if TYPE_CHECKING:
     import onnx
-    from torch import nn
+
+OPSET = 18
 
 
-def network_to_onnx(columns: Any, network: "nn.Module", width: int, schema: Schema) -> "onnx.ModelProto":
+class Served(nn.Module):
+    """From the columns in the schema's order, (n, 1) each, categories as codes, to P(positive), (n,)."""
+
+    def __init__(self, network: nn.Module, schema: Schema) -> None:
+        super().__init__()
+        self.network, self.numeric = network, [column.numeric for column in schema.features.values()]
+
+    def forward(self, *columns: Tensor) -> Tensor:
+        """Both kinds of columns side by side; without a column of a kind, (n, 0)."""
+        none = columns[0][:, :0]
+        numbers = [c for c, numeric in zip(columns, self.numeric, strict=True) if numeric] or [none.float()]
+        codes = [c for c, numeric in zip(columns, self.numeric, strict=True) if not numeric] or [none.long()]
+        answer: Tensor = self.network(torch.cat(numbers, 1), torch.cat(codes, 1))
+        return answer.sigmoid()
+
+
+def network_to_onnx(network: nn.Module, levels: dict[str, list[str]], schema: Schema) -> "onnx.ModelProto":
     """One graph: an input of shape (n, 1) for each column, one output `probability` (n,), float32, of class 1.
 
     Args:
-        columns: a fitted scikit-learn transformer from the schema's columns to (n, width).
-        network: from (n, width) float32 to logits (n,).
+        network: from numbers (n, d) float32 with NaN and codes (n, c) to logits (n,).
+        levels: of each category, as in `Rows`: the place from 1 is the code, and that of any other value is 0.
     """
     import onnx
-    import torch
-    from onnx import version_converter
+    from onnx import TensorProto, compose, helper
 
-    graph = convert(columns, schema)
-    served = torch.nn.Sequential(network, torch.nn.Sigmoid()).eval()
     written = io.BytesIO()
+    columns = {n if c.numeric else f"{n}/code": c for n, c in schema.features.items()}
+    example = [torch.zeros(2, 1, dtype=torch.float32 if c.numeric else torch.int64) for c in columns.values()]
     with warnings.catch_warnings():
         # The newer exporter needs onnxscript, and seconds.
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.onnx.export(
-            served,
-            (torch.zeros(2, width),),
+            Served(network, schema).eval(),
+            tuple(example),
             written,
-            input_names=["network/columns"],
+            input_names=list(columns),
             output_names=["probability"],
-            dynamic_axes={"network/columns": {0: "n"}, "probability": {0: "n"}},
-            opset_version=18,
+            dynamic_axes={name: {0: "n"} for name in (*columns, "probability")},
+            opset_version=OPSET,
             dynamo=False,
             training=torch.onnx.TrainingMode.EVAL,  # the exporter would else switch the network to training
         )
-    exported = onnx.load_from_string(written.getvalue())
-    exported = onnx.compose.add_prefix(exported, "network/", rename_inputs=False, rename_outputs=False)
-    graph.ir_version = exported.ir_version
-    opset = next(entry.version for entry in graph.opset_import if entry.domain == "")
-    exported = version_converter.convert_version(exported, opset)
-    joint = [(graph.graph.output[0].name, "network/columns")]
-    return onnx.compose.merge_models(graph, exported, io_map=joint)
+    model = onnx.load_from_string(written.getvalue())
+    model = compose.add_prefix(model, "network/", rename_inputs=False, rename_outputs=False)
+    for entry, name in zip(model.graph.input, schema.features, strict=True):
+        if name in levels:
+            code, entry.name = entry.name, name
+            entry.type.tensor_type.elem_type = TensorProto.STRING
+            places = range(1, len(levels[name]) + 1)
+            known = {"keys_strings": levels[name], "values_int64s": places, "default_int64": 0}
+            model.graph.node.insert(0, helper.make_node("LabelEncoder", [name], [code], domain="ai.onnx.ml", **known))
+    model.opset_import.append(helper.make_opsetid("ai.onnx.ml", 3))
+    return model
