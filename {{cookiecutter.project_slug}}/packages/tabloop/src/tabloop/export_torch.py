@@ -66,6 +66,8 @@ def network_to_onnx(network: nn.Module, levels: dict[str, list[str]], schema: Sc
             entry.type.tensor_type.elem_type = TensorProto.STRING
             places = range(1, len(levels[name]) + 1)
             known = {"keys_strings": levels[name], "values_int64s": places, "default_int64": 0}
-            model.graph.node.insert(0, helper.make_node("LabelEncoder", [name], [code], domain="ai.onnx.ml", **known))
+            model.graph.node.insert(
+                0, helper.make_node("LabelEncoder", [name], [code], domain="ai.onnx.ml", **known)
+            )
     model.opset_import.append(helper.make_opsetid("ai.onnx.ml", 3))
     return model

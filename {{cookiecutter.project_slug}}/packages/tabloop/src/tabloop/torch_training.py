@@ -123,7 +123,9 @@ def train(network: nn.Module, rows: Rows, settings: Training) -> None:
     network.load_state_dict(state.weights)
     network.eval().cpu()
     by = f"log loss {state.loss:.4f}, AUC {state.auc:.4f} on the last {len(held):,} rows"
-    why = by if stopping else f"fewer than {MIN_CLASS} rows of a class among the last {len(held):,} to stop by"
+    why = (
+        by if stopping else f"fewer than {MIN_CLASS} rows of a class among the last {len(held):,} to stop by"
+    )
     taken = f"epoch {state.epoch - state.waited} of {state.epoch}"
     print(f"train: on {device} in {str(precision).split('.')[1]}: {taken}, {why}", flush=True)
 
