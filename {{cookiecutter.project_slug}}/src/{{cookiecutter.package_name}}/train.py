@@ -15,6 +15,7 @@ def train(params: Params) -> str:
     """Write models/candidate; a line that says what it is."""
     schema = params.schema_
     rows, holdout = (candidate.read_features(part, schema) for part in ("train", "holdout"))
+    rows = candidate.in_order(rows, schema)
     print(f"train: fitting {FRAMEWORK}: {len(rows):,} rows, {len(schema.features)} features", flush=True)
     target = rows[schema.target.name].to_numpy()
     estimator = candidate.fit_or_explain(fit, model_inputs(rows, schema), target, params)

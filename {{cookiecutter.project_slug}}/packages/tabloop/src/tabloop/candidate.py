@@ -17,6 +17,7 @@ from tabloop.onnx_model import FILE, model_inputs
 from tabloop.params import ROOT, Column, Params, Schema
 from tabloop.progress import watched
 from tabloop.roles import CANDIDATE
+from tabloop.split import hashes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,10 +62,16 @@ def sample_features(part: str, columns: list[str], size: int) -> "pd.DataFrame":
     return pa.Table.from_batches(batches).to_pandas()
 
 
+def in_order(rows: "pd.DataFrame", schema: Schema) -> "pd.DataFrame":
+    """The rows by time; without a timestamp by a hash of the entity (or row). By the last of them a training may stop."""
+    key = rows[schema.timestamp].to_numpy() if schema.timestamp else hashes(rows, schema)
+    return rows if (key[1:] >= key[:-1]).all() else rows.iloc[np.argsort(key, kind="stable")]
+
+
 def fit_or_explain(
     fit: Callable[..., Any], features: "pd.DataFrame", target: np.ndarray, params: Params
 ) -> Any:
-    """The estimator that `fit` returns for (n, columns) features and (n,) of 0 and 1.
+    """The estimator that `fit` returns for (n, columns) features, `in_order`, and (n,) of 0 and 1.
 
     Raises:
         UserError: an argument under `train` in params.yaml is wrong.
