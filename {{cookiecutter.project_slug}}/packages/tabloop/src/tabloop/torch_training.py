@@ -6,6 +6,7 @@ The network itself is the owner's, in model.py: any module from numbers (n, d) a
 import hashlib
 import inspect
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -106,7 +107,7 @@ def train(network: nn.Module, rows: Rows, settings: Training) -> None:
         fused=device.type in ("cpu", "cuda"),
     )
     state = State(network, optimizer, checkpoint)
-    with one_thread(device), progress("train", settings.epochs * len(rows)) as bar:
+    with one_thread(), progress("train", settings.epochs * len(rows)) as bar:
         bar.update(state.epoch * len(rows))
         while state.epoch < settings.epochs and not (stopping and state.waited >= settings.patience):
             torch.manual_seed(settings.seed << 16 | state.epoch)
@@ -211,16 +212,24 @@ class State:
 def fingerprint(network: nn.Module, rows: Rows, settings: Training) -> str:
     """A hash of all that decides a training's result: code, settings, first weights, rows in their order."""
     found = hashlib.sha256(f"{torch.__version__} {settings!r}".encode())
-    for source in dict.fromkeys((__file__, inspect.getfile(type(network)))):
-        found.update(Path(source).read_bytes())
+    for code in sorted({__file__, *(source_of(type(module)) for module in network.modules())}):
+        found.update(Path(code).read_bytes() if code else os.urandom(16))
     for tensor in (*network.state_dict().values(), rows.numbers, rows.codes, rows.target):
         found.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
         found.update(tensor.contiguous().cpu().numpy().data)
     return found.hexdigest()[:16]
 
 
+def source_of(code: type) -> str:
+    """The file of a class; "" in a notebook: then nobody knows whether the code is still the same."""
+    try:
+        return inspect.getfile(code)
+    except (TypeError, OSError):
+        return ""
+
+
 @contextmanager
-def one_thread(device: torch.device) -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Compute in one thread: sums of floats depend on their order, and the same inputs must give the same bytes.
 
     Small networks are hardly faster with more. On an accelerator the CPU has little to do.
