@@ -185,7 +185,7 @@ def test_training_stops_by_the_last_rows_and_keeps_the_best_epoch(
     assert done == taken + 3 < 40
     rows = Rows.of(features, estimator.levels, target)[1800:]
     scores = training.logits(estimator.network, rows)
-    found = training.nn.functional.binary_cross_entropy_with_logits(scores, rows.target)
+    found = training.log_loss(scores, rows.target)
     assert float(found) == pytest.approx(loss, abs=1e-4)
 
 

@@ -1,6 +1,5 @@
 """Rows as PyTorch's tensors: numbers, and codes of categories."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -56,10 +55,6 @@ class Rows:
     def to(self, device: torch.device) -> "Rows":
         """The same rows on a device."""
         return Rows(self.numbers.to(device), self.codes.to(device), self.target.to(device))
-
-    def parts(self, size: int) -> Iterator["Rows"]:
-        """The rows in their order, by so many."""
-        return (self[at : at + size] for at in range(0, len(self), size))
 
 
 def levels_of(features: "pd.DataFrame", schema: Schema) -> dict[str, list[str]]:

@@ -8,14 +8,15 @@ import inspect
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
 from pydantic import BaseModel, Field, ValidationError
 from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits as log_loss
+from torch.optim import AdamW, Optimizer
 
 from tabloop.candidate import CHECKPOINTS
 from tabloop.metrics import MIN_CLASS, auc, enough
@@ -24,6 +25,7 @@ from tabloop.torch_rows import Rows
 
 SAVE_AFTER = 2.0  # seconds: a shorter training begins anew after a kill
 SCORED = 65_536  # rows that are scored at once
+Done = Callable[[int], Any]
 
 
 class Training(BaseModel, extra="forbid", frozen=True):
@@ -86,7 +88,7 @@ def train(network: nn.Module, rows: Rows, settings: Training) -> None:
 
     After each epoch the state goes into a checkpoint, so that the same training goes on there after a kill. Its name is a
     hash of all that decides the result, and each epoch has a seed of its own. So a training that goes on gives, on a CPU,
-    the same bytes as one that was never ended.
+    the same bytes as one that was never ended. PyTorch has one thread for that, too: sums of floats depend on their order.
 
     Args:
         rows: in the order of time, or of a hash.
@@ -94,50 +96,51 @@ def train(network: nn.Module, rows: Rows, settings: Training) -> None:
     Raises:
         ValueError: there is no such device, or the loss is not finite.
     """
+    torch.set_num_threads(1)
     device, precision = choose_hardware(settings)
     checkpoint = CHECKPOINTS / f"{fingerprint(network, rows, settings)}.pt"
     cut = len(rows) - math.ceil(len(rows) * settings.held_out)
     stopping = enough(rows.target[:cut].numpy()) and enough(rows.target[cut:].numpy())
     held, rows = rows[cut:].to(device), (rows[:cut] if stopping else rows).to(device)
     network.to(device)
-    optimizer = torch.optim.AdamW(
-        network.parameters(),
-        settings.learning_rate,
-        weight_decay=settings.weight_decay,
-        fused=device.type in ("cpu", "cuda"),
-    )
-    state = State(network, optimizer, checkpoint)
-    with one_thread(), progress("train", settings.epochs * len(rows)) as bar:
-        bar.update(state.epoch * len(rows))
-        while state.epoch < settings.epochs and not (stopping and state.waited >= settings.patience):
-            torch.manual_seed(settings.seed << 16 | state.epoch)
+    decay, fused = settings.weight_decay, device.type in ("cpu", "cuda")
+    optimizer = AdamW(network.parameters(), settings.learning_rate, weight_decay=decay, fused=fused)
+    done: dict[str, Any] = {"epoch": 0, "waited": 0, "loss": math.inf, "auc": math.nan}
+    if checkpoint.exists():
+        done = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        network.load_state_dict(done["network"])
+        optimizer.load_state_dict(done["optimizer"])
+        print(f"train: goes on after epoch {done['epoch']}, which a checkpoint has", flush=True)
+    began = time.monotonic()
+    with progress("train", settings.epochs * len(rows)) as bar:
+        bar.update(done["epoch"] * len(rows))
+        while done["epoch"] < settings.epochs and (done["waited"] < settings.patience or not stopping):
+            torch.manual_seed(settings.seed << 16 | done["epoch"])
             loss = train_epoch(network, optimizer, rows, settings.batch_size, precision, bar.update)
-            area = math.nan
-            if stopping:
-                scores = logits(network, held)
-                loss = float(nn.functional.binary_cross_entropy_with_logits(scores, held.target))
-                area = auc(held.target.cpu().numpy(), scores.cpu().numpy())
+            loss, area = score(network, held) if stopping else (loss, math.nan)
+            done |= {"epoch": done["epoch"] + 1, "waited": done["waited"] + 1}
             if not math.isfinite(loss):
-                raise ValueError(f"the log loss is {loss} after epoch {state.epoch + 1}: lower learning_rate")
-            state.keep(loss, area, better=not stopping or loss < state.loss)
-            bar.set_description(f"train: epoch {state.epoch}, log loss {loss:.4f}, AUC {area:.4f}")
-    network.load_state_dict(state.weights)
+                raise ValueError(f"the log loss is {loss} after epoch {done['epoch']}: lower learning_rate")
+            bar.set_description(f"train: epoch {done['epoch']}, log loss {loss:.4f}, AUC {area:.4f}")
+            if loss < done["loss"] or not stopping:
+                best = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+                done |= {"waited": 0, "loss": loss, "auc": area, "best": best}
+            if time.monotonic() - began >= SAVE_AFTER:
+                save(
+                    done | {"network": network.state_dict(), "optimizer": optimizer.state_dict()}, checkpoint
+                )
+    network.load_state_dict(done["best"])
     network.eval().cpu()
-    by = f"log loss {state.loss:.4f}, AUC {state.auc:.4f} on the last {len(held):,} rows"
+    by = f"log loss {done['loss']:.4f}, AUC {done['auc']:.4f} on the last {len(held):,} rows"
     why = (
         by if stopping else f"fewer than {MIN_CLASS} rows of a class among the last {len(held):,} to stop by"
     )
-    taken = f"epoch {state.epoch - state.waited} of {state.epoch}"
+    taken = f"epoch {done['epoch'] - done['waited']} of {done['epoch']}"
     print(f"train: on {device} in {str(precision).split('.')[1]}: {taken}, {why}", flush=True)
 
 
 def train_epoch(
-    network: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    rows: Rows,
-    batch_size: int,
-    precision: torch.dtype,
-    done: Callable[[int], Any],
+    network: nn.Module, optimizer: Optimizer, rows: Rows, size: int, precision: torch.dtype, done: Done
 ) -> float:
     """Train on each row once, in random order; the mean log loss.
 
@@ -145,16 +148,17 @@ def train_epoch(
     adds up the gradients (DistributedDataParallel).
 
     Args:
+        size: of a batch.
         done: is told the number of rows after each batch.
     """
     network.train()
     device = rows.target.device
     total = torch.zeros((), device=device)  # asking for its value in each batch would wait for the device
-    for batch in torch.randperm(len(rows), device=device).split(batch_size):
+    for batch in torch.randperm(len(rows), device=device).split(size):
         part = rows[batch]
         with torch.autocast(device.type, precision, enabled=precision != torch.float32):
             scores = network(part.numbers, part.codes)
-        loss = nn.functional.binary_cross_entropy_with_logits(scores.float(), part.target)
+        loss = log_loss(scores.float(), part.target)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         optimizer.step()
@@ -163,50 +167,25 @@ def train_epoch(
     return float(total) / len(rows)
 
 
+def score(network: nn.Module, rows: Rows) -> tuple[float, float]:
+    """Log loss and AUC."""
+    scores = logits(network, rows)
+    return float(log_loss(scores, rows.target)), auc(rows.target.cpu().numpy(), scores.cpu().numpy())
+
+
 def logits(network: nn.Module, rows: Rows) -> Tensor:
     """The network's answers in float32, (n,), as the exported graph gives them."""
     network.eval()
+    parts = (rows[at : at + SCORED] for at in range(0, len(rows), SCORED))
     with torch.no_grad():
-        return torch.cat([network(part.numbers, part.codes) for part in rows.parts(SCORED)])
+        return torch.cat([network(part.numbers, part.codes) for part in parts])
 
 
-class State:
-    """How far a training is; what its checkpoint has.
-
-    Attributes:
-        epoch: how many epochs are done.
-        waited: how many of them since the best one.
-        loss, auc: of the best one.
-        weights: of the best one.
-    """
-
-    def __init__(self, network: nn.Module, optimizer: torch.optim.Optimizer, checkpoint: Path) -> None:
-        self.network, self.optimizer, self.checkpoint = network, optimizer, checkpoint
-        self.epoch, self.waited, self.loss, self.auc = 0, 0, math.inf, math.nan
-        self.weights: dict[str, Tensor] = {}
-        self.began = time.monotonic()
-        if checkpoint.exists():
-            saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
-            network.load_state_dict(saved["network"])
-            optimizer.load_state_dict(saved["optimizer"])
-            self.epoch, self.waited, self.loss, self.auc = saved["so far"]
-            self.weights = saved["best"]
-            print(f"train: goes on after epoch {self.epoch}, which a checkpoint has", flush=True)
-
-    def keep(self, loss: float, area: float, better: bool) -> None:
-        """Count an epoch; write the checkpoint, whole or not at all."""
-        self.epoch, self.waited = self.epoch + 1, self.waited + 1
-        now = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
-        if better:
-            self.waited, self.loss, self.auc, self.weights = 0, loss, area, now
-        if time.monotonic() - self.began < SAVE_AFTER:
-            return
-        self.checkpoint.parent.mkdir(exist_ok=True)
-        part = self.checkpoint.with_suffix(".part")
-        so_far = (self.epoch, self.waited, self.loss, self.auc)
-        whole = {"network": now, "optimizer": self.optimizer.state_dict(), "best": self.weights}
-        torch.save(whole | {"so far": so_far}, part)
-        part.replace(self.checkpoint)
+def save(state: dict[str, Any], file: Path) -> None:
+    """Write a checkpoint, whole or not at all."""
+    file.parent.mkdir(exist_ok=True)
+    torch.save(state, part := file.with_suffix(".part"))
+    part.replace(file)
 
 
 def fingerprint(network: nn.Module, rows: Rows, settings: Training) -> str:
@@ -226,17 +205,3 @@ def source_of(code: type) -> str:
         return inspect.getfile(code)
     except (TypeError, OSError):
         return ""
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Compute in one thread: sums of floats depend on their order, and the same inputs must give the same bytes.
-
-    Small networks are hardly faster with more. On an accelerator the CPU has little to do.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
