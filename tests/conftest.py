@@ -317,7 +317,7 @@ def few_rows(project: Path, transactions: int = 5000, users: int = 200, max_iter
 
     def change(params: Any) -> None:
         params["data"]["simulator"].update(transactions=transactions, users=users)
-        few = {"epochs": 10, "batch_size": 64} if "epochs" in params["train"] else {"max_iter": max_iter}
+        few = {"epochs": 5, "batch_size": 128} if "epochs" in params["train"] else {"max_iter": max_iter}
         params["train"].update(few)
         params["gates"] = [gate for gate in params["gates"] if gate["metric"] == "auc"]
 
