@@ -105,6 +105,18 @@ def card(role: str, field: str | None) -> None:
 
 
 @tabloop.command()
+@click.option("--trials", default=50, show_default=True, help="That the study shall have in all.")
+@click.option("--timeout", default=float("inf"), metavar="SECONDS", help="After which no trial begins.")
+@click.option("--metric", type=click.Choice(["auc", "average_precision"]), default="auc", show_default=True)
+@click.option("--write/--no-write", default=None, help="Write the best, though it may be chance; or never.")
+def tune(trials: int, timeout: float, metric: str, write: bool | None) -> None:
+    """Search the arguments under `train` by the ranges under `tune` in params.yaml, and write the best there."""
+    from tabloop.tune import tune
+
+    click.echo(f"tune: {tune(trials, timeout, metric, write)}")
+
+
+@tabloop.command()
 @click.option("--evidently", is_flag=True, help="Write Evidently's pages, too: reports/evidently_*.html.")
 def drift(evidently: bool) -> None:
     """Compare the prediction log with the champion's reference data. Exit code 3: drift."""

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from tabloop.cli import UserError
 from tabloop.columns import TYPES, ColumnType, TypeName, class_text
 from tabloop.gates import Gate
+from tabloop.space import Range
 
 # Feast's time column, the graph's output and reference.parquet's score: no column can have one of these names.
 RESERVED = ("event_timestamp", "probability")
@@ -270,6 +271,7 @@ class Params(Strict):
     schema_: Schema = Field(alias="schema")
     split: Split
     train: dict[str, Any]
+    tune: dict[str, Range] = {}
     evaluate: Evaluate
     gates: list[Gate]
     monitoring: Monitoring = Monitoring()
@@ -283,6 +285,8 @@ class Params(Strict):
     def _segments(self) -> "Params":
         if unknown := set(self.evaluate.segments) - set(self.schema_.features):
             raise ValueError(f"evaluate.segments: not a feature: {', '.join(sorted(unknown))}")
+        if unknown := self.tune.keys() - self.train.keys():
+            raise ValueError(f"tune: not an argument under train: {', '.join(sorted(unknown))}")
         known: set[tuple[str, str | None, str | None]] = set()
         for gate in self.gates:
             if gate.by is not None and gate.by not in self.schema_.features:

@@ -1,0 +1,218 @@
+"""Search the arguments under `train` in params.yaml on train alone, and say what the best ones gain.
+
+The rows of train are in PARTS parts, by time. A trial is scored on three of them, each by a model of the parts before. No
+trial sees the newest part: there the best arguments are compared with those of params.yaml, as the largest of many scores
+is in part luck.
+"""
+
+import contextlib
+import io
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tabloop import candidate, files, owner
+from tabloop.cli import UserError, one_line
+from tabloop.intervals import Scored, estimate, influence
+from tabloop.metrics import Estimate, enough
+from tabloop.onnx_model import model_inputs
+from tabloop.params import ROOT, Params, load
+from tabloop.params_file import with_arguments
+from tabloop.progress import progress
+from tabloop.space import arguments
+from tabloop.split import hashes
+from tabloop.study import ERROR, ask, counted, elsewhere, name_of, open_study
+from tabloop.tune_page import PAGE, draw
+from tabloop.tune_runs import Runs
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from optuna import Study, Trial
+    from optuna.trial import FrozenTrial
+
+PARTS = 6
+FOLDS, NEWEST = (2, 3, 4), 5
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What trials are scored on: the model's inputs, (n, columns), a target of 0 and 1, (n,), each row's part, (n,)."""
+
+    inputs: "pd.DataFrame"
+    target: np.ndarray
+    part: np.ndarray
+    ordered: bool
+
+    def before(self, part: int) -> np.ndarray:
+        """The rows that the model of a part is fitted on, (n,); parts that have no order are alike."""
+        return self.part < part if self.ordered else (self.part != part) & (self.part != NEWEST)
+
+
+def read_rows(params: Params) -> Rows:
+    """The rows of train in parts of equal size: by time, or by a hash of the entity or row.
+
+    Raises:
+        UserError: there is no train, or a part lacks a class.
+    """
+    rows, schema = candidate.read_features("train"), params.schema_
+    if schema.timestamp:  # rows of one time are in one part
+        part = ((rows[schema.timestamp].rank(method="min") - 1) * PARTS // len(rows)).to_numpy(int)
+    else:
+        part = (hashes(rows, schema) % PARTS).astype(int)
+    target = rows[schema.target.name].to_numpy()
+    if any(len(np.unique(target[part == number])) < 2 for number in range(PARTS)):
+        what = f"train has {len(rows):,} rows, {target.sum():,} of them positive"
+        raise UserError(f"{what}: each of its {PARTS} parts needs both classes")
+    return Rows(model_inputs(rows, schema), target, part, schema.timestamp is not None)
+
+
+def predict(fit: Callable[..., Any], params: Params, rows: Rows, part: int) -> np.ndarray:
+    """P(positive) of a part's rows, by a model that has not seen them: all that a trial computes.
+
+    Raises:
+        UserError: the estimator refuses an argument, or gives probabilities that are not finite.
+    """
+    before = rows.before(part)
+    with contextlib.redirect_stdout(io.StringIO()):  # what fit says of its progress
+        estimator = candidate.fit_or_explain(fit, rows.inputs[before], rows.target[before], params)
+    probability = np.asarray(estimator.predict_proba(rows.inputs[rows.part == part])[:, 1])
+    if not np.isfinite(probability).all():
+        raise UserError("the model gives probabilities that are not finite")
+    return probability
+
+
+def with_drawn(params: Params, drawn: dict[str, Any]) -> Params:
+    """The same with the arguments that Optuna drew."""
+    return params.model_copy(update={"train": params.train | arguments(params.tune, drawn)})
+
+
+@dataclass(frozen=True)
+class Search:
+    """A study of the owner's `fit`."""
+
+    study: "Study"
+    fit: Callable[..., Any]
+    params: Params
+    rows: Rows
+    metric: str
+
+    def run(self, runs: Runs, trials: int, timeout: float) -> None:
+        """Try arguments until the study has so many trials, or the time is over.
+
+        Raises:
+            UserError: the arguments that params.yaml has now fail.
+        """
+        end, params = time.monotonic() + timeout, self.params
+        own = {name: found.drawn(params.train[name]) for name, found in params.tune.items()}
+        if None not in own.values():
+            self.study.enqueue_trial(own, skip_if_exists=True)
+        space = {name: found.distribution for name, found in params.tune.items()}
+        with progress("tune", trials) as bar:
+            while time.monotonic() < end and (trial := ask(self.study, space, trials)):
+                self.run_trial(trial)
+                done = self.study.get_trials(deepcopy=False)[trial.number]
+                runs.log(done)
+                said = f"tune: trial {done.number}: {arguments(params.tune, done.params)}"
+                if ERROR in done.user_attrs:
+                    bar.write(f"{said} failed: {done.user_attrs[ERROR]}")
+                    if done.params == own:
+                        raise UserError("these are the arguments of params.yaml: correct them first")
+                elif done == self.best:
+                    bar.write(f"{said} is the best so far: {self.metric} {done.value:.4f}")
+                bar.update(len(counted(self.study)) - bar.n)
+
+    def run_trial(self, trial: "Trial") -> None:
+        """Score a trial part by part, until it is below the median of the others."""
+        from optuna.trial import TrialState
+
+        values: list[float] = []
+        params = with_drawn(self.params, trial.params)
+        try:
+            for part in FOLDS:
+                scored = Scored(predict(self.fit, params, self.rows, part), 0.5)
+                target = self.rows.target[self.rows.part == part]
+                values.append(influence(self.metric, target, scored, params.evaluate.cost)[0])
+                trial.report(float(np.mean(values)), part)
+                if part != FOLDS[-1] and trial.should_prune():
+                    self.study.tell(trial, state=TrialState.PRUNED)
+                    return
+            self.study.tell(trial, float(np.mean(values)))
+        except Exception as error:  # whatever an estimator raises: this trial fails, and the search goes on
+            trial.set_user_attr(ERROR, one_line(error)[:300] or type(error).__name__)
+            self.study.tell(trial, state=TrialState.FAIL)
+
+    @property
+    def best(self) -> "FrozenTrial | None":
+        """The trial with the largest mean over all parts, if one came to its end."""
+        done = [trial for trial in self.study.get_trials(deepcopy=False) if trial.state.name == "COMPLETE"]
+        return max(done, key=lambda trial: (trial.value, -trial.number), default=None)
+
+    def conclude(self, write: bool | None) -> str:
+        """Say what was found, draw it, and write it to params.yaml if it is better; what was done.
+
+        Raises:
+            UserError: no trial came to its end, or `train` in params.yaml was edited meanwhile.
+        """
+        trials, best, params = counted(self.study), self.best, self.params
+        if any(trial.state.name == "RUNNING" and elsewhere(trial) for trial in trials):
+            return "another `tabloop tune` still has a trial of this study, and then says what was found"
+        if best is None:
+            raise UserError(f"none of {len(trials)} trials came to its end")
+        found = with_drawn(params, best.params)
+        print(
+            f"tune: of {len(trials)} trials, {best.number} is the best: {arguments(params.tune, best.params)}"
+        )
+        draw(self.study)
+        if found.train == params.train:
+            return f"these are the arguments of params.yaml -> {PAGE}"
+        gain, rows = self.gain(found), int((self.rows.part == NEWEST).sum())
+        what = f"{self.metric} {gain.value:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]"
+        print(f"tune: {what} against params.yaml, on {rows:,} rows of train that no trial saw", flush=True)
+        if not (gain.low > 0 if write is None else write):
+            why = "the gain may be chance, as its interval has 0 in it: --write writes it all the same"
+            return f"nothing is written{'' if write is False else f'; {why}'} -> {PAGE}"
+        if load().train not in (params.train, found.train):
+            raise UserError("nothing is written, as `train` in params.yaml was edited meanwhile")
+        new = {name: found.train[name] for name in params.tune if found.train[name] != params.train[name]}
+        path = ROOT / "params.yaml"
+        files.write(path, with_arguments(path.read_bytes().decode(), new, f"{what} by `tabloop tune`"))
+        return f"written to params.yaml; next: `dvc repro` -> {PAGE}"
+
+    def gain(self, found: Params) -> Estimate:
+        """By how much the metric is larger with these arguments on the newest part, with its paired interval."""
+        target, evaluate = self.rows.target[self.rows.part == NEWEST], self.params.evaluate
+        new, old = (Scored(predict(self.fit, p, self.rows, NEWEST), 0.5) for p in (found, self.params))
+        gain = estimate(self.metric, target, new, old, evaluate.cost, evaluate.confidence)
+        return gain if enough(target) else Estimate(gain.value, -1.0, 1.0)
+
+
+def tune(trials: int, timeout: float, metric: str, write: bool | None) -> str:
+    """Search, and write to params.yaml what is shown to be better; what was done.
+
+    Args:
+        trials: how many the study shall have in all.
+        timeout: seconds after which no trial begins.
+        write: True: write the best all the same; False: write nothing.
+
+    Raises:
+        UserError: there is nothing to search or to search on, MLflow does not answer, or no trial came to its end.
+    """
+    if not find_spec("optuna"):
+        raise UserError("Optuna is not installed: run `make tune`, or `uv sync --group tune` first")
+    if not (params := load()).tune:
+        raise UserError("params.yaml has no `tune`: give arguments of `train` their ranges there")
+    rows, fit = read_rows(params), owner.module("model").fit
+    study = open_study(name_of(params, candidate.FEATURES / "train.parquet", metric))
+    print(f"tune: study {study.study_name} has {len(counted(study))} of {trials} trials", flush=True)
+    search = Search(study, fit, params, rows, metric)
+    try:
+        search.run(Runs(params, study, metric), trials, timeout)
+        return search.conclude(write)
+    except KeyboardInterrupt:
+        done = sum(trial.state.is_finished() for trial in counted(study))
+        sys.exit(f"tune: stopped; {done} trials are kept, and the next `tabloop tune` goes on")
