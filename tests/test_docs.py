@@ -83,7 +83,7 @@ def test_the_page_of_the_workflows_is_that_of_the_files() -> None:
 
 PAGES = [
     *ROOT.glob("*.md"),
-    *ROOT.glob("docs/*.md"),
+    *ROOT.glob("docs/**/*.md"),
     PROJECT / "README.md",
     PROJECT / "packages/tabloop/README.md",
 ]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -10,16 +11,13 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import yaml
 from conftest import ROOT, STAGES, UV, Project, Run, Serve, clean, edit, locked, ran, within
 
-MODELS = ROOT / "tests/models"
-# What each estimator of tests/models needs besides scikit-learn.
-PACKAGES: dict[str, list[str]] = {
-    "logistic_regression": [],
-    "random_forest": [],
-    "gradient_boosting_lightgbm": ["lightgbm", "onnxmltools"],
-    "gradient_boosting_xgboost": ["xgboost", "onnxmltools"],
-}
+MODELS, RECIPES = ROOT / "tests/models", ROOT / "docs/recipes"
+RECIPE = (RECIPES / "README.md").read_text()
+# What each recipe needs besides scikit-learn, as its page says it.
+PACKAGES = {name: names.split() for name, names in re.findall(r"\[(\w+)\.py\]\S+ \| `(.+?)` \|", RECIPE)}
 KEY = {"user_id": "u000001", "amount": 12.5, "merchant_category": "fuel", "channel": "online"}
 
 
@@ -31,14 +29,14 @@ def small(project: Project, quick: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def boosters() -> Path:
-    """A folder with LightGBM, XGBoost and their converters alone, kept between runs of the tests."""
+    """A folder with the recipes' packages and Optuna alone, kept between runs of the tests."""
     assert UV
     folder = ROOT / ".cache/boosters"
     folder.parent.mkdir(exist_ok=True)
-    names = sorted({name for packages in PACKAGES.values() for name in packages})
+    names = sorted({name for packages in PACKAGES.values() for name in packages} | {"optuna", "colorlog"})
     command = [UV, "pip", "install", "--quiet", "--no-deps", "--target", str(folder), *names]
     with locked(folder.with_suffix(".lock")):
-        if not all(list(folder.glob(f"{name}-*.dist-info")) for name in names):
+        if not all(list(folder.glob(f"{name.replace('-', '_')}-*.dist-info")) for name in names):
             subprocess.run(command, check=True, env=clean())
     return folder
 
@@ -50,21 +48,48 @@ def replace(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new))
 
 
+def judged(run: Run, project: Path, name: str, **variables: str) -> None:
+    """Train and evaluate with another model.py; ONNX Runtime alone then answers."""
+    assert ran(run(project, "dvc", "repro", "evaluate", **variables).stdout) == [
+        "train",
+        "champion",
+        "evaluate",
+    ]
+    card = json.loads((project / "models/candidate/model.json").read_text())
+    assert card["framework"] == name and card["parity"]["largest_difference"] < 1e-5
+    assert json.loads((project / "metrics/evaluation.json").read_text())["auc"] > 0.85
+    assert "\nprediction  is_fraud = " in run(project, "tabloop", "summary").stdout
+
+
+@pytest.mark.parametrize("name", ["logistic_regression", "random_forest"])
+def test_another_estimator_is_one_file(run: Run, small: Path, name: str) -> None:
+    shutil.copy(MODELS / f"{name}.py", small / "src/fraud_detection/model.py")
+    judged(run, small, name)
+
+
 @pytest.mark.parametrize("name", PACKAGES)
-def test_another_estimator_is_one_file(
+def test_a_recipe_is_one_file_and_what_its_page_says(
     run: Run, small: Path, environment: Path, boosters: Path, name: str
 ) -> None:
-    shutil.copy(MODELS / f"{name}.py", small / "src/fraud_detection/model.py")
-    if packages := PACKAGES[name]:  # they resolve beside the pins of all else
-        run(small, UV, "add", "--quiet", "--no-sync", "--group", "pipeline", *packages, UV_NO_SYNC="1")
+    assert {*PACKAGES} == {path.stem for path in RECIPES.glob("*.py")} == {"lightgbm", "xgboost"}
+    shutil.copy(RECIPES / f"{name}.py", small / "src/fraud_detection/model.py")
+    block = re.search(rf"^## {name}\n+```yaml\n(.+?)```", RECIPE, re.DOTALL | re.MULTILINE | re.IGNORECASE)
+    assert block
+    edit(small, lambda params: params.update(yaml.safe_load(block[1])))
+    # They resolve beside the pins of all else.
+    run(small, UV, "add", "--quiet", "--no-sync", "--group", "pipeline", *PACKAGES[name], UV_NO_SYNC="1")
     paths = within(small, environment)["PYTHONPATH"] + os.pathsep + str(boosters)
-    done = run(small, "dvc", "repro", "evaluate", PYTHONPATH=paths)
-    assert ran(done.stdout) == ["train", "champion", "evaluate"]
-    card = json.loads((small / "models/candidate/model.json").read_text())
-    assert card["framework"] == name and card["parity"]["largest_difference"] < 1e-5
-    assert json.loads((small / "metrics/evaluation.json").read_text())["auc"] > 0.85
-    # The boosters are not there any more: ONNX Runtime alone answers.
-    assert "\nprediction  is_fraud = " in run(small, "tabloop", "summary").stdout
+    judged(run, small, name, PYTHONPATH=paths)
+    done = run(small, "tabloop", "tune", "--trials", "2", "--no-write", PYTHONPATH=paths).stdout
+    assert "failed" not in done and "tune: of 2 trials" in done and "-> reports/tune.html" in done
+    changed = run(small, "git", "status", "--short", "--untracked-files=all").stdout
+    assert "tune" not in changed  # data/tune.db and reports/tune.html are ignored
+
+
+def test_a_search_without_optuna_says_how_to_install_it(run: Run, baked: Path) -> None:
+    done = run(baked, "tabloop", "tune", code=1)
+    line = "tune: Optuna is not installed: run `make tune`, or `uv sync --group tune` first\n"
+    assert done.stderr == line
 
 
 def test_an_estimator_that_its_converter_exports_wrongly_is_refused(run: Run, small: Path) -> None:

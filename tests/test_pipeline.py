@@ -389,14 +389,28 @@ def test_the_same_inputs_give_the_same_bytes_in_another_folder_and_year_with_oth
 def test_an_experiment_in_a_folder_of_its_own_runs_that_folders_source(
     run: Run, small: Path, project: Project, quick: Path, environment: Path
 ) -> None:
-    """`dvc exp run --temp`, while the environment's installed source is another."""
+    """A queue of experiments, while the environment's installed source is another. Registered is what was applied."""
     installed = within(project(quick), environment)["PYTHONPATH"]
     model = small / "src/fraud_detection/model.py"
     model.write_text(model.read_text().replace('FRAMEWORK = "sklearn"', 'FRAMEWORK = "edited"'))
-    done = run(small, "dvc", "exp", "run", "--temp", "--name", "edited", PYTHONPATH=installed)
-    assert "fitting edited" in done.stdout
-    run(small, "dvc", "exp", "apply", "edited")
+    for name, rate in (("slow", 0.02), ("fast", 0.2)):
+        change = f"train.learning_rate={rate}"
+        run(small, "dvc", "exp", "run", "--queue", "--name", name, "-S", change, PYTHONPATH=installed)
+    # As `dvc queue start`, but in this process: a worker of Celery's would outlive a test that fails.
+    done = run(small, "dvc", "exp", "run", "--run-all", PYTHONPATH=installed)
+    assert done.stdout.count("fitting edited") == 2 and done.stdout.count("is not registered, as it is") == 2
+    with sqlite3.connect(small / "mlflow.db") as db:
+        (registered,) = db.execute("SELECT count(*) FROM model_versions").fetchone()
+        rates = db.execute("SELECT value FROM params WHERE key = 'learning_rate'").fetchall()
+    assert registered == 1 and {("0.02",), ("0.2",)} < {*rates}
+    assert not run(small, "git", "status", "--short", "models").stdout
+    shown = json.loads(run(small, "dvc", "exp", "show", "--json").stdout)
+    assert {found["name"] for found in shown[1]["experiments"]} == {"slow", "fast"}
+    run(small, "dvc", "exp", "apply", "fast")
     assert run(small, "tabloop", "card", "candidate", "framework").stdout.strip() == "edited"
+    assert ran(run(small, "dvc", "repro").stdout) == ["champion", "register"]
+    with sqlite3.connect(small / "mlflow.db") as db:
+        assert db.execute("SELECT count(*) FROM model_versions").fetchone() == (registered + 1,)
 
 
 def test_git_variables_of_another_repository_mislead_nothing(run: Run, small: Path, tmp_path: Path) -> None:

@@ -10,10 +10,15 @@ from tabloop.params import Params
 def register(params: Params, out: Path) -> str:
     """Register the candidate, let aliases and MODEL_CARD.md follow git, write `out`; what was done.
 
+    An experiment of DVC's registers nothing: it is a branch that may never be merged.
+
     Raises:
         UserError: the gate did not pass this candidate, or the champion is pinned but not here.
     """
     card, evaluation = roles.candidate()
+    if name := registry.experiment():
+        files.write(out, json.dumps({"experiment": name, "version": card.version}, indent=1) + "\n")
+        return f"{card.version} is not registered, as it is the experiment {name}: `dvc exp apply`, then `make train`"
     champion = roles.current("champion")
     entry = registry.register(params, card, evaluation, roles.CANDIDATE)
     if champion is None:

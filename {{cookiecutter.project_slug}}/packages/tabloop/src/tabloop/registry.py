@@ -26,6 +26,17 @@ PATHS = {
 }
 
 
+def experiment() -> str | None:
+    """The name of the DVC experiment that runs this stage (`dvc exp run`), if one does."""
+    return os.environ.get("DVC_EXP_NAME")
+
+
+def home() -> Path:
+    """The project's folder; for an experiment that DVC runs in a folder of its own, the one that it was begun in."""
+    begun_in = Path(os.environ.get("DVC_ROOT", ROOT))  # an experiment's own folder is removed at its end
+    return begun_in if experiment() and (begun_in / "params.yaml").exists() else ROOT
+
+
 def connect(params: Params) -> "MlflowClient":
     """MLflow's client, for the server at MLFLOW_TRACKING_URI or for mlflow.db and mlruns/ in the project.
 
@@ -37,8 +48,8 @@ def connect(params: Params) -> "MlflowClient":
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    os.chdir(ROOT)  # MLflow puts the artefacts of an SQLite store below the working directory
-    database = ROOT / DATABASE
+    os.chdir(home())  # MLflow puts the artefacts of an SQLite store below the working directory
+    database = home() / DATABASE
     uri = os.environ.get("MLFLOW_TRACKING_URI")
     if not uri or uri == f"sqlite:///{DATABASE}":
         uri = f"sqlite:///{database}"  # absolute: MLflow keeps a connection for each address
@@ -54,7 +65,7 @@ def connect(params: Params) -> "MlflowClient":
 
 def follow_a_move(database: Path) -> None:
     """Correct the paths in mlflow.db if the project was moved or copied since they were written."""
-    here = str(ROOT / "mlruns")
+    here = str(home() / "mlruns")
     with sqlite3.connect(database) as db:
         known = {row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         if "experiments" not in known:

@@ -26,9 +26,12 @@ def note_champion() -> str:
     champion, candidate = roles.current("champion"), ModelCard.read(roles.CANDIDATE)
     version = None if champion is None or champion.version == candidate.version else champion.version
     files.write(CHAMPION, json.dumps({"version": version}) + "\n")
-    if champion is None:
-        # It may say that this candidate is the champion, which was given up since: `register` must run again.
+    applied = REGISTRATION.exists() and "experiment" in json.loads(REGISTRATION.read_text())
+    if champion is None or (applied and not registry.experiment()):
+        # It may say that this candidate is the champion, which was given up since, or that it is an experiment, which
+        # was applied since: `register` must run again.
         REGISTRATION.unlink(missing_ok=True)
+    if champion is None:
         return "there is none yet"
     return f"{champion.version}{'' if version else ', which is the candidate'}"
 
