@@ -54,6 +54,7 @@ GROUPS = {
     "test_watch.py": "test_drift",
     "test_registry.py": "test_rollout",
     "test_roles.py": "test_rollout",
+    "test_tune.py": "test_rollout",
     "test_columns.py": "test_featurize",
     "test_timezones.py": "test_featurize",
     "test_offline_store.py": "test_featurize",
