@@ -13,6 +13,7 @@ import click
 from tabloop.adopt_command import adopt
 from tabloop.automation import github, remote, retrain, watch
 from tabloop.cli import FOUND, Commands, UserError, write_github_output
+from tabloop.tune_command import tune
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -102,18 +103,6 @@ def card(role: str, field: str | None) -> None:
         raise UserError(f"model.json has no field {field}; it has: {', '.join(values)}")
     value = values[field] if field else values
     click.echo(value if isinstance(value, str) else json.dumps(value, indent=1, ensure_ascii=False))
-
-
-@tabloop.command()
-@click.option("--trials", default=50, show_default=True, help="That the study shall have in all.")
-@click.option("--timeout", default=float("inf"), metavar="SECONDS", help="After which no trial begins.")
-@click.option("--metric", type=click.Choice(["auc", "average_precision"]), default="auc", show_default=True)
-@click.option("--write/--no-write", default=None, help="Write the best, though it may be chance; or never.")
-def tune(trials: int, timeout: float, metric: str, write: bool | None) -> None:
-    """Search the arguments under `train` by the ranges under `tune` in params.yaml, and write the best there."""
-    from tabloop.tune import tune
-
-    click.echo(f"tune: {tune(trials, timeout, metric, write)}")
 
 
 @tabloop.command()
@@ -330,5 +319,5 @@ def update(to: str, report: Path | None) -> None:
     write_github_output(title=done.title)
 
 
-for command in (adopt, github, remote, retrain, watch):
+for command in (adopt, github, remote, retrain, watch, tune):
     tabloop.add_command(command)
