@@ -396,7 +396,7 @@ def test_an_experiment_in_a_folder_of_its_own_runs_that_folders_source(
     for name, rate in (("slow", 0.02), ("fast", 0.2)):
         change = f"train.learning_rate={rate}"
         run(small, "dvc", "exp", "run", "--queue", "--name", name, "-S", change, PYTHONPATH=installed)
-    # As `dvc queue start`, but in this process: a worker of Celery's would outlive a test that fails.
+    # As `dvc queue start`, and it waits for them.
     done = run(small, "dvc", "exp", "run", "--run-all", PYTHONPATH=installed)
     assert done.stdout.count("fitting edited") == 2 and done.stdout.count("is not registered, as it is") == 2
     with sqlite3.connect(small / "mlflow.db") as db:
