@@ -16,7 +16,8 @@ def with_arguments(text: str, values: dict[str, Any], gained: str) -> str:
     """
     wanted = yaml.safe_load(text)
     wanted["train"] |= values
-    (train,) = (value for key, value in yaml.compose(text).value if key.value == "train")
+    top: Any = yaml.compose(text)
+    (train,) = (value for key, value in top.value if key.value == "train")
     for key, value in sorted(train.value, key=lambda pair: -pair[1].start_mark.index):
         if key.value in values:
             new = yaml.safe_dump([values[key.value]], default_flow_style=True, width=10_000).strip()[1:-1]
