@@ -13,6 +13,7 @@ import click
 from tabloop.adopt_command import adopt
 from tabloop.automation import github, remote, retrain, watch
 from tabloop.cli import FOUND, Commands, UserError, write_github_output
+from tabloop.play_command import loop, traffic
 from tabloop.tune_command import tune
 
 
@@ -281,29 +282,6 @@ def batch(input_: str, output: str, model: Literal["champion", "challenger", "ca
 
 
 @tabloop.command()
-@click.option("--rows", default=5000, show_default=True)
-@click.option("--drift", multiple=True, metavar="COLUMN=FACTOR", help="Multiply a numeric column.")
-@click.option("--labels", default=1.0, show_default=True, help="The share of rows whose label is reported.")
-@click.option("--delay", default=0.0, show_default=True, help="Seconds until the labels are reported.")
-@click.option("--seed", default=0, show_default=True)
-@click.option("--url", default="http://127.0.0.1:8000", show_default=True)
-def traffic(rows: int, drift: tuple[str, ...], labels: float, delay: float, seed: int, url: str) -> None:
-    """Send rows of the holdout to the running service, and their labels as feedback."""
-    from tabloop.params import load
-    from tabloop.traffic import run
-
-    click.echo(f"traffic: {run(load(), url, rows, drift, labels, delay, seed):,} rows answered")
-
-
-@tabloop.command()
-def loop() -> None:
-    """Play the whole loop on this machine: drift, retrain, A/B test, promotion, rollback. It makes commits."""
-    from tabloop.loop import main
-
-    main()
-
-
-@tabloop.command()
 @click.option("--to", default="", metavar="REVISION", help="Of the template. Empty: its default branch.")
 @click.option("--report", type=click.Path(path_type=Path), help="Gets what changed, as Markdown.")
 def update(to: str, report: Path | None) -> None:
@@ -319,5 +297,5 @@ def update(to: str, report: Path | None) -> None:
     write_github_output(title=done.title)
 
 
-for command in (adopt, github, remote, retrain, watch, tune):
+for command in (adopt, github, remote, retrain, watch, tune, traffic, loop):
     tabloop.add_command(command)
