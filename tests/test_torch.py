@@ -101,7 +101,10 @@ def table(n: int = 2000, shift: float = 0) -> tuple[pd.DataFrame, Schema, np.nda
         **{name: random.choice(np.array(["a", "b", "ä,", None], object), n) for name in LEVELS}
     )
     kinds = dict.fromkeys(NUMBERS, "number") | dict.fromkeys(LEVELS, "category")
-    schema = Schema(target=Target(name="y"), request={n: Column(type=kind) for n, kind in kinds.items()})
+    schema = Schema(
+        target=Target(name="y"),
+        request={n: Column.model_validate({"type": kind}) for n, kind in kinds.items()},
+    )
     signal = rows.label + (rows.word == "a") + 0.5 * rows.late.isna() + random.normal(size=n) * 0.5
     return model_inputs(rows, schema), schema, (signal > 1.5 + shift).to_numpy().astype(int)
 
