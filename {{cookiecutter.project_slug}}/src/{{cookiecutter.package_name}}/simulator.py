@@ -50,8 +50,8 @@ def simulate(arguments: dict[str, Any]) -> Iterator[dict[str, pd.DataFrame]]:
     try:
         params = Simulator.model_validate(arguments)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(f"params.yaml: data.simulator.{first['loc'][0]}: {first['msg']}") from None
+        wrong = error.errors()[0]
+        raise UserError(f"params.yaml: data.simulator.{wrong['loc'][0]}: {wrong['msg']}") from None
     blocks = max(1, min(-(-params.transactions // BLOCK), params.users // 100))
     first, user = (np.linspace(0, n, blocks + 1).astype(int) for n in (params.transactions, params.users))
     with progress(f"ingest: {params.transactions:,} transactions", params.transactions) as bar:
