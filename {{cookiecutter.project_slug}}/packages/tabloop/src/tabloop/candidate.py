@@ -46,12 +46,12 @@ def read_features(part: str, schema: Schema | None = None) -> "pd.DataFrame":
     return read_table(path, columns=columns).to_pandas(split_blocks=True, self_destruct=True)
 
 
-def sample_features(part: str, columns: list[str], size: int) -> "pd.DataFrame":
-    """At most so many rows of `train` or `holdout`, in order; the others are not held in memory."""
+def sample_rows(path: Path, columns: list[str], size: int) -> "pd.DataFrame":
+    """At most so many rows of a Parquet file, in order; the others are not held in memory."""
     import pyarrow as pa
     from pyarrow.parquet import ParquetFile
 
-    with ParquetFile(FEATURES / f"{part}.parquet") as file:
+    with ParquetFile(path) as file:
         rows, batches = file.metadata.num_rows, []
         at = np.sort(np.random.default_rng(0).choice(rows, min(size, rows), replace=False))
         first = 0

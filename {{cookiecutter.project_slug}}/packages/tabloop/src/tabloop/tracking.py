@@ -64,12 +64,12 @@ def log_rows(params: Params, card: ModelCard, folder: Path) -> None:
     import mlflow
     import numpy as np
 
-    from tabloop.candidate import sample_features
+    from tabloop.candidate import sample_rows
 
-    if not (ROOT / TRAIN).exists():
+    if not (path := ROOT / TRAIN).exists():
         return
     target = card.schema_.target.name
-    rows = sample_features("train", [*card.schema_.features, target], SAMPLE)
+    rows = sample_rows(path, [*card.schema_.features, target], SAMPLE)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that integers may be missing in production: the graph takes them
         name = f"{params.project} train"
