@@ -24,3 +24,4 @@ views = [
     )
     for name, columns in schema.views.items()
 ]
+globals().update({f"view_{view.name}": view for view in views})  # `feast apply` looks at a module's names, not into lists
