@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from tabloop import feature_store, featurize, feedback, ingest, params, predictions, validate
+from tabloop import feature_store, featurize, feedback, ingest, params, predictions, validate, views
 from tabloop.cli import UserError
 from tabloop.infer import Choices, infer
 from tabloop.params import Params, Reading
@@ -50,7 +50,7 @@ def test_the_machines_zone_changes_no_byte(project: Project, monkeypatch: pytest
     table.to_parquet(folder / "events.parquet")
     for module in (ingest, featurize, params, feature_store):
         monkeypatch.setattr(module, "ROOT", folder)
-    for module in (featurize, feature_store):
+    for module in (views, feature_store):
         monkeypatch.setattr(module, "REPO", folder / "feature_repo")
     monkeypatch.setattr(featurize, "FEATURES", folder / "data/features")
     monkeypatch.setattr(featurize, "ONLINE", folder / "data/online")
