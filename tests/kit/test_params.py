@@ -1,6 +1,7 @@
 """params.yaml: what is accepted, and how a mistake is named."""
 
 import copy
+import math
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,10 @@ def test_a_column_of_the_log_may_be_a_feature(name: str) -> None:
         ({"request": {"returned": {"type": "number"}}}, "schema: .*declared twice: returned"),
         ({"rename": {"nobody": "X"}}, "schema: .*rename: no column is called nobody"),
         ({"entity": None}, "schema: .*views need an `entity`"),
+        ({"request": {"a": {"type": "integer", "min": 0.5}}}, r"schema\.request\.a: .*min of an integer"),
+        ({"request": {"a": {"type": "integer", "max": 1e20}}}, r"schema\.request\.a: .*max of an integer"),
+        ({"request": {"a": {"type": "number", "max": math.inf}}}, r"schema\.request\.a: .*finite"),
+        ({"request": {"a": {"type": "number", "min": 2, "max": 1}}}, r"schema\.request\.a: .*above"),
         ({"request": {"a": {"type": "text"}}}, r"schema\.request\.a\.type"),
         ({"views": {}, "request": {}}, "schema: .*no feature"),
     ],

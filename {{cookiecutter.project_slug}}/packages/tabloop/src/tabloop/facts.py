@@ -10,7 +10,6 @@ from tabloop.columns import INFERRED, quote
 from tabloop.database import batches
 
 LEVELS = 255  # a text column with more distinct values is no category: trees bin no finer
-EXACT = 2**53  # whole numbers from which floats leave some out
 # Rows from which distinct values are estimated where no decision depends on their exact number.
 MANY = 1_000_000
 HEAD = 1000  # rows from which examples are taken

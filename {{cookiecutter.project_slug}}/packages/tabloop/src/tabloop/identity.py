@@ -7,8 +7,9 @@ import duckdb
 
 from tabloop.cli import UserError
 from tabloop.columns import key_of, quote, text_of
-from tabloop.facts import EXACT, LEVELS, Decision, Facts
+from tabloop.facts import LEVELS, Decision, Facts
 from tabloop.metrics import MIN_CLASS
+from tabloop.params import EXACT
 from tabloop.table import snake
 
 UNIQUE_ROWS = 20  # fewer rows can have another value each by chance

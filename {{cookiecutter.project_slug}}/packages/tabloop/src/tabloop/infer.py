@@ -10,8 +10,8 @@ import duckdb
 from tabloop import identity, labels, leaks
 from tabloop.cli import UserError
 from tabloop.columns import INFERRED, TYPES, key_of, quote, text_of
-from tabloop.facts import EXACT, LEVELS, Decision, Facts, constant_within, describe
-from tabloop.params import Target
+from tabloop.facts import LEVELS, Decision, Facts, constant_within, describe
+from tabloop.params import EXACT, Target
 from tabloop.reading.result import Table
 from tabloop.serving.request import MAX_TEXT
 from tabloop.table import safe_names

@@ -1,5 +1,6 @@
 """The contract of `params.yaml`: the schema from which columns, views, inputs and requests derive, and all settings."""
 
+import math
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,6 +16,7 @@ from tabloop.space import Range
 
 # Feast's time column, the graph's output and reference.parquet's score: no column can have one of these names.
 RESERVED = ("event_timestamp", "probability")
+EXACT = 2**53  # the whole numbers up to it are floats, too
 
 
 def find_root() -> Path:
@@ -52,6 +54,21 @@ class Column(Strict):
     days_since: str | None = None
     allow_leak: bool = False
     description: str | None = None
+
+    @model_validator(mode="after")
+    def _bounds(self) -> "Column":
+        for name, bound in (("min", self.min), ("max", self.max)):
+            if bound is not None and not math.isfinite(bound):
+                raise ValueError(f"{name} must be a finite number")
+            if (
+                bound is not None
+                and self.type == "integer"
+                and not (bound.is_integer() and abs(bound) <= EXACT)
+            ):
+                raise ValueError(f"{name} of an integer must be a whole number between -2**53 and 2**53")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError("min must not be above max")
+        return self
 
     @property
     def kind(self) -> ColumnType:
