@@ -15,7 +15,7 @@ import yaml
 from kit.conftest import PARAMS, clean
 from mlflow.data import from_pandas  # type: ignore[attr-defined]
 from onnx import TensorProto, helper
-from tabloop import registry, tracking
+from tabloop import candidate, registry, tracking
 from tabloop.card import ModelCard, Parity
 from tabloop.cli import UserError
 from tabloop.params import Params
@@ -97,6 +97,7 @@ def test_a_run_has_the_schema_of_all_rows_and_no_list_of_all_packages(
     (folder / "data/features").mkdir(parents=True)
     rows.to_parquet(folder / tracking.TRAIN)
     monkeypatch.setattr(tracking, "ROOT", folder)
+    monkeypatch.setattr(candidate, "FEATURES", folder / "data/features")
     listed: list[object] = []
     monkeypatch.setattr(importlib_metadata, "packages_distributions", lambda: listed.append("all") or {})
     register(folder, "rows")
