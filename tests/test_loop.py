@@ -1,24 +1,24 @@
 """`make loop`, played through with real parts."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pandas as pd
-from conftest import UV, Run
+from conftest import UV, Project, Run
 from test_monitoring import aliases
 
 
-def test_the_loop_is_closed(run: Run, baked: Path, tmp_path: Path) -> None:
+def test_the_loop_is_closed(run: Run, project: Project, trained: Path) -> None:
     """Drift, retrain, shadow, A/B test, promotion, a bad challenger withdrawn, rollback: in git, log and answers."""
-    project = shutil.copytree(baked, tmp_path / baked.name, symlinks=True)
+    folder = project(trained)
 
     def git(*arguments: str, code: int = 0) -> str:
-        return run(project, "git", *arguments, code=code).stdout.strip()
+        return run(folder, "git", *arguments, code=code).stdout.strip()
 
-    said = run(project, "make", f"UV={UV}", "loop").stdout
+    before = int(git("rev-list", "--count", "HEAD"))
+    said = run(folder, "make", f"UV={UV}", "loop").stdout
     titles = [
-        title.removeprefix("Loop: ") for title in git("log", "--format=%s", "--reverse").splitlines()[1:]
+        title.removeprefix("Loop: ") for title in git("log", "--format=%s", "--reverse").splitlines()[before:]
     ]
     first, challenger = titles[3].split()[-1], titles[1].split()[1]
     assert titles == [
@@ -36,14 +36,14 @@ def test_the_loop_is_closed(run: Run, baked: Path, tmp_path: Path) -> None:
     pins = [git("show", f"{commit}:models/champion.dvc") for commit in (start, promotion, "HEAD")]
     assert pins[0] == pins[2] != pins[1]
     git("cat-file", "-e", "HEAD:models/challenger.dvc", code=128)
-    assert json.loads((project / "models/champion/model.json").read_text())["version"] == first
+    assert json.loads((folder / "models/champion/model.json").read_text())["version"] == first
 
-    log = pd.read_parquet(project / "data/log/predictions")
+    log = pd.read_parquet(folder / "data/log/predictions")
     assert set(log.variant) == {"champion", "challenger"}
     assert set(log.model_version) == {first, challenger, "bad0bad0bad0"}
     challenged = log[log.variant == "challenger"].prediction_id
     assert log[log.variant == "champion"].prediction_id.isin(challenged).sum() == 3000  # the shadow's
-    assert aliases(run, project)["champion"] == challenger  # MLflow follows git at the next registration
+    assert aliases(run, folder)["champion"] == challenger  # MLflow follows git at the next registration
     for line in (
         "No drift in 5,000",
         "⚠️ **Drift** in 25,000",

@@ -98,15 +98,22 @@ def test_a_run_has_the_schema_of_all_rows_and_no_list_of_all_packages(
     rows.to_parquet(folder / tracking.TRAIN)
     monkeypatch.setattr(tracking, "ROOT", folder)
     monkeypatch.setattr(candidate, "FEATURES", folder / "data/features")
-    listed: list[object] = []
-    monkeypatch.setattr(importlib_metadata, "packages_distributions", lambda: listed.append("all") or {})
+    listed: list[str] = []
+
+    def list_packages() -> dict[str, list[str]]:
+        listed.append("all")
+        return {}
+
+    monkeypatch.setattr(importlib_metadata, "packages_distributions", list_packages)
     register(folder, "rows")
     assert not listed
     client = registry.connect(PROJECT)
-    (data,) = client.get_run(str(registry.run_of(client, PROJECT, "rows"))).inputs.dataset_inputs
+    inputs = client.get_run(str(registry.run_of(client, PROJECT, "rows"))).inputs
+    assert inputs
+    (data,) = inputs.dataset_inputs
     read = pd.read_parquet(folder / tracking.TRAIN)
-    assert json.loads(data.dataset.schema)["mlflow_colspec"] == from_pandas(read).schema.to_dict()
-    assert json.loads(data.dataset.profile) == {"num_rows": 4, "num_elements": 20}
+    assert json.loads(str(data.dataset.schema))["mlflow_colspec"] == from_pandas(read).schema.to_dict()
+    assert json.loads(str(data.dataset.profile)) == {"num_rows": 4, "num_elements": 20}
 
 
 def test_aliases_follow_git(folder: Path) -> None:

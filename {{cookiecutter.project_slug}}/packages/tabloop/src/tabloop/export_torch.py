@@ -2,7 +2,7 @@
 
 import io
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -65,7 +65,11 @@ def network_to_onnx(network: nn.Module, levels: dict[str, list[str]], schema: Sc
             code, entry.name = entry.name, name
             entry.type.tensor_type.elem_type = TensorProto.STRING
             places = range(1, len(levels[name]) + 1)
-            known = {"keys_strings": levels[name], "values_int64s": places, "default_int64": 0}
+            known: dict[str, Any] = {
+                "keys_strings": levels[name],
+                "values_int64s": places,
+                "default_int64": 0,
+            }
             model.graph.node.insert(
                 0, helper.make_node("LabelEncoder", [name], [code], domain="ai.onnx.ml", **known)
             )

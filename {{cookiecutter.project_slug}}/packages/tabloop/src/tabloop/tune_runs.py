@@ -22,7 +22,9 @@ class Runs:
         """Find the study's run, or make it; log the trials of processes that are gone if they have none."""
         self.params, self.metric, self.lost = params, metric, False
         self.client = registry.connect(params)
-        self.experiment = self.client.get_experiment_by_name(params.project).experiment_id
+        experiment = self.client.get_experiment_by_name(params.project)
+        assert experiment  # connect() makes it
+        self.experiment = experiment.experiment_id
         # Its file may have been deleted since: then a study of this name begins anew.
         tags = {"study": f"{study.study_name} {study.user_attrs[BEGUN]}"}
         found = self.client.search_runs([self.experiment], f"tags.study = '{tags['study']}'", max_results=1)
@@ -45,7 +47,8 @@ class Runs:
             "mlflow.runName": f"trial {trial.number}",
             "mlflow.note.content": trial.user_attrs.get(ERROR, ""),
         }
-        begin, end = (int(at.timestamp() * 1000) for at in (trial.datetime_start, trial.datetime_complete))
+        times = (trial.datetime_start, trial.datetime_complete)
+        begin, end = (int(at.timestamp() * 1000) for at in times if at)  # it came to its end
         used = self.params.train | arguments(self.params.tune, trial.params)
         try:
             if not self.lost:
