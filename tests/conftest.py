@@ -53,6 +53,7 @@ GROUPS = {
     # These import MLflow and DVC, Feast, scikit-learn, or Evidently, which take seconds: one process does.
     "test_watch.py": "test_drift",
     "test_registry.py": "test_rollout",
+    "test_postgres.py": "test_rollout",
     "test_roles.py": "test_rollout",
     "test_tune.py": "test_rollout",
     "test_columns.py": "test_featurize",

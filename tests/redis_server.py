@@ -20,8 +20,10 @@ def redis_server(folder: Path, *options: str) -> Iterator[str]:
     port, name = free_port(), f"ml-template-redis-{time.monotonic_ns()}"
     command = ["redis-server", "--port", str(port), "--save", "", "--dir", str(folder), *options]
     if not shutil.which(command[0]):
-        run = ["docker", "run", "--rm", "--name", name, "--publish", f"127.0.0.1:{port}:{port}", "redis:7"]
-        command = [*run, *command[: -2 - len(options)], *options]
+        ports = [port, *(int(options[at + 1]) for at, option in enumerate(options) if option == "--tls-port")]
+        published = [part for p in ports for part in ("--publish", f"127.0.0.1:{p}:{p}")]
+        run = ["docker", "run", "--rm", "--name", name, *published, "--volume", f"{folder}:{folder}:ro"]
+        command = [*run, "redis:7", *command[: -2 - len(options)], *options]
     server = subprocess.Popen(command, env=clean(), stdout=subprocess.DEVNULL)
     try:
         wait_for(lambda: server.poll() is not None or listens(port), 120)  # an image may have to be pulled

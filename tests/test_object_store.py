@@ -2,42 +2,23 @@
 
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
-from conftest import UV, Project, Run, Serve, clean, edit, free_port, wait_for
+from conftest import UV, Project, Run, Serve, clean, edit
+from s3_server import s3_server
 
 
 @pytest.fixture
-def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """An S3 of this machine with an empty bucket, which the environment points to."""
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    for name, value in (("ACCESS_KEY_ID", "key"), ("SECRET_ACCESS_KEY", "secret"), ("ENDPOINT_URL", url)):
-        monkeypatch.setenv(f"AWS_{name}", value)
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    command = [sys.executable, "-m", "moto.server", "-p", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        wait_for(lambda: made(f"{url}/bucket"))
-        yield
-    finally:
-        process.kill()
-        process.wait()
-
-
-def made(bucket: str) -> bool:
-    try:
-        return httpx.put(bucket).is_success
-    except httpx.TransportError:
-        return False
+def store(tmp_path: Path) -> Iterator[Path]:
+    """An S3 of this machine, which the environment points to; its log."""
+    with s3_server(tmp_path / "s3.log") as log:
+        yield log
 
 
 def test_everything_moves_to_an_object_store(
-    store: None, run: Run, serve: Serve, project: Project, quick: Path, tmp_path: Path
+    store: Path, run: Run, serve: Serve, project: Project, quick: Path, tmp_path: Path
 ) -> None:
     assert UV, "run the tests by `make test`"
     copy, log = project(quick), "s3://bucket/log"

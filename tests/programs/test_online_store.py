@@ -21,6 +21,7 @@ from kit.test_card import CARD
 from prometheus_client import REGISTRY
 from redis import Redis, RedisError
 from redis_server import redis_server, stopped
+from tabloop import redis_copy
 from tabloop.cli import UserError
 from tabloop.params import Params, Schema
 from tabloop.serving import online_store
@@ -504,6 +505,64 @@ def test_a_redis_that_is_down_or_refuses(folder: Path, tabloop: Tabloop, server:
         assert opened(f"redis://:p%40ss@{server}/0").where == f"{server}/0"
     finally:
         Redis.from_url(f"redis://:p%40ss@{server}").config_set("requirepass", "")
+
+
+def test_redis_by_tls_and_a_cluster_which_is_refused(
+    folder: Path, tabloop: Tabloop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(online_store, "BUDGET", 10.0)  # other tests may leave this one little of the machine
+    made = "req -x509 -nodes -newkey rsa:2048 -days 2 -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1"
+    key, certificate, port = tmp_path / "key.pem", tmp_path / "certificate.pem", free_port()
+    subprocess.run(
+        ["openssl", *made.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True
+    )
+    key.chmod(0o644)  # a container's user reads it
+    tmp_path.chmod(0o755)
+    files = ["--tls-key-file", str(key), "--tls-cert-file", str(certificate), "--tls-auth-clients", "no"]
+    with redis_server(tmp_path, "--tls-port", str(port), *files):
+        url = f"rediss://127.0.0.1:{port}/0"
+        refused = tabloop(folder, "materialize", code=1, ONLINE_STORE=url).stderr
+        assert "CERTIFICATE_VERIFY_FAILED" in refused and refused.count("\n") == 1
+        url += f"?ssl_ca_certs={certificate}"
+        assert "41 of 41 entities written" in tabloop(folder, "materialize", ONLINE_STORE=url).stdout
+        assert read(url) == read(folder / STORE)
+    with redis_server(tmp_path, "--cluster-enabled", "yes") as address:
+        failed = tabloop(folder, "materialize", code=1, ONLINE_STORE=f"redis://{address}/0").stderr
+        assert (
+            failed
+            == f"materialize: ONLINE_STORE=redis://{address}/0 is a Redis Cluster: give one that is none\n"
+        )
+
+
+def test_a_copy_that_is_killed_is_completed_by_the_next(
+    folder: Path, server: str, redis: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed before each of its parts: what is there is of whole entities, and the store is not said to be complete."""
+    monkeypatch.setattr(redis_copy, "ROOT", folder)
+    monkeypatch.setattr(redis_copy, "STORE", folder / STORE)
+    monkeypatch.setattr(redis_copy, "PART", 10)
+    whole = read(folder / STORE)
+    for at in range(1, 6):
+        redis.flushall()
+        if not (child := os.fork()):
+            steps, write = [0], redis_copy.write_part
+
+            def step(*values: Any, at: int = at, steps: list[int] = steps, write: Any = write) -> int:
+                steps[0] += 1
+                if steps[0] == at:
+                    os.kill(os.getpid(), 9)
+                return write(*values)
+
+            redis_copy.write_part = step  # type: ignore[assignment]
+            redis_copy.write_redis(list(VIEWS), f"redis://{server}/0", "")
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 9
+        assert redis.dbsize() == (at - 1) * 10 + (at > 1)
+        with pytest.raises(UserError, match="has no row of"):
+            asyncio.run(opened(f"redis://{server}/0").check(VIEWS))
+        done = redis_copy.write_redis(list(VIEWS), f"redis://{server}/0", "")
+        assert done.startswith(f"{41 - (at - 1) * 10} of 41 entities written, 0 removed")
+        assert read(f"redis://{server}/0") == whole
 
 
 def test_the_setting(folder: Path, tabloop: Tabloop, monkeypatch: pytest.MonkeyPatch) -> None:

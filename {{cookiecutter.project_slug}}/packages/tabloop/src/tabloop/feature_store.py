@@ -1,6 +1,5 @@
 """Feast: the point-in-time join, and the online store in which the service looks features up."""
 
-import collections
 import contextlib
 import logging
 import runpy
@@ -9,12 +8,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from tabloop.cli import UserError, one_line, use_utc
 from tabloop.params import ROOT, Params, Schema
-from tabloop.serving.online_store import OnlineStore, redis_field, redis_index
-from tabloop.serving.settings import STORE, load_settings
+from tabloop.serving.settings import load_settings
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection, DuckDBPyRelation
@@ -83,6 +79,8 @@ def materialize(params: Params) -> str:
     if not views:
         return "the schema has no views: nothing is looked up"
     if "://" in (url := str(settings.online_store)):
+        from tabloop.redis_copy import write_redis
+
         return write_redis(views, url, settings.online_store_password)
     if lacking := [view for view in views if not (ROOT / f"data/features/{view}.parquet").exists()]:
         raise UserError(
@@ -93,57 +91,6 @@ def materialize(params: Params) -> str:
     with opened(ROOT) as store:
         values, written, removed = write_online(store)
     return f"{written:,} of {values:,} values written, {removed:,} removed -> data/online"
-
-
-def redis_hashes(project: str, views: list[str]) -> dict[bytes, dict[bytes, bytes]]:
-    """What data/online/store.db holds as Feast's Redis store has it: a hash for each entity.
-
-    Raises:
-        UserError: the file is missing, or has no row of a view.
-    """
-    from google.protobuf.timestamp_pb2 import Timestamp
-
-    store = OnlineStore(str(STORE), project, None, {})
-    hashes = collections.defaultdict[bytes, dict[bytes, bytes]](dict)
-    for view in views:
-        if not STORE.is_file() or not (rows := store.rows(view)):
-            raise UserError(f"data/online/store.db has no row of {view}: run `dvc repro` or `dvc pull`")
-        for key, column, value, known in rows:
-            fields = hashes[key + project.encode()]
-            fields[redis_field(view, column)] = value
-            fields[redis_field(view, "")] = Timestamp(seconds=known).SerializeToString()
-    return hashes
-
-
-def write_redis(views: list[str], url: str, password: str) -> str:
-    """Let Redis hold what data/online/store.db holds; what was written. Only entities that differ are.
-
-    Raises:
-        UserError: the file lacks a view; Redis does not answer or refuses.
-    """
-    from redis import Redis, RedisError
-
-    project = yaml.safe_load((REPO / "feature_store.yaml").read_text())["project"]
-    hashes, index, where = redis_hashes(project, views), redis_index(project), url.rpartition("@")[2]
-    keys, written = list(hashes), 0
-    try:
-        client: Any = Redis.from_url(url, password=password or None, socket_timeout=60)
-        with client.pipeline() as pipe:  # transactions: an entity's features change at once
-            for part in (keys[at : at + 1000] for at in range(0, len(keys), 1000)):
-                for key in part:
-                    pipe.hgetall(key)
-                differing = [k for k, has in zip(part, pipe.execute(), strict=True) if has != hashes[k]]
-                for key in differing:
-                    pipe.delete(key).hset(key, mapping=hashes[key])
-                pipe.sadd(f"{index}:keys", *part).execute()
-                written += len(differing)
-            gone = [key for key in client.sscan_iter(f"{index}:keys") if key not in hashes]
-            for key in gone:
-                pipe.delete(key).srem(f"{index}:keys", key)
-            pipe.delete(index).sadd(index, *views).execute()
-    except (RedisError, ValueError) as error:
-        raise UserError(f"ONLINE_STORE={where}: {one_line(error)}") from None
-    return f"{written:,} of {len(keys):,} entities written, {len(gone):,} removed -> {where}"
 
 
 def join(store: "FeatureStore", schema: Schema, db: "DuckDBPyConnection", events: str) -> "DuckDBPyRelation":

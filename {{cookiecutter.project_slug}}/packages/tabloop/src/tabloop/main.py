@@ -147,6 +147,15 @@ def experiment(environment: str) -> None:
     write_github_output(verdict=found["verdict"])
 
 
+@tabloop.command()
+def compact() -> None:
+    """Put the prediction log's many small files together, one an hour. It may be killed, and run twice at once."""
+    from tabloop.compaction import compact
+    from tabloop.predictions import location
+
+    click.echo(f"compact: {compact(location())}")
+
+
 @tabloop.group(cls=Commands)
 def rollout() -> None:
     """Move candidate, challenger and champion. Each step changes what git pins; commit it."""

@@ -1,8 +1,8 @@
 """The contract of the prediction log: the columns of its two tables, where they lie, how they are read.
 
 `<log>/predictions/date=YYYY-MM-DD/*.parquet` has a row for each answer, `<log>/feedback/date=.../*.parquet` one for
-each outcome that was reported. A feature's column begins with `feature_`, so that no feature can have the name of
-another column of the log.
+each outcome that was reported. `log_files` says which of the files count. A feature's column begins with `feature_`, so
+that no feature can have the name of another column of the log.
 """
 
 import os
@@ -134,7 +134,7 @@ def connect(since: datetime | None = None, log: str | None = None) -> "duckdb.Du
         "SELECT prediction_id, arg_max(label, (received_at, label)) AS label, max(received_at) AS received_at, "
         "min(label) < max(label) AS changed"
     )
-    if not _view(db, log, "predictions", "CREATE VIEW logged AS FROM {} " + day):
+    if not _view(db, log, "predictions", "CREATE VIEW logged AS FROM {} " + day, since):
         raise NothingLogged(
             f"there is no prediction log in {log}: set PREDICTION_LOG to where the service writes"
         )
@@ -156,7 +156,9 @@ def connect(since: datetime | None = None, log: str | None = None) -> "duckdb.Du
     return db
 
 
-def _view(db: "duckdb.DuckDBPyConnection", log: str, table: str, statement: str) -> bool:
+def _view(
+    db: "duckdb.DuckDBPyConnection", log: str, table: str, statement: str, since: datetime | None = None
+) -> bool:
     """Make a view of one of the log's tables; whether the table has a file.
 
     Raises:
@@ -164,28 +166,36 @@ def _view(db: "duckdb.DuckDBPyConnection", log: str, table: str, statement: str)
     """
     import duckdb
 
-    files = literal(f"{log}/{table}/date=*/*.parquet")
+    if not (files := _files(log, table, since)):
+        return False
+    listed = f"[{', '.join(map(literal, files))}]"
     try:
-        db.sql(statement.format(f"read_parquet({files}, union_by_name = true, hive_partitioning = true)"))
+        db.sql(statement.format(f"read_parquet({listed}, union_by_name = true, hive_partitioning = true)"))
         return True
     except duckdb.Error as error:
-        if "No files found" in str(error):
-            _listed(log)
-            return False
         # A remote file system's error ends with the last line of its traceback.
         reason = str(error).partition("\n\nLINE")[0].strip().splitlines()[-1]
         raise UserError(f"{log} can't be read: {reason}") from None
 
 
-def _listed(log: str) -> None:
-    """Raises: UserError: it is there, but it is no folder or may not be read; DuckDB finds nothing there."""
+def _files(log: str, table: str, since: datetime | None) -> list[str]:
+    """The files of a table that count, from a day on; where there is none, of all days.
+
+    Raises:
+        UserError: they can't be listed.
+    """
+    import fsspec
+
+    from tabloop import log_files
+
     try:
-        if "://" not in log:
-            any(Path(log).iterdir())
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        raise UserError(f"{log} can't be read: {error.strerror}") from None
+        fs, folder = fsspec.url_to_fs(f"{log}/{table}")
+        if "://" not in log and Path(log).exists():
+            any(Path(log).iterdir())  # it is a folder
+        return log_files.current(fs, folder, since) or log_files.current(fs, folder)
+    except Exception as error:  # each file system has its own
+        reason = getattr(error, "strerror", None) or one_line(error) or type(error).__name__
+        raise UserError(f"{log} can't be read: {reason}") from None
 
 
 def table(db: "duckdb.DuckDBPyConnection", query: str) -> "pd.DataFrame":

@@ -2,7 +2,10 @@
 
 import logging
 import os
+import re
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +40,28 @@ def home() -> Path:
     return begun_in if experiment() and (begun_in / "params.yaml").exists() else ROOT
 
 
+@contextmanager
+def answering(*, asked: bool = True) -> Iterator[None]:
+    """Raises: UserError: MLflow does not answer, or refuses; in one line, without a password.
+
+    Args:
+        asked: whether it answered before.
+    """
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name not in ("psycopg", "psycopg2"):
+            raise
+        raise UserError("MLflow on PostgreSQL: run `uv add --group pipeline 'psycopg[binary]'`") from None
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        where = re.sub(r"(://)[^/]*@", r"\1", os.environ.get("MLFLOW_TRACKING_URI") or DATABASE)
+        failed = "failed" if asked else "does not answer"
+        raise UserError(f"MLflow at {where} {failed}: {one_line(error)[:300]}; run this again") from None
+
+
 def connect(params: Params) -> "MlflowClient":
     """MLflow's client, for the server at MLFLOW_TRACKING_URI or for mlflow.db and mlruns/ in the project.
 
@@ -44,10 +69,10 @@ def connect(params: Params) -> "MlflowClient":
         UserError: the server does not answer.
     """
     import mlflow
-    from mlflow.exceptions import MlflowException
 
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("alembic").setLevel(logging.ERROR)
+    # It logs a traceback of each try; the last error is raised.
+    logging.getLogger("mlflow").setLevel(logging.CRITICAL)
     os.chdir(home())  # MLflow puts the artefacts of an SQLite store below the working directory
     database = home() / DATABASE
     uri = os.environ.get("MLFLOW_TRACKING_URI")
@@ -56,10 +81,8 @@ def connect(params: Params) -> "MlflowClient":
         if database.exists():
             follow_a_move(database)
     mlflow.set_tracking_uri(uri)
-    try:
+    with answering(asked=False):
         mlflow.set_experiment(params.project)
-    except MlflowException as error:
-        raise UserError(f"MLflow at {uri} does not answer: {one_line(error)[:300]}; run this again") from None
     return mlflow.MlflowClient()
 
 
@@ -84,13 +107,15 @@ def follow_a_move(database: Path) -> None:
 def track(params: Params, card: ModelCard, graph: "onnx.ModelProto", folder: Path) -> None:
     """Log the training run of the model in `folder`."""
     connect(params)
-    tracking.log_training(params, card, graph, folder)
+    with answering():
+        tracking.log_training(params, card, graph, folder)
 
 
 def run_of(client: "MlflowClient", params: Params, version: str) -> str | None:
-    """The newest run that trained a model version; None where this MLflow has none."""
+    """The newest run that trained a model version, and ended; None where this MLflow has none."""
     experiment = client.get_experiment_by_name(params.project)
-    asked, order = f"tags.version = '{version}'", ["attributes.start_time DESC"]
+    asked = f"tags.version = '{version}' AND attributes.status = 'FINISHED'"
+    order = ["attributes.start_time DESC"]
     places = [experiment.experiment_id] if experiment else []
     runs = client.search_runs(places, asked, order_by=order, max_results=1)
     return str(runs[0].info.run_id) if runs else None
@@ -103,23 +128,33 @@ def register(params: Params, card: ModelCard, evaluation: dict[str, Any], folder
         evaluation: metrics/evaluation.json, whose numbers become the run's metrics.
         folder: models/candidate, logged in a new run if this MLflow knows none of this model.
     """
+    client = connect(params)
+    with answering():
+        if not (
+            run_id := run_of(client, params, card.version)
+        ):  # trained elsewhere and fetched from DVC's cache
+            import onnx
+
+            track(params, card, onnx.load(str(folder / FILE)), folder)
+            run_id = str(run_of(client, params, card.version))
+        tracking.log_evaluation(client, run_id, evaluation)
+        return entry_of(client, params, card.version) or _new_entry(client, params, card, evaluation, run_id)
+
+
+def _new_entry(
+    client: "MlflowClient", params: Params, card: ModelCard, evaluation: dict[str, Any], run_id: str
+) -> int:
+    """A new version of the registry's, unless somebody else made one meanwhile: the first one counts."""
     import mlflow
 
-    client = connect(params)
-    if not (run_id := run_of(client, params, card.version)):  # trained elsewhere and fetched from DVC's cache
-        import onnx
-
-        track(params, card, onnx.load(str(folder / FILE)), folder)
-        run_id = str(run_of(client, params, card.version))
-    tracking.log_evaluation(client, run_id, evaluation)
-    if known := entries_of(client, params, card.version):
-        return max(int(entry.version) for entry in known)
     tags = tracking.tags_of(card) | {"gate": "passed", "verdict": evaluation["gate"]["reason"]}
     del tags["mlflow.note.content"]
-    logging.getLogger("mlflow").setLevel(logging.CRITICAL)
     source = f"runs:/{run_id}/model"
-    entry = mlflow.register_model(source, params.project, tags=tags | {"auc": f"{evaluation['auc']:.4f}"})
-    return int(entry.version)
+    made = mlflow.register_model(source, params.project, tags=tags | {"auc": f"{evaluation['auc']:.4f}"})
+    first = entry_of(client, params, card.version)
+    if first != int(made.version):
+        client.delete_model_version(params.project, str(made.version))
+    return int(first or made.version)
 
 
 def mirror(params: Params, versions: dict[str, str | None]) -> None:
@@ -131,21 +166,22 @@ def mirror(params: Params, versions: dict[str, str | None]) -> None:
     from mlflow.exceptions import MlflowException
 
     client = connect(params)
-    for role, version in versions.items():
-        entries = entries_of(client, params, version) if version else []
-        if entries:
-            newest = max(int(entry.version) for entry in entries)
-            client.set_registered_model_alias(params.project, role, str(newest))
-            continue
-        try:
-            client.delete_registered_model_alias(params.project, role)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":  # no such alias, or nothing is registered yet
-                raise UserError(f"MLflow: {one_line(error)[:300]}; run this again") from None
+    with answering():
+        for role, version in versions.items():
+            if version and (entry := entry_of(client, params, version)):
+                client.set_registered_model_alias(params.project, role, str(entry))
+                continue
+            try:
+                client.delete_registered_model_alias(params.project, role)
+            except MlflowException as error:
+                if (
+                    error.error_code != "RESOURCE_DOES_NOT_EXIST"
+                ):  # no such alias, or nothing is registered yet
+                    raise
 
 
-def entries_of(client: "MlflowClient", params: Params, version: str) -> list[Any]:
-    """The registry's entries of a model version."""
+def entry_of(client: "MlflowClient", params: Params, version: str) -> int | None:
+    """The registry's version of a model version: the first, where there are several; None where there is none."""
     name = params.project.replace("'", "")
-    entries = client.search_model_versions(f"name = '{name}'")
-    return [entry for entry in entries if entry.tags.get("version") == version]
+    entries = client.search_model_versions(f"name = '{name}' AND tags.version = '{version}'")
+    return min((int(entry.version) for entry in entries), default=None)
