@@ -1,6 +1,6 @@
 """Trees against the network of PyTorch on the same rows: AUC, seconds, CPU seconds, memory. A line for a GPU where there is one.
 
-    python benchmarks/torch.py PROJECT TORCH_PROJECT [ROWS ...]
+    python benchmarks/frameworks.py PROJECT TORCH_PROJECT [ROWS ...]
 
 Two baked projects of the example, the second one with `framework=torch`, and the Python of an environment that has torch. The
 simulator makes ROWS transactions; both projects' `model.fit` get the same rows of train in a process of their own, one after
