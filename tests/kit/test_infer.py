@@ -13,8 +13,9 @@ from tabloop import labels
 from tabloop.cli import UserError
 from tabloop.facts import constant_within
 from tabloop.infer import Choices, Inferred, infer
-from tabloop.params import Reading, Target
+from tabloop.params import Target
 from tabloop.reading.result import Table
+from tabloop.reading.settings import Reading
 
 from .conftest import orders
 

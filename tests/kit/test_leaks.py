@@ -9,8 +9,9 @@ import pytest
 from tabloop.cli import UserError
 from tabloop.infer import Choices, infer
 from tabloop.leaks import refuse
-from tabloop.params import Params, Reading
+from tabloop.params import Params
 from tabloop.reading.result import Table
+from tabloop.reading.settings import Reading
 
 from .conftest import PARAMS, Project, Tabloop, orders
 from .test_infer import relation

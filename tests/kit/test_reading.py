@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 from tabloop.cli import UserError
-from tabloop.params import ReadColumn, Reading
 from tabloop.reading.read import read
 from tabloop.reading.result import Note, Overrides, Table
+from tabloop.reading.settings import ReadColumn, Reading
 
 ROWS = 40
 Columns = dict[str, list[str]]

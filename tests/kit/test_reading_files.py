@@ -27,10 +27,10 @@ import statsmodels
 from tabloop import database, place, progress
 from tabloop.cli import UserError
 from tabloop.infer import Choices, infer
-from tabloop.params import Reading
 from tabloop.reading import encodings, source
 from tabloop.reading.read import read
 from tabloop.reading.result import Overrides, Table
+from tabloop.reading.settings import Reading
 
 ROWS = [(20 + i, round(i * 1.5 + 0.25, 2), ["Bern", "Basel", "Zürich"][i % 3], i % 2) for i in range(40)]
 HEAD, LINES = "age,income,city,churned\n", [",".join(map(str, row)) + "\n" for row in ROWS]

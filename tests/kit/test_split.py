@@ -10,8 +10,9 @@ import pytest
 from tabloop import database, featurize, ingest, validate
 from tabloop.cli import UserError
 from tabloop.infer import Choices, infer
-from tabloop.params import Params, Reading
+from tabloop.params import Params
 from tabloop.reading.result import Table
+from tabloop.reading.settings import Reading
 from tabloop.views import connect, refuse_to_look_ahead, view_rows
 
 from .conftest import PARAMS, orders

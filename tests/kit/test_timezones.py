@@ -12,9 +12,10 @@ import pytest
 from tabloop import feature_store, featurize, feedback, ingest, params, predictions, validate, views
 from tabloop.cli import UserError
 from tabloop.infer import Choices, infer
-from tabloop.params import Params, Reading
+from tabloop.params import Params
 from tabloop.reading.read import read
 from tabloop.reading.result import Overrides
+from tabloop.reading.settings import Reading
 
 from . import monitored
 from .conftest import PARAMS, Project, Tabloop, orders

@@ -74,6 +74,22 @@ def watch(report: Path) -> None:
     write_github_output(**found)
 
 
+@click.command()
+@click.option("--to", default="", metavar="REVISION", help="Of the template. Empty: its default branch.")
+@click.option("--report", type=click.Path(path_type=Path), help="Gets what changed, as Markdown.")
+def update(to: str, report: Path | None) -> None:
+    """Merge the template's next version, baked with this project's answers; your own changes are kept."""
+    from tabloop.update import update
+
+    done = update(to)
+    click.echo(f"update: {done.text}")
+    if done.title:
+        click.echo("Next: make setup, make test, make train; then git push origin HEAD template", err=True)
+    if report:
+        report.write_text(done.markdown)
+    write_github_output(title=done.title)
+
+
 @click.group(cls=Commands)
 def github() -> None:
     """Say it on GitHub, from a workflow."""

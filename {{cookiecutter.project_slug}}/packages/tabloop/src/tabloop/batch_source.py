@@ -10,7 +10,8 @@ from tabloop import asof, database
 from tabloop.cli import UserError
 from tabloop.columns import literal, quote
 from tabloop.ingest import expected, value_sql
-from tabloop.params import ROOT, Column, Reading, Schema, load
+from tabloop.params import ROOT, Column, Schema, load
+from tabloop.reading.settings import Reading
 from tabloop.reading.typed import misfit
 
 if TYPE_CHECKING:

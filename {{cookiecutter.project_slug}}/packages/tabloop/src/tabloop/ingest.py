@@ -9,7 +9,8 @@ from tabloop import files, predictions
 from tabloop.cli import UserError
 from tabloop.columns import key_of, literal, quote, text_of
 from tabloop.feedback import labelled_predictions
-from tabloop.params import ROOT, Params, ReadColumn, Reading, Schema
+from tabloop.params import ROOT, Params, Schema
+from tabloop.reading.settings import ReadColumn, Reading
 
 if TYPE_CHECKING:
     import duckdb

@@ -5,13 +5,12 @@ Functions import what they need themselves, so that `tabloop --help` takes a fra
 
 import json
 import sys
-from pathlib import Path
 from typing import Literal
 
 import click
 
 from tabloop.adopt_command import adopt
-from tabloop.automation import github, remote, retrain, watch
+from tabloop.automation import github, remote, retrain, update, watch
 from tabloop.cli import FOUND, Commands, UserError, write_github_output
 from tabloop.play_command import loop, traffic
 from tabloop.tune_command import tune
@@ -290,21 +289,5 @@ def batch(input_: str, output: str, model: Literal["champion", "challenger", "ca
     sys.exit(FOUND if refused else 0)
 
 
-@tabloop.command()
-@click.option("--to", default="", metavar="REVISION", help="Of the template. Empty: its default branch.")
-@click.option("--report", type=click.Path(path_type=Path), help="Gets what changed, as Markdown.")
-def update(to: str, report: Path | None) -> None:
-    """Merge the template's next version, baked with this project's answers; your own changes are kept."""
-    from tabloop.update import update
-
-    done = update(to)
-    click.echo(f"update: {done.text}")
-    if done.title:
-        click.echo("Next: make setup, make test, make train; then git push origin HEAD template", err=True)
-    if report:
-        report.write_text(done.markdown)
-    write_github_output(title=done.title)
-
-
-for command in (adopt, github, remote, retrain, watch, tune, traffic, loop):
+for command in (adopt, github, remote, retrain, watch, tune, traffic, loop, update):
     tabloop.add_command(command)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from tabloop import model_card, place, predictions, registry, release
 from tabloop.cli import UserError
-from tabloop.params import ROOT, Params, Reading
+from tabloop.params import ROOT, Params
+from tabloop.reading.settings import Reading
 
 if TYPE_CHECKING:
     from ruamel.yaml import YAML

@@ -8,9 +8,9 @@ import duckdb
 from tabloop.cli import UserError, one_line
 from tabloop.columns import literal, quote
 from tabloop.database import run
-from tabloop.params import Reading
 from tabloop.reading import dates, encodings
 from tabloop.reading.result import Loaded, Note, cell
+from tabloop.reading.settings import Reading
 from tabloop.reading.source import Source
 
 BIG = ("UBIGINT", "HUGEINT", "UHUGEINT")

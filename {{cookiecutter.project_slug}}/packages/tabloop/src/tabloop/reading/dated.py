@@ -3,8 +3,8 @@
 import re
 from collections import Counter
 
-from tabloop.params import ReadColumn
 from tabloop.reading import dates
+from tabloop.reading.settings import ReadColumn
 from tabloop.reading.shapes import Column
 from tabloop.reading.words import Known, with_words
 

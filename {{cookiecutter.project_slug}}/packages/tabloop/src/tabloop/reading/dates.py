@@ -3,7 +3,7 @@
 import re
 
 from tabloop.columns import literal
-from tabloop.params import ReadColumn
+from tabloop.reading.settings import ReadColumn
 
 FIRST, LAST = 1678, 2261  # years; what lies outside means missing or open, and pandas can't hold it
 ISO = r"9{4}[-/]9{1,2}[-/]9{1,2}([T ]9{1,2}:99(:99([.]9+)?)?( ?(Z|UTC|[+-]99(:?99)?))?)?"

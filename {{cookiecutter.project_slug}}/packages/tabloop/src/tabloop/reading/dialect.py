@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tabloop.files import temporary
-from tabloop.params import Reading
 from tabloop.reading.result import MISSING, Note
+from tabloop.reading.settings import Reading
 
 DELIMITERS = [",", ";", "\t", "|", "^", "~", "\x01", "\x1f", "::", "||"]
 SAMPLE = 1 << 20  # characters; of the rest only counts and patterns are used

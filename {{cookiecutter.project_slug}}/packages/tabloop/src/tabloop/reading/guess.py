@@ -4,8 +4,8 @@ import re
 from collections import Counter
 
 from tabloop.cli import UserError
-from tabloop.params import ReadColumn
 from tabloop.reading import dated, dates, numbers
+from tabloop.reading.settings import ReadColumn
 from tabloop.reading.shapes import TEXT, Column, boolean, is_code, plain
 from tabloop.reading.words import Known, with_words
 

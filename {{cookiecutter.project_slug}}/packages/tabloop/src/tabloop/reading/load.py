@@ -9,9 +9,9 @@ import duckdb
 from tabloop.cli import UserError
 from tabloop.columns import literal
 from tabloop.database import run
-from tabloop.params import Reading
 from tabloop.reading import columnar, dialect, encodings, rows, sheets
 from tabloop.reading.result import Loaded, Note, Overrides, cell
+from tabloop.reading.settings import Reading
 from tabloop.reading.source import Source
 
 

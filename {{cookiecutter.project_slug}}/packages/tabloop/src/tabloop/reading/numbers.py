@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import product
 
 from tabloop.columns import literal
-from tabloop.params import ReadColumn
+from tabloop.reading.settings import ReadColumn
 
 SIGNS = "EUR|USD|GBP|CHF|JPY|CNY|INR|SEK|NOK|DKK|PLN|CZK|HUF|TRY|RUB|BRL|CAD|AUD|Kč|zł|Fr\\.|kr\\.?|R\\$|US\\$|[$€£¥₹₽₺₩₪฿¢%‰]"
 UNIT = re.compile(

@@ -8,11 +8,11 @@ import duckdb
 
 from tabloop.cli import UserError, one_line
 from tabloop.database import batches, connect
-from tabloop.params import ReadColumn, Reading
 from tabloop.reading import typed
 from tabloop.reading.guess import guess
 from tabloop.reading.load import load
 from tabloop.reading.result import Loaded, Overrides, Table
+from tabloop.reading.settings import ReadColumn, Reading
 from tabloop.reading.shapes import TEXT, Column, is_code, plain
 from tabloop.reading.source import Source, locate
 from tabloop.reading.words import Known

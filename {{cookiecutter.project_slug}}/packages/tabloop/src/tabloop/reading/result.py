@@ -6,7 +6,7 @@ from typing import Literal
 import duckdb
 
 from tabloop.columns import literal
-from tabloop.params import Reading
+from tabloop.reading.settings import Reading
 
 # Words that mean missing in every column, unless data.reading.missing says others: those of pandas, of SQL and "?".
 MISSING = ["", "NA", "N/A", "n/a", "#N/A", "#NA", "<NA>", "null", "NULL", "None", "nan", "NaN", "?"]

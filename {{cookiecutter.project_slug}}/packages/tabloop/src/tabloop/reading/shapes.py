@@ -10,9 +10,9 @@ from typing import Any, Literal
 import duckdb
 
 from tabloop.columns import literal
-from tabloop.params import ReadColumn
 from tabloop.reading import dates, numbers
 from tabloop.reading.result import MISSING, Loaded, Note
+from tabloop.reading.settings import ReadColumn
 
 SHAPES = 2000  # a column with more has none that is a number or a date
 # Numbers that can be nothing else, not 1.234 or 12.2024: they have one shape, as it takes long to find each one's own.

@@ -3,8 +3,8 @@
 from tabloop.cli import UserError
 from tabloop.columns import quote
 from tabloop.database import run
-from tabloop.params import ReadColumn
 from tabloop.reading import dates, numbers
+from tabloop.reading.settings import ReadColumn
 from tabloop.reading.shapes import Column, boolean
 
 

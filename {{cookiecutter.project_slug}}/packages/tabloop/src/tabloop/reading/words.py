@@ -4,8 +4,8 @@
 import re
 from dataclasses import dataclass, field
 
-from tabloop.params import ReadColumn
 from tabloop.reading.result import Overrides
+from tabloop.reading.settings import ReadColumn
 from tabloop.reading.shapes import Column
 
 WORDS = 20  # distinct words that a column of numbers or dates may have: they count as missing
