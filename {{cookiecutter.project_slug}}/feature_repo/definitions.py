@@ -24,4 +24,5 @@ views = [
     )
     for name, columns in schema.views.items()
 ]
-globals().update({f"view_{view.name}": view for view in views})  # `feast apply` looks at a module's names, not into lists
+# `feast apply` looks at a module's names, not into lists.
+globals().update({f"view_{view.name}": view for view in views})

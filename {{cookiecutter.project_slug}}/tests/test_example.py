@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from tabloop.views import connect, view_rows
 from tabloop.params import ROOT, load
 from tabloop.validate import breaches
+from tabloop.views import connect, view_rows
 
 from {{ cookiecutter.package_name }}.simulator import simulate
 
