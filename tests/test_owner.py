@@ -86,8 +86,8 @@ def test_a_recipe_is_one_file_and_what_its_page_says(
     assert "tune" not in changed  # data/tune.db and reports/tune.html are ignored
 
 
-def test_a_search_without_optuna_says_how_to_install_it(run: Run, baked: Path) -> None:
-    done = run(baked, "tabloop", "tune", code=1)
+def test_a_search_without_optuna_says_how_to_install_it(run: Run, small: Path) -> None:
+    done = run(small, "tabloop", "tune", code=1)
     line = "tune: Optuna is not installed: run `make tune`, or `uv sync --group tune` first\n"
     assert done.stderr == line
 
