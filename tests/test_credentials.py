@@ -124,7 +124,7 @@ def test_each_job_that_asks_the_remote_gets_them_in_the_same_way() -> None:
         }
         text = json.dumps([chosen, [job["steps"][i] for i in at]])
         ways[path.stem] = text.replace("env.TRUSTED == 'true' && ", "")
-    assert set(ways) == {"train", "drift", "retrain", "promote", "materialize"}
+    assert set(ways) == {"train", "drift", "retrain", "promote", "materialize", "batch"}
     assert len(set(ways.values())) == 1
 
 
