@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from optuna import Study
 
 PAGE = "reports/tune.html"
+HEAD = """<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content="width=device-width">
+<title>Search {0}</title><style>body {{ font-family: sans-serif; margin: 1em }} svg {{ max-width: 100%; height: auto }}</style>
+<h1>Search {0}: {1} trials</h1>"""
 
 
 def draw(study: "Study") -> None:
@@ -25,7 +28,7 @@ def draw(study: "Study") -> None:
     pictures: list[Any] = [plots.plot_optimization_history, plots.plot_slice]
     if len({trial.value for trial in study.get_trials(deepcopy=False) if trial.state.name == "COMPLETE"}) > 3:
         pictures.insert(0, plots.plot_param_importances)
-    page = [f"<!doctype html><meta charset=utf-8><title>Search {study.study_name}</title>"]
+    page = [HEAD.format(study.study_name, len(study.get_trials(deepcopy=False)))]
     for picture in pictures:
         svg = io.StringIO()
         np.ravel(picture(study))[0].figure.savefig(svg, format="svg", bbox_inches="tight")
