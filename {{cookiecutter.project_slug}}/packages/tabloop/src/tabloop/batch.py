@@ -25,6 +25,7 @@ from tabloop.cli import UserError, one_line
 from tabloop.progress import progress
 from tabloop.roles import MODELS, pin, required
 from tabloop.serving.served_model import ServedModel
+from tabloop.serving.settings import cores
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -139,20 +140,16 @@ def begin(folder: Path, run: str) -> None:
 
 def score_parts(table: BatchTable, scorer: Scorer, folder: Path) -> tuple[int, int]:
     """Write `<n>.scored` and then `<n>.refused`, Parquet both, of each part that is not there yet; rows, refused rows."""
-    import pyarrow.parquet as pq
-
     done = len(list(folder.glob("*.refused")))
     total = table.relation.aggregate("count(*)").fetchall()[0][0]
-    cores = len(os.sched_getaffinity(0))
-    with progress("scoring", total) as bar, ThreadPoolExecutor(cores) as pool:
+    with progress("scoring", total) as bar, ThreadPoolExecutor(cores()) as pool:
         bar.update(done * PART)
         for part, blocks in groupby(
             cut(table.blocks(done * PART, BLOCK), done * PART), lambda block: block[0] // PART
         ):
-            scored = ahead(pool, lambda block: scorer(block[1], block[0]), blocks, 2 * cores)
+            scored = ahead(pool, lambda block: scorer(block[1], block[0]), blocks, 2 * cores())
             write_part(folder, part, scored, bar.update)
-    refused = sum(pq.read_metadata(path).num_rows for path in folder.glob("*.refused"))
-    return total, refused
+    return total, sum(map(rows_of, folder.glob("*.refused")))
 
 
 def cut(blocks: Iterable["pa.RecordBatch"], first: int) -> Iterator[tuple[int, "pa.RecordBatch"]]:
@@ -204,7 +201,7 @@ def publish(folder: Path, target: Path, all_refused: bool) -> Path:
     """Give the refused rows and, if there are others, the output their names; the name of the refused ones."""
     left = target.with_name(f"{target.stem if target.suffix == '.parquet' else target.name}.refused.parquet")
     refused, scored = (sorted(folder.glob(f"*.{what}")) for what in ("refused", "scored"))
-    if any(path for path in refused if rows_of(path)):
+    if any(map(rows_of, refused)):
         together(refused, folder / "refused").replace(left)
     else:
         left.unlink(missing_ok=True)

@@ -8,13 +8,12 @@ import numpy as np
 from tabloop.params import Column
 from tabloop.reading.typed import misfit
 from tabloop.serving.predictor import UNSCORABLE
-from tabloop.serving.rows import Refusal, RowChecker
+from tabloop.serving.rows import Checked, Refusal, RowChecker
 from tabloop.serving.served_model import ServedModel
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-PARTS = 16  # into which rows are divided, again and again, where one of them can't be scored
 NO_TIME = "Input should be a time"
 
 
@@ -41,10 +40,11 @@ class Scorer:
         """
         import pyarrow as pa
 
-        inputs, refusals = self._inputs(block)
-        scores = np.full(block.num_rows, np.nan)
-        refused = np.logical_or.reduce([np.zeros(len(scores), bool), *(refusal.rows for refusal in refusals)])
-        self._score(inputs, np.flatnonzero(~refused), scores)
+        inputs, checked = self._inputs(block)
+        scores, refused, refusals = np.full(block.num_rows, np.nan), checked.refused, checked.refusals
+        if not refused.all():
+            some = {name: values[~refused] for name, values in inputs.items()} if refused.any() else inputs
+            scores[~refused] = self.model.joined(self.model.score_parts(some))
         good = ~np.isnan(scores)
         if (unscored := ~good & ~refused).any():
             refusals.append(Refusal(unscored, "", UNSCORABLE, ""))
@@ -62,14 +62,13 @@ class Scorer:
         why = ["; ".join(_reason(r) for r in refusals if r.rows[at]) for at in np.flatnonzero(~good)]
         return scored, left.append_column("reasons", pa.array(why, pa.string()))
 
-    def _inputs(self, block: "pa.RecordBatch") -> tuple[dict[str, np.ndarray], list[Refusal]]:
-        """The graph's inputs, and the rows that the service would refuse."""
+    def _inputs(self, block: "pa.RecordBatch") -> tuple[dict[str, np.ndarray], Checked]:
+        """The graph's inputs, and what the service would refuse."""
         names, schema = block.schema.names, self.model.schema
         stored = [name for name in names if name in self.stored.columns]
         given = [name for name in names if name in self.checker.types and name not in stored]
         checked = self.checker.check(block.select(given))
         inputs = checked.inputs | self.stored.check(block.select(stored)).inputs
-        refusals = checked.refusals
         for name in schema.features.keys() - inputs.keys():  # one that may be null
             kind: Any = np.float32 if schema.features[name].numeric else object
             inputs[name] = np.full((block.num_rows, 1), np.nan if kind is np.float32 else "", kind)
@@ -78,22 +77,9 @@ class Scorer:
             if misfit(name) in names and (column is None or column.nullable):
                 wrong = block[misfit(name)].to_numpy(zero_copy_only=False)
                 error = self.checker.error(name, [object()]) if column else (NO_TIME, "")
-                refusals += [Refusal(wrong, name, *error)] if wrong.any() else []
-        return inputs, refusals
-
-    def _score(self, inputs: dict[str, np.ndarray], places: np.ndarray, scores: np.ndarray) -> None:
-        """Set the scores of the rows at `places`; they stay NaN where the model can't score a row."""
-        if not len(places):
-            return
-        try:
-            whole = len(places) == len(scores)
-            scores[places] = self.model.probability(
-                inputs if whole else {n: v[places] for n, v in inputs.items()}
-            )
-        except Exception:  # onnxruntime's exceptions have no common base
-            if len(places) > 1:
-                for part in np.array_split(places, min(PARTS, len(places))):
-                    self._score(inputs, part, scores)
+                if wrong.any():
+                    checked.refusals.append(Refusal(wrong, name, *error))
+        return inputs, checked
 
 
 def _reason(refusal: Refusal) -> str:

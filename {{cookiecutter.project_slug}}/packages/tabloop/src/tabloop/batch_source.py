@@ -13,6 +13,7 @@ from tabloop.ingest import expected, value_sql
 from tabloop.params import ROOT, Column, Schema, load
 from tabloop.reading.settings import Reading
 from tabloop.reading.typed import misfit
+from tabloop.views import require_files
 
 if TYPE_CHECKING:
     import duckdb
@@ -84,9 +85,7 @@ def open_table(source: str, schema: Schema) -> BatchTable:
     looked_up = {n: c for view in schema.views.values() for n, c in view.items() if n not in selected}
     relation = table.relation.project(", ".join(f"{sql} AS {quote(name)}" for name, sql in selected.items()))
     views = [view for view, columns in schema.views.items() if looked_up.keys() & columns.keys()]
-    if lacking := [view for view in views if not (FEATURES / f"{view}.parquet").exists()]:
-        path = f"data/features/{lacking[0]}.parquet"
-        raise UserError(f"{path} is missing: run `dvc repro featurize` or `dvc pull`")
+    require_files(views, FEATURES)
     assert table.db is not None
     return BatchTable(table.db, relation, list(map(str, keys)), looked_up, views, place.files, reading)
 

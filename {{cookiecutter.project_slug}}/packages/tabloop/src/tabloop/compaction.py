@@ -128,9 +128,8 @@ def write(fs: Any, path: str, sources: list[str], names: set[str], made: Path) -
         FileExistsError: there is a file of that name.
     """
     if local := "file" in fs.protocol:
-        made = Path(
-            f"{path}.{os.urandom(4).hex()}.parquet.part"
-        )  # as the service's own: `remove_left` finds it
+        # Named as the service's own: `remove_left` finds it.
+        made = Path(f"{path}.{os.urandom(4).hex()}.parquet.part")
     try:
         with made.open("wb") as file:
             with suppress(OSError):  # a file system without locks

@@ -82,11 +82,10 @@ def materialize(params: Params) -> str:
         from tabloop.redis_copy import write_redis
 
         return write_redis(views, url, settings.online_store_password)
-    if lacking := [view for view in views if not (ROOT / f"data/features/{view}.parquet").exists()]:
-        raise UserError(
-            f"data/features/{lacking[0]}.parquet is missing: run `dvc repro featurize` or `dvc pull`"
-        )
     from tabloop.online_file import write_online
+    from tabloop.views import require_files
+
+    require_files(views, ROOT / "data/features")
 
     with opened(ROOT) as store:
         values, written, removed = write_online(store)

@@ -83,9 +83,8 @@ def write_part(
     shown = ", ".join(f"{quote(name)} AS {quote(as_name)}" for name, as_name in columns.items())
     everything = ", ".join(map(quote, columns))
     key = [quote(name) for name in schema.own_key]
-    order = ", ".join(
-        ["event_timestamp", *key, f"hash({everything})"]
-    )  # of rows with one key, any fixed order
+    # Of rows with one key, any fixed order.
+    order = ", ".join(["event_timestamp", *key, f"hash({everything})"])
     part = rows.order(order).project(shown)
     kinds = exact_types(part.limit(0).df(), schema)
     pandas = pa.Schema.from_pandas(kinds, preserve_index=False).metadata[b"pandas"].decode()

@@ -32,9 +32,8 @@ def write_online(store: "FeatureStore") -> tuple[int, int, int]:
     values = written = removed = 0
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as file:
         for view in store.list_feature_views():
-            if (
-                store.config.online_store.type != "sqlite" or len(view.join_keys) != 1
-            ):  # it is not of the template
+            # What is not the template's own Feast writes.
+            if store.config.online_store.type != "sqlite" or len(view.join_keys) != 1:
                 with contextlib.redirect_stdout(io.StringIO()):  # a page of Feast's own
                     store.materialize(*span(), feature_views=[view.name])
                 continue

@@ -38,11 +38,8 @@ PREDICTIONS = {
     "challenger": "utf8",  # null in the mode off
 }
 ROUTING = ("mode", "share", "champion", "challenger")
-NEWER = (
-    "threshold",
-    "source_table",
-    *ROUTING,
-)  # an older service did not log them: they are null in its rows
+# An older service did not log them: they are null in its rows.
+NEWER = ("threshold", "source_table", *ROUTING)
 FEEDBACK = {"prediction_id": "utf8", "label": "int64", "received_at": "timestamp"}
 
 

@@ -130,9 +130,8 @@ def register(params: Params, card: ModelCard, evaluation: dict[str, Any], folder
     """
     client = connect(params)
     with answering():
-        if not (
-            run_id := run_of(client, params, card.version)
-        ):  # trained elsewhere and fetched from DVC's cache
+        run_id = run_of(client, params, card.version)
+        if not run_id:  # trained elsewhere and fetched from DVC's cache
             import onnx
 
             track(params, card, onnx.load(str(folder / FILE)), folder)
@@ -174,9 +173,8 @@ def mirror(params: Params, versions: dict[str, str | None]) -> None:
             try:
                 client.delete_registered_model_alias(params.project, role)
             except MlflowException as error:
-                if (
-                    error.error_code != "RESOURCE_DOES_NOT_EXIST"
-                ):  # no such alias, or nothing is registered yet
+                # That there is no such alias, or nothing registered yet, is fine.
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                     raise
 
 

@@ -51,6 +51,15 @@ def view_sql(schema: Schema, view: str, definitions: Path = REPO) -> str:
     return f"SELECT {typed(schema, schema.views[view])} FROM ({source}\n)"
 
 
+def require_files(views: list[str], features: Path) -> None:
+    """Raises: UserError: the folder `features` lacks the file of a view."""
+    for view in views:
+        if not (features / f"{view}.parquet").exists():
+            raise UserError(
+                f"data/features/{view}.parquet is missing: run `dvc repro featurize` or `dvc pull`"
+            )
+
+
 def view_name(view: str, definitions: Path = REPO) -> str:
     """What computes a view, as errors name it."""
     return f"{view}.sql" if (definitions / f"{view}.sql").exists() else f"view {view}"

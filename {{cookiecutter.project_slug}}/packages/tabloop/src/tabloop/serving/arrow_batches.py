@@ -1,7 +1,6 @@
 """Batches as Arrow IPC streams: checked, scored and logged by column, without an object for each row."""
 
 import asyncio
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,7 @@ from tabloop.serving.direct_route import MAX_ERRORS, Refused, give_way, problem
 from tabloop.serving.predictor import UNSCORABLE, Predictor
 from tabloop.serving.rows import Checked, RowChecker
 from tabloop.serving.served_model import ServedModel
+from tabloop.serving.settings import cores
 
 PART_ROWS = 2000  # scored at once, in threads: ONNX Runtime lets others work meanwhile
 
@@ -53,8 +53,7 @@ class ArrowBatches:
     def __init__(self, predictor: Predictor, most: int) -> None:
         self.predictor, self.most = predictor, most
         # As many threads as cores, of which each process has its share.
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self.pool = ThreadPoolExecutor(max(1, cores // predictor.settings.web_concurrency), "batch")
+        self.pool = ThreadPoolExecutor(max(1, cores() // predictor.settings.web_concurrency), "batch")
         self.checker = RowChecker(predictor.champion.card, predictor.columns, predictor.looked_up)
 
     async def answer(self, body: bytes, wanted: bool) -> bytes:
@@ -129,9 +128,7 @@ class ArrowBatches:
         parts = [{k: v[at : at + PART_ROWS] for k, v in inputs.items()} for at in range(0, n, PART_ROWS)]
         scored = (loop.run_in_executor(self.pool, model.score_parts, part) for part in parts)
         found = [each for part in await asyncio.gather(*scored) for each in part]
-        scores[places] = np.concatenate(
-            [np.full(1, np.nan) if isinstance(f, Exception) else f for f in found]
-        )
+        scores[places] = model.joined(found)
         for error in found:
             if isinstance(error, Exception):
                 model.failed(error)

@@ -16,10 +16,8 @@ from starlette.types import Receive
 MAX_BYTES = 16 << 20  # the longest body of any request
 ROW_BYTES = 64 << 10  # the longest body of a single row
 VALUE_BYTES = 40  # of JSON for each value of a batch, on average at most, its name not counted
-PART_ROWS, PART_BYTES = (
-    200,
-    32 << 10,
-)  # of a batch, validated or scored, and parsed, at once: others wait for no more
+PART_ROWS = 200  # of a batch, validated or scored at once: others wait for no more
+PART_BYTES = 32 << 10  # of it, parsed at once
 TURNS = 8  # of the event loop, microseconds in all: rows that arrive within them are scored together
 SPACE = b" \t\r\n"  # in JSON
 MAX_ERRORS = 20  # reported of one request

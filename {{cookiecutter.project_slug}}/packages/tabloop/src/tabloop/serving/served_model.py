@@ -112,6 +112,11 @@ class ServedModel:
         )
         return [scored for part in parts for scored in self.score_parts(part)]
 
+    @staticmethod
+    def joined(parts: list[np.ndarray | Exception]) -> np.ndarray:
+        """The scores of all parts that `score_parts` gave, (n,), NaN where there is an error."""
+        return np.concatenate([np.full(1, np.nan) if isinstance(p, Exception) else p for p in parts])
+
     def failed(self, error: Exception) -> None:
         """Count a row that could not be scored. The first time a line says so."""
         self.failures.inc()

@@ -1,5 +1,6 @@
 """The service's settings: environment variables. On a server, release.env sets them by the same names."""
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,6 +13,11 @@ from tabloop.params import ROOT
 from tabloop.predictions import LOG
 
 STORE = ROOT / "data/online/store.db"
+
+
+def cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Settings(BaseSettings):
