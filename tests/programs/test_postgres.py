@@ -10,9 +10,8 @@ from typing import Any
 
 import httpx
 import pytest
-import yaml
 from conftest import free_port, wait_for
-from kit.conftest import PARAMS, clean
+from kit.conftest import clean
 from postgres_server import PASSWORD, postgres_server
 from tabloop import registry
 from tabloop.cli import UserError
@@ -25,17 +24,6 @@ def postgres() -> Iterator[str]:
     """The URL of a PostgreSQL."""
     with postgres_server() as url:
         yield url
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A project's folder, in which this process's MLflow works."""
-    folder, before = tmp_path_factory.mktemp("registry"), Path.cwd()
-    (folder / "params.yaml").write_text(yaml.safe_dump(PARAMS))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry, "ROOT", folder)
-        yield folder
-    os.chdir(before)
 
 
 class Server:

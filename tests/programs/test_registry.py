@@ -1,17 +1,14 @@
 """MLflow for real, in a folder of its own: registered once, aliases that follow git, a project that was moved."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import importlib_metadata
 import pandas as pd
 import pytest
-import yaml
 from kit.conftest import PARAMS, clean
 from mlflow.data import from_pandas  # type: ignore[attr-defined]
 from onnx import TensorProto, helper
@@ -22,18 +19,6 @@ from tabloop.params import Params
 
 PROJECT = Params.model_validate(PARAMS)
 EVALUATION = {"auc": 0.9, "gate": {"passed": True, "reason": "fine"}}
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A project's folder, in which this process's MLflow works."""
-    folder, before = tmp_path_factory.mktemp("registry"), Path.cwd()
-    (folder / "params.yaml").write_text(yaml.safe_dump(PARAMS))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry, "ROOT", folder)
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        yield folder
-    os.chdir(before)
 
 
 def card(version: str) -> ModelCard:
