@@ -385,10 +385,11 @@ def test_the_page_works_without_a_network(serve: Serve, project: Project, quick:
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("requestfailed", lambda request: wrong.append(request.url))
         page.goto(server.url)
+        expect(page).to_have_title("fraud-detection")
         expect(page.locator("#served")).to_contain_text("25 % of user_ids are answered by the challenger")
         version = server.client.get("/model").json()["champion"]["version"]
         expect(page.locator("#served")).to_contain_text(version)
-        assert page.input_value("input[name=country]") == example(quick)["country"]
+        assert page.input_value("select[name=country]") == example(quick)["country"]
         page.fill("input[name=user_id]", "u000001")
         page.click("#predict")
         expect(page.locator("#probability")).to_have_text(re.compile(r"probability 0\.\d{4}"))
@@ -397,18 +398,17 @@ def test_the_page_works_without_a_network(serve: Serve, project: Project, quick:
         expect(page.locator("#probability")).to_have_text(f"probability {answer['probability']:.4f}")
         expect(page.locator("#variant")).to_contain_text(answer["variant"])
         expect(page.locator("#latency")).to_contain_text("p50")
-        page.click("#explain")
         explained = server.client.post(f"/explain/{answer['variant']}", json=row).json()
         assert explained["variant"] == answer["variant"]
         expect(page.locator("#why")).to_contain_text(f"makes it {answer['probability']:.4f}")
         assert page.locator("#why div").count() == 1  # the example row is the typical one: all are "others"
         page.click("#answer button >> nth=0")
         expect(page.locator("#answer")).to_contain_text("Outcome recorded")
-        for name in ("age", "account_age_days", "country", "avg_7d_spend", "max_1h_velocity"):
-            page.fill(f"input[name={name}]", "")  # read from the online store then
+        page.select_option("select[name=country]", "")  # read from the online store then
+        for name in ("age", "account_age_days", "avg_7d_spend", "max_1h_velocity"):
+            page.fill(f"input[name={name}]", "")
         page.fill("input[name=amount]", "900")
         page.click("#predict")
-        page.click("#explain")
         row = {"user_id": "u000001", "amount": 900} | {
             n: example(quick)[n] for n in ("merchant_category", "channel")
         }
@@ -423,12 +423,45 @@ def test_the_page_works_without_a_network(serve: Serve, project: Project, quick:
         for width in (340, 1200):
             page.set_viewport_size({"width": width, "height": 900})
             assert page.evaluate("document.documentElement.scrollWidth") <= width
+        page.fill("input[name=user_id]", "nobody")
+        page.select_option("select[name=channel]", label="another value…")
+        page.keyboard.type("telephone")  # the new field has the focus
+        page.fill("input[name=amount]", "1e7")
+        page.keyboard.press("Enter")
+        for fact in (
+            "no features of this user_id",
+            "channel telephone is a level",
+            "amount 10000000 is outside",
+        ):
+            expect(page.locator("#why")).to_contain_text(f"{fact}")
+        assert page.get_attribute("input[name=age]", "inputmode") == "numeric"
         page.fill("input[name=age]", "3")
         page.click("#predict")
-        expect(page.locator("#error")).to_contain_text("age: Input should be a whole number from 18 to 120")
+        expect(page.locator("label:has([name=age]) .bad")).to_have_text(
+            "Input should be a whole number from 18 to 120"
+        )
+        expect(page.locator("[name=age]")).to_be_focused()
+        expect(page.locator("#answer")).to_be_hidden()
         assert not wrong, wrong
         server.stop()
         assert len(server.logged("feedback")) == 1
+
+
+def test_the_page_asks_for_the_key_and_keeps_it_in_memory_only(serve: Serve, quick: Path, page: Page) -> None:
+    with serve(quick, API_KEYS="a-key-of-the-tests-0123456789") as server:
+        page.goto(server.url)
+        assert page.input_value("input[name=amount]") == ""  # the example is for who has a key
+        page.fill("input[name=amount]", "10")
+        page.click("#predict")
+        expect(page.locator("label:has(#key) .bad")).to_contain_text("must be one of the service's API_KEYS")
+        page.fill("#key", "a-key-of-the-tests-0123456789")
+        page.keyboard.press("Tab")
+        expect(page.locator("input[name=amount]")).to_have_value(str(example(quick)["amount"]))
+        page.click("#predict")
+        expect(page.locator("#probability")).to_contain_text("probability 0.")
+        assert page.evaluate("localStorage.length + sessionStorage.length + document.cookie.length") == 0
+        page.reload()
+        expect(page.locator("#key")).to_have_value("")
 
 
 def test_the_api_page_works_without_a_network(serve: Serve, quick: Path, page: Page) -> None:

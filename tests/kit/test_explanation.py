@@ -138,6 +138,25 @@ def test_who_has_no_key_does_not_read_what_the_store_knows_of_somebody(models: M
             assert refused.status_code == 422 and refused.json() == predicted.json()
 
 
+def test_what_is_not_known_about_a_row_is_said(models: Models) -> None:  # noqa: F811
+    known = {"categories": {"variant": ["1", "3"]}, "ranges": {"label": (0.0, 1.0)}}
+    folder = models("champion", schema_=LOOKED_UP, **known)
+    store(folder / "store.db")
+    given = {name: value for name, value in ROW.items() if name != "label"}
+    for keys, value in (("", "label"), ("secret", "label 3")):
+        with TestClient(create_app("kit", settings(folder, api_keys=keys))) as client:
+
+            def facts(row: dict[str, Any], client: TestClient = client) -> list[str]:
+                return client.post("/explain", json=row, headers={"X-API-Key": "secret"}).json()["not_known"]
+
+            assert facts(ROW) == []
+            assert facts(given | {"customer": "c3"}) == [
+                f"{value} is outside the training data's range, 0 to 1"  # the value is for who has a key
+            ]
+            assert facts(ROW | {"variant": "9"}) == ["variant 9 is a level that training did not have"]
+            assert facts(ROW | {"label": -0.5}) == ["label -0.5 is outside the training data's range, 0 to 1"]
+
+
 def test_the_model_that_answers_an_entity_explains_it(models: Models) -> None:  # noqa: F811
     folder = models("champion", "challenger")
     app = create_app("kit", settings(folder, challenger_mode="ab", challenger_share=0.5))

@@ -18,6 +18,7 @@ import numpy as np
 from pydantic import BaseModel, Field
 from pydantic_core import to_json
 
+from tabloop.card import ModelCard
 from tabloop.cli import one_line
 from tabloop.serving.breaker import Breaker
 from tabloop.serving.direct_route import Refused
@@ -52,6 +53,9 @@ class Explanation(BaseModel):
     base_value: float = Field(ge=0, le=1, description="The probability of the baseline row")
     method: Literal["exact", "sampled"] = Field(description="Of all coalitions, or of a sample")
     contributions: list[Contribution] = Field(description="Of each feature, the largest first")
+    not_known: list[str] = Field(
+        description="What the online store or the training data did not have: an entity, a level, a value beyond the range"
+    )
 
 
 class Explainer:
@@ -129,6 +133,23 @@ def contributions(model: ServedModel, row: Row) -> tuple[list[str], Shapley]:
     return players, shapley(value, len(players), int.from_bytes(seed.digest(), "big"))
 
 
+def not_known(card: ModelCard, row: Row, looked_up: Set[str], shown: bool) -> list[str]:
+    """Of the row, what the online store or the training data did not have, in a sentence each."""
+    found = []
+    if looked_up and all(row.get(name) is None for name in looked_up):
+        found.append(f"the online store has no features of this {card.schema_.entity}")
+    for name in card.schema_.features:
+        value = row.get(name)
+        number = f"{value:.15g}" if isinstance(value, int | float) else value
+        figure = name if name in looked_up and not shown else f"{name} {number}"
+        low, high = card.ranges.get(name, (None, None))
+        if value not in (None, "") and name in card.categories and value not in card.categories[name]:
+            found.append(f"{figure} is a level that training did not have")
+        elif value is not None and low is not None and high is not None and not low <= value <= high:
+            found.append(f"{figure} is outside the training data's range, {low:g} to {high:g}")
+    return found
+
+
 def answer(model: ServedModel, row: Row, looked_up: Set[str], shown: bool) -> bytes:
     """An Explanation as JSON. `shown`: whether the client may see values that were looked up."""
     players, found = contributions(model, row)
@@ -153,5 +174,6 @@ def answer(model: ServedModel, row: Row, looked_up: Set[str], shown: bool) -> by
         base_value=found.baseline,
         method="exact" if found.exact else "sampled",
         contributions=sorted(parts, key=lambda part: -abs(part.contribution)),
+        not_known=not_known(model.card, row, looked_up & set(model.schema.features), shown),
     )
     return to_json(explanation)

@@ -3,6 +3,7 @@
 import re
 from base64 import b64encode
 from hashlib import sha256
+from html import escape
 from pathlib import Path
 
 from fastapi import FastAPI
@@ -28,7 +29,10 @@ def add_pages(app: FastAPI) -> None:
         swagger_ui_parameters={"tryItOutEnabled": True, "persistAuthorization": True},
     )
     app.mount("/swagger", StaticFiles(packages=[("fastapi_swagger", "resources")]))
-    for path, html in (("/", PAGE.read_text()), ("/docs", bytes(docs.body).decode())):
+    for path, html in (
+        ("/", PAGE.read_text().replace("Model service", escape(app.title))),
+        ("/docs", bytes(docs.body).decode()),
+    ):
         scripts = re.findall("<script>(.*?)</script>", html, re.DOTALL)
         hashes = [b64encode(sha256(script.encode()).digest()).decode() for script in scripts]
         policy = " ".join([POLICY, *(f"'sha256-{digest}'" for digest in hashes)])
