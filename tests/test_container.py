@@ -1,10 +1,13 @@
 """The image, built and run as on a server: read-only, without capabilities, not as root."""
 
 import json
+import re
 import shutil
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,26 @@ def compose() -> str:
     """Compose: the plugin, or the program that has the same commands."""
     plugin = subprocess.run(["docker", "compose", "version"], capture_output=True).returncode == 0
     return "docker compose" if plugin else "docker-compose"
+
+
+@contextmanager
+def posting(to: str, row: dict[str, Any], headers: dict[str, str] | None = None) -> Iterator[None]:
+    """Some hundred requests a second, whether they are answered or not."""
+    ended = threading.Event()
+
+    def post() -> None:
+        with httpx.Client(headers=headers) as client:
+            while not ended.wait(0.005):
+                with suppress(httpx.HTTPError):
+                    client.post(to, json=row)
+
+    thread = threading.Thread(target=post)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 @pytest.fixture(scope="session")
@@ -176,6 +199,13 @@ def test_reconcile_runs_an_environment_by_its_release(
             assert by_key["variant"] == "champion"
             assert "missing_online_features_total 0.0" in client.get("/metrics").text  # they are in the image
             assert httpx.post("http://127.0.0.1:18080/predict", json=KEY).status_code == 401
+        # Its own metrics are what a new release is judged by: this one's log can't be written.
+        release = server / "deploy/staging/release.env"
+        release.write_text(release.read_text() + "PREDICTION_LOG=/nowhere\nPREDICTION_LOG_SECONDS=0.1\n")
+        with posting("http://127.0.0.1:18080/predict", KEY, {"X-API-Key": "secret"}):
+            said = run(server, *up, code=2, PORT="18080", WATCH_SECONDS="20")
+        why = f"release: {IMAGE}: the prediction log lost 0 rows and failed [3-9] times; staging runs {IMAGE} again"
+        assert re.search(f"^{why}$", said.stderr, re.M)
     finally:
         run(server, *compose().split(), "--project-name", "fraud-detection-staging", "down", "--volumes")
 

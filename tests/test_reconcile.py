@@ -20,18 +20,36 @@ from typing import Any
 
 import pytest
 from conftest import PYTHON, clean, free_port, git, locked, wait_for
-from test_container import compose, docker
+from test_container import compose, docker, posting
 
 PROJECT = "reconciled"
 SERVE = """
-import http.server, os, signal, sys, time
+import collections, http.server, os, signal, sys, time
 behaviour, began = os.environ["BEHAVIOUR"], time.monotonic()
+answers, counts = os.environ.get("ANSWERS"), collections.Counter()  # the metrics of the service, by its names
 if behaviour == "exits":
     sys.exit("there is no model")
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         ready = behaviour == "works" or behaviour == "slow" and time.monotonic() - began > 2
         self.send_response(200 if ready and not os.path.exists("/tmp/hangs") else 503)
+        self.end_headers()
+        if self.path == "/metrics":
+            self.wfile.write("".join(f"{name} {count:.1f}\\n" for name, count in counts.items()).encode())
+    def do_POST(self):
+        self.rfile.read(int(self.headers["content-length"]))
+        status = 500 if answers == "5xx" else 200
+        counts[f'responses_total{{status="{status}"}}'] += 1
+        counts["prediction_seconds_count"] += 1
+        counts['prediction_seconds_bucket{le="0.1"}'] += answers != "slowly"
+        counts['prediction_seconds_bucket{le="0.25"}'] += answers != "slowly"
+        counts['prediction_seconds_bucket{le="+Inf"}'] += 1
+        counts['prediction_log_rows_total{outcome="dropped"}'] += answers == "unlogged"
+        counts["prediction_log_errors_total"] += 0
+        if answers == "exits" and time.monotonic() - began > 4:
+            os._exit(1)
+        self.send_response(status)
+        self.send_header("content-length", "0")
         self.end_headers()
     def log_message(self, *arguments):
         pass
@@ -90,7 +108,7 @@ class Machine:
         return [self.server / "deploy/release.sh", "reconcile", environment]
 
     def environ(self, **variables: str) -> dict[str, str]:
-        settings = {"COMPOSE": compose(), "HEALTHY_SECONDS": "10", "PAUSE_SECONDS": "0"}
+        settings = {"COMPOSE": compose(), "HEALTHY_SECONDS": "10", "PAUSE_SECONDS": "0", "WATCH_SECONDS": "0"}
         without = {name: value for name, value in clean().items() if not name.startswith("GITHUB_")}
         return without | settings | self.variables | variables
 
@@ -196,7 +214,7 @@ def test_a_release_that_does_not_become_healthy_is_bad_and_the_last_good_one_run
     assert machine.turn(code=1) == said
     assert machine.runs() == images["works"]
     before = machine.runs(part=".Id")
-    waits = f"release: {bad} did not become healthy here; waiting for another commit\n"
+    waits = f"release: {bad} failed here; waiting for another commit\n"
     assert machine.turn(code=1) == waits
     assert machine.runs(part=".Id") == before
     docker("rm", "--force", machine.container())
@@ -406,6 +424,68 @@ def test_two_turns_at_once_are_one_and_one_that_is_killed_hinders_no_other(
     killed()
     assert machine.turn() == f"release: staging now runs {images['slow']}\n"
     assert machine.runs() == images["slow"]
+
+
+def test_a_new_release_that_fails_on_live_traffic_is_bad_and_the_last_good_one_runs(
+    machine: Machine, images: dict[str, str]
+) -> None:
+    good = images["works"]
+    machine.declare(IMAGE=good)
+    assert len(machine.turn(WATCH_SECONDS="60").splitlines()) == 1  # there is nothing to fall back to
+    port = re.findall(r"^PORT=(\d+)$", (machine.desk / "deploy/staging/release.env").read_text(), re.M)[-1]
+    watched = f"release: staging: {good} is healthy; its live metrics are watched for {{}} s\n"
+
+    def turn(code: int, seconds: str) -> str:
+        command, env = machine.command(), machine.environ(WATCH_SECONDS=seconds)
+        done = subprocess.run(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        assert done.returncode == code, done.stdout
+        return done.stdout.replace(watched.format(seconds), "")
+
+    with posting(f"http://127.0.0.1:{port}/predict", {}):
+        for answers, why in {
+            "5xx": r"(\d+) answers of \1 were 5xx",
+            "slowly": r"p99 of \d+ requests is above 0.25 s",
+            "unlogged": r"the prediction log lost \d+ rows and failed 0 times",
+            "exits": r"it was healthy, and is not any more",
+        }.items():
+            machine.declare(ANSWERS=answers)
+            said = turn(1, "8").splitlines()[-1]
+            assert re.fullmatch(f"release: {good}: {why}; staging runs {good} again", said), said
+            assert "ANSWERS" not in "".join(machine.runs(part=".Config.Env"))
+        # Once: it is not tried again.
+        assert turn(1, "8") == f"release: {good} failed here; waiting for another commit\n"
+        machine.declare(ANSWERS="well")
+        said = turn(0, "2")
+        assert re.fullmatch(
+            r"release: staging: \d+ single requests and 0 batches .+, 0 answers 5xx\n"
+            f"release: staging now runs {good}\n",
+            said,
+        ), said
+        assert "ANSWERS=well" in machine.runs(part=".Config.Env")
+    machine.declare(ANSWERS="nobody")
+    assert "0 answers 5xx: fewer than 100, so p99 says nothing" in turn(0, "1")
+    machine.declare(ANSWERS="well")
+    assert turn(0, "60") == f"release: staging now runs {good}\n"  # it was good before
+    assert "WATCH_SECONDS=2m: give a number" in machine.turn(code=1, WATCH_SECONDS="2m")
+
+
+def test_two_turns_at_once_watch_once_and_one_that_is_killed_is_repeated(
+    machine: Machine, images: dict[str, str]
+) -> None:
+    machine.declare(IMAGE=images["works"])
+    machine.turn()
+    machine.declare(IMAGE=images["works-too"])
+    turn = machine.begin(WATCH_SECONDS="60")
+    assert turn.stdout and "are watched for 60 s" in turn.stdout.readline()
+    assert machine.turn() == "release: another turn of staging is at work\n"
+    time.sleep(0.5)  # Docker's client is at work
+    os.kill(turn.pid, signal.SIGKILL)  # alone: what it started lives on
+    turn.wait()
+    again = machine.begin(WATCH_SECONDS="1")
+    assert "are watched for 1 s" in again.communicate()[0]
+    assert again.returncode == 0 and machine.runs() == images["works-too"]
+    assert machine.turn() == f"release: staging runs {images['works-too']}\n"
+    os.killpg(turn.pid, signal.SIGKILL)
 
 
 def test_staging_and_production_share_a_machine_and_a_clone(

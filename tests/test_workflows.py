@@ -131,7 +131,12 @@ class Forge:
         where, commands = self.page.pop(0)
         assert where == place, commands
         port = str(int(PORT) + ("production" in commands))
-        env = within(self.project, self.environment) | {"PORT": port, "HEALTHY_SECONDS": "30", "UV": str(UV)}
+        env = within(self.project, self.environment) | {
+            "PORT": port,
+            "HEALTHY_SECONDS": "30",
+            "WATCH_SECONDS": "1",
+            "UV": str(UV),
+        }
         text = commands.replace("make ", f"make UV='{UV}' COMPOSE='{compose()}' ")
         text = text.replace("localhost:8001", f"localhost:{PORT}")
         folder = self.server if place == "server" else self.project
@@ -174,7 +179,7 @@ class Forge:
         done = subprocess.run(
             ["make", f"COMPOSE={compose()}", f"UV={UV}", "reconcile", f"ENV={environment}"],
             cwd=self.server,
-            env=clean(PORT=PORT, HEALTHY_SECONDS="30"),
+            env=clean(PORT=PORT, HEALTHY_SECONDS="30", WATCH_SECONDS="1"),
             capture_output=True,
             text=True,
         )

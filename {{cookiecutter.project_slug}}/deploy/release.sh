@@ -6,13 +6,14 @@
 #   release.sh smoke IMAGE             start the image as in production, ask it for a prediction
 #
 # A turn exits with 0: the environment runs what is declared; 75: something failed that may work another time; 1: the
-# declared image was started and did not become healthy, so the last good release runs until another commit.
+# declared image did not become healthy, or failed on live traffic, so the last good release runs until another commit.
 set -euo pipefail
 unset GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE IMAGE # of a hook or an editor, for another repository; and what git declares
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 PROJECT={{ cookiecutter.project_slug }}
 read -ra COMPOSE <<<"${COMPOSE:-docker compose}"
 HEALTHY_SECONDS=${HEALTHY_SECONDS:-60} # for a container to become healthy
+WATCH_SECONDS=${WATCH_SECONDS:-120}    # for which a new release's live metrics are watched; 0: not at all
 PAUSE_SECONDS=${PAUSE_SECONDS:-30}     # before the second attempt; each further one is twice as long, up to 15 minutes
 KEEP_IMAGES=${KEEP_IMAGES:-168h}       # older images of this project that no container uses are removed
 # Asked from inside, where Python and the example row are.
@@ -20,6 +21,37 @@ ASK='import json, urllib.request as r
 row = json.load(open("/app/models/champion/model.json"))["example"]
 headers = {"content-type": "application/json"}
 print(r.urlopen(r.Request("http://127.0.0.1:8000/predict", json.dumps(row).encode(), headers)).read().decode())'
+# The live metrics as differences from the first reading. Exit code 3: one is beyond its limit, and the line says which.
+WATCH='import re, sys, time, urllib.request as r
+MAX_5XX = 0.05  # share of the answers, from 5 on
+MAX_P99 = 0.25  # seconds, of single rows; the next bound of the histogram counts
+REQUESTS = 100  # with fewer, p99 is not judged
+FAILED_WRITES = 3  # of the prediction log
+def read():
+    text = r.urlopen("http://127.0.0.1:8000/metrics", timeout=10).read().decode()
+    seen = re.findall(r"^(\w+)(\{.*\})? (\S+)$", text, re.M)
+    def total(name, label=""):
+        return sum(float(value) for n, labels, value in seen if n == name and label in labels)
+    bounds = [b for _, labels, _ in seen for b in re.findall("le=\"(.+?)\"", labels) if float(b) >= MAX_P99]
+    log, single = "prediction_log_rows_total", "prediction_seconds"
+    return [total("responses_total", "status=\"5"), total(single + "_count"), total("batch_seconds_count"),
+        total(single + "_bucket", "le=\"%s\"" % min(bounds, key=float, default="")), total(log, "dropped"),
+        total("prediction_log_errors_total")]
+def breach(errors, single, batches, fast, dropped, failed):
+    if errors >= 5 and errors > MAX_5XX * max(errors, single + batches):
+        return f"{errors:.0f} answers of {max(errors, single + batches):.0f} were 5xx"
+    if single >= REQUESTS and fast < 0.99 * single:
+        return f"p99 of {single:.0f} requests is above {MAX_P99} s"
+    if dropped or failed >= FAILED_WRITES:
+        return f"the prediction log lost {dropped:.0f} rows and failed {failed:.0f} times"
+first, end = read(), time.monotonic() + float(sys.argv[1])
+while (left := end - time.monotonic()) > 0:
+    time.sleep(min(left, 5, float(sys.argv[1]) / 4))
+    now = [b - a for a, b in zip(first, read())]
+    if why := breach(*now):
+        sys.exit(print(why) or 3)
+few = f": fewer than {REQUESTS}, so p99 says nothing" if now[1] < REQUESTS else ""
+print(f"{now[1]:.0f} single requests and {now[2]:.0f} batches while it was watched, {now[0]:.0f} answers 5xx{few}")'
 STATE_OF='{% raw %}{{.State.Status}} {{if .State.Health}}{{.State.Health.Status}}{{else}}unchecked{{end}}{% endraw %}'
 
 say() { echo "release: $*"; }
@@ -111,6 +143,23 @@ run() { # FILE: as start; a good release that is still not healthy at the second
   if known_good "$1" && [ -f "$state/later" ]; then start "$1" --force-recreate; else return $verdict; fi
 }
 
+watch() { # IMAGE: 0: no limit is exceeded, or that can't be told; 1: one is, and $state/breach says which; 75: as healthy
+  if [ "$WATCH_SECONDS" = 0 ] || [ ! -f "$state/good.yaml" ] || known_good "$state/wanted.yaml"; then return; fi
+  local said verdict=0
+  say "$environment: $1 is healthy; its live metrics are watched for $WATCH_SECONDS s"
+  # Without the lock: a turn that is killed leaves this command.
+  compose --file "$state/wanted.yaml" exec -T service python -c "$WATCH" "$WATCH_SECONDS" \
+    </dev/null >"$state/watched" 9>&- || verdict=$?
+  said=$(cat "$state/watched")
+  if [ $verdict -eq 3 ]; then echo "$said" >"$state/breach" && return 1; fi
+  [ $verdict -eq 0 ] || said="the live metrics can't be read: $(reason)"
+  say "$environment: $said"
+  healthy && return
+  verdict=$?
+  echo "it was healthy, and is not any more" >"$state/breach"
+  return $verdict
+}
+
 now_runs() { # IMAGE: what is declared is healthy
   rm -f "$state/bad.yaml"
   if cmp --silent "$state/wanted.yaml" "$state/good.yaml" && [ ! -f "$state/later" ]; then
@@ -128,10 +177,12 @@ now_runs() { # IMAGE: what is declared is healthy
 
 try() { # IMAGE: run what is declared, else the last good release, if there is one
   local text verdict tried=$state/wanted.yaml
-  if run "$tried"; then return; else verdict=$?; fi
+  rm -f "$state/breach"
+  if run "$tried" && watch "$1"; then return; else verdict=$?; fi
   if [ $verdict -eq 75 ]; then text=$(reason); else text="$1 did not become healthy"; fi
+  if [ $verdict -eq 1 ] && [ -f "$state/breach" ]; then text="$1: $(cat "$state/breach")"; fi
   if [ $verdict -eq 1 ] && ! known_good "$tried"; then
-    compose --file "$tried" logs --no-log-prefix --tail 5 >&2 || true
+    [ -f "$state/breach" ] || compose --file "$tried" logs --no-log-prefix --tail 5 >&2 || true
     mv "$tried" "$state/bad.yaml"
     tried=$state/bad.yaml
   fi
@@ -153,14 +204,15 @@ try() { # IMAGE: run what is declared, else the last good release, if there is o
 keep_good() { # IMAGE: it is bad and not tried again, but if there is no other it may have been slow, and be healthy now
   local good=$state/good.yaml
   if [ ! -f "$good" ] && run "$state/wanted.yaml"; then return; fi
-  [ ! -f "$good" ] || run "$good" || later "$1 did not become healthy here, and $(image_of "$good") is not healthy now"
+  [ ! -f "$good" ] || run "$good" || later "$1 failed here, and $(image_of "$good") is not healthy now"
   rm -f "$state/later"
-  fail "$1 did not become healthy here; waiting for another commit"
+  fail "$1 failed here; waiting for another commit"
 }
 
 reconcile() {
   local image not_pulled='' not_resolved=''
   environment=$1
+  [[ $WATCH_SECONDS =~ ^[0-9]+$ ]] || fail "WATCH_SECONDS=$WATCH_SECONDS: give a number of seconds"
   [ -f "deploy/$1/release.env" ] || fail "deploy/$1/release.env is missing; there are: $(echo deploy/*/release.env)"
   state=$(git rev-parse --git-dir)/reconcile/$1 # what was seen on this machine
   mkdir -p "$state" && chmod 700 "$state"       # it holds secrets
