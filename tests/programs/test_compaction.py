@@ -1,7 +1,9 @@
 """The compacted prediction log, on disk and in a real S3: killed at each step, twice at once, read meanwhile, late files."""
 
+import contextlib
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -15,11 +17,12 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from kit.conftest import clean
+import yaml
+from kit.conftest import PARAMS, clean
 from s3_server import requests, s3_server
 from tabloop import log_files, predictions
 from tabloop.cli import UserError
-from tabloop.compaction import compact
+from tabloop.compaction import compact, remove_old
 from tabloop.predictions import FEEDBACK
 from tabloop.serving.log_writer import Table
 
@@ -35,6 +38,7 @@ STEPS = (
     "modified",
     "rm",
     "rm_file",
+    "pipe_file",
 )  # of a file system; and os.link
 
 
@@ -362,15 +366,77 @@ def test_a_log_that_can_not_be_read_or_written_is_one_line(
     assert len(stored(written.log)) == 2  # no unfinished file
 
 
+def test_whole_days_are_removed_and_a_reader_sees_all_of_one_or_nothing(log: str) -> None:
+    """Removed at each step of a first and a second run; and by a run that is killed there, then repeated."""
+    at, steps = 0, [1, 1]
+    while at < max(steps):
+        at += 1
+        written = Written(folder := f"{log}/{at}")
+        for days in (5, 4, 4, 2):
+            written(at=HOUR - timedelta(days=days))
+        everything = list(written.ids)
+        kept = everything[-2:]
+        listed = files(folder)
+
+        def whole(folder: str = folder, everything: list[str] = everything, kept: list[str] = kept) -> None:
+            assert read(folder) in (everything, kept)
+
+        def killed(folder: str = folder, whole: Callable[[], None] = whole) -> None:
+            whole()
+            raise Killed
+
+        for run, (now, act) in enumerate([(NOW, whole), (LATER, whole), (LATER, killed)]):
+            with pytest.MonkeyPatch.context() as patch:
+                made = interrupt(patch, folder, at, act)
+                with contextlib.suppress(Killed):
+                    remove_old(folder, 3, now)
+                    steps[min(run, 1)] = made()
+            assert read(folder) == kept
+            if run == 0:
+                fs, _ = fsspec.url_to_fs(folder)
+                assert all(
+                    fs.exists(path.removeprefix("s3://")) for path in listed
+                )  # a reader has listed them
+        remove_old(folder, 3, LATER)
+        left = [name for name in stored(folder) if "from=" not in name]
+        assert len(left) == 1 and read(folder) == kept
+        compact(folder, LATER)
+        assert read(folder) == kept
+    assert at >= 4
+
+
 def test_the_command(tmp_path: Path) -> None:
     written = Written(str(tmp_path / "log"))
     written(), written()
+    predicted = Table("predictions", predictions.PREDICTIONS, written.log)
+    values: dict[str, list[Any]] = {name: [None] * 2 for name in predictions.PREDICTIONS}
+    predicted.add(values | {"prediction_id": ["p000000", "another"], "predicted_at": [0] * 2})
+    predicted.failed = True
+    predicted.path = f"{predicted.folder}/date=2026-01-01/010000-host-1-0.parquet"
+    predicted.write()
+    params = tmp_path / "params.yaml"
     command = [sys.executable, "-m", "tabloop", "compact"]
-    done = subprocess.run(
-        command, cwd=tmp_path, env=clean(PREDICTION_LOG=written.log), capture_output=True, text=True
-    )
+
+    def tabloop(keep_days: int | None) -> "subprocess.CompletedProcess[str]":
+        settings = {"data": PARAMS["data"] | {"feedback": "log"}, "monitoring": {"keep_days": keep_days}}
+        params.write_text(yaml.safe_dump(PARAMS | settings))
+        env = clean(PREDICTION_LOG=written.log)
+        return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+
+    done = tabloop(None)
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("; feedback: 2 files -> 1, 0 that are covered removed\n") and not done.stderr
+    assert len(done.stdout.splitlines()) == 1 and Path(predicted.path).exists()
+    assert "keep_days must be more than window_days, 7" in tabloop(7).stderr
+    assert re.match(
+        r"compact: 2 predictions before \d{4}-\d\d-\d\d, 1 of them labelled, do not count any more; "
+        "0 days removed that did not count any more; the next ingest takes no labels of them\ncompact: ",
+        tabloop(8).stdout,
+    )
+    (marker,) = Path(written.log).glob("predictions/from=*")
+    os.utime(marker, (0, 0))
+    assert tabloop(8).stdout.startswith("compact: 1 days removed that did not count any more\n")
+    assert not Path(predicted.path).parent.exists()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PREDICTION_LOG", written.log)
         with pytest.raises(predictions.NothingLogged):

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,12 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tabloop import log_files
+from tabloop import log_files, predictions
 from tabloop.cli import UserError, one_line
-from tabloop.log_files import TABLES, Hour
+from tabloop.log_files import KEPT, TABLES, Hour
 from tabloop.progress import progress
 
-GRACE = timedelta(hours=1)  # for which a file that is covered stays: a reader may have listed it
+GRACE = timedelta(hours=1)  # for which a file that no longer counts stays: a reader may have listed it
 GROUP = 100_000  # rows that are in memory at once
 
 
@@ -77,6 +77,54 @@ def compact(log: str, now: datetime | None = None) -> str:
             raise UserError(f"{table}: {done}; {done.failed}")
         said.append(f"{table}: {done}")
     return "; ".join(said)
+
+
+def remove_old(log: str, days: int, now: datetime | None = None) -> str:
+    """Let the days before the last `days` no longer count, and remove those that have not for an hour; what was done.
+
+    A reader sees all of a day or none of it: what decides is one empty file, `from=<day>`.
+
+    Raises:
+        UserError: the log can't be read or written.
+    """
+    now = now or datetime.now(UTC)
+    first, removed, said = (now - timedelta(days=days)).date(), 0, ""
+    try:
+        for table in TABLES:
+            fs, folder = fsspec.url_to_fs(f"{log}/{table}")
+            fs.invalidate_cache()
+            names = sorted(fs.ls(folder, detail=False)) if fs.exists(folder) else []
+            old = [path for path in names if f"{folder}/date=" <= path < f"{folder}/date={first}"]
+            kept = [path for path in names if KEPT in path]
+            if ended := [path for path in kept if fs.modified(path) <= now - GRACE]:
+                gone = [path for path in old if path < ended[-1].replace(KEPT, "/date=")]
+                for path in gone:
+                    fs.rm(path, recursive=True)
+                old, removed = old[len(gone) :], removed + (len(gone) if table == "predictions" else 0)
+                for path in ended[:-1]:
+                    fs.rm(path)
+            if old and f"{folder}{KEPT}{first}" not in kept:
+                said = said or leaving(log, first)
+                fs.pipe_file(f"{folder}{KEPT}{first}", b"")
+    except FileNotFoundError:
+        return "another run is removing old days"
+    except UserError:
+        raise
+    except Exception as error:  # each file system has its own
+        raise UserError(f"{log}: old days can't be removed: {one_line(error)}") from None
+    return f"{said}{removed:,} days removed that did not count any more"
+
+
+def leaving(log: str, first: date) -> str:
+    """How many rows of days before the first one no longer count."""
+    with suppress(predictions.NothingLogged):
+        db = predictions.connect(log=log)
+        both = "predictions LEFT JOIN outcomes USING (prediction_id)"
+        query = f"SELECT count(*), count(label) FROM {both} WHERE date < '{first}'"
+        with predictions.errors():
+            ((rows, labels),) = db.sql(query).fetchall()
+        return f"{rows:,} predictions before {first}, {labels:,} of them labelled, do not count any more; "
+    return ""
 
 
 def compact_hour(fs: Any, stem: str, hour: Hour, done: Done) -> None:

@@ -2,6 +2,7 @@
 
     <log>/<table>/date=YYYY-MM-DD/HHMMSS-<host>-<pid>-<n>.parquet   part: the service wrote it
     <log>/<table>/date=YYYY-MM-DD/HH.<schema>.<generation>.parquet  compacted: `tabloop compact` wrote it
+    <log>/<table>/from=YYYY-MM-DD                                   older days no longer count, and are being removed
 
 A compacted file lists its parts, with whose rows it begins its life and which it covers for ever. Of an hour and a schema the
 newest generation counts: it has all that the ones before have. A part counts unless a file that counts lists it. So it does
@@ -20,6 +21,7 @@ from typing import Any
 TABLES = ("predictions", "feedback")
 PART = re.compile(r"(\d\d)\d{4}-.+\.parquet")
 COMPACTED = re.compile(r"(\d\d)\.([0-9a-f]{8})\.(\d{6})\.parquet")
+KEPT = "/from="
 PARTS = b"tabloop.parts"  # the key of the list in the file's metadata
 
 
@@ -47,7 +49,9 @@ def hours(fs: Any, folder: str, since: datetime | None = None) -> dict[tuple[str
     fs.invalidate_cache()
     found = defaultdict[tuple[str, str], Hour](Hour)
     first = f"{folder}/date={since:%Y-%m-%d}" if since else f"{folder}/date="
-    for path in sorted(_paths(fs, folder, first, since is None)):
+    paths = _paths(fs, folder, first, since is None)
+    first = max([first, *(path.replace(KEPT, "/date=") for path in paths if path.startswith(folder + KEPT))])
+    for path in sorted(paths):
         day, _, name = path.rpartition("/")
         if day < first or day.rpartition("/")[0] != folder or not name.endswith(".parquet"):
             continue
@@ -64,8 +68,9 @@ def _paths(fs: Any, folder: str, first: str, every: bool) -> list[str]:
     with suppress(FileNotFoundError):
         if every and "file" not in fs.protocol:
             return list(fs.find(folder))
-        days = [path for path in fs.ls(folder, detail=False) if path >= first and "/date=" in path]
-        return [path for day in days for path in fs.ls(day, detail=False)]
+        names = fs.ls(folder, detail=False)
+        days = [path for path in names if path >= first and "/date=" in path]
+        return [path for day in days for path in fs.ls(day, detail=False)] + [p for p in names if KEPT in p]
     return []
 
 

@@ -148,11 +148,17 @@ def experiment(environment: str) -> None:
 
 @tabloop.command()
 def compact() -> None:
-    """Put the prediction log's many small files together, one an hour. It may be killed, and run twice at once."""
-    from tabloop.compaction import compact
-    from tabloop.predictions import location
+    """Put the prediction log's files together, one an hour; remove days older than monitoring.keep_days. It may be killed."""
+    from tabloop.compaction import compact, remove_old
+    from tabloop.params import load
+    from tabloop.predictions import location, log_of
 
-    click.echo(f"compact: {compact(location())}")
+    params, log = load(), location()
+    if days := params.monitoring.keep_days:
+        done = remove_old(log, days)
+        trains = params.data.feedback and log_of(params.data.feedback) == log and "labelled" in done
+        click.echo(f"compact: {done}{'; the next ingest takes no labels of them' if trains else ''}")
+    click.echo(f"compact: {compact(log)}")
 
 
 @tabloop.group(cls=Commands)

@@ -229,8 +229,17 @@ class Monitoring(Strict):
     window_days: Annotated[float, Field(gt=0)] = 7
     min_rows: Annotated[int, Field(ge=1000)] = 2000
     sample: Annotated[int, Field(ge=1000)] = 20_000
+    keep_days: Annotated[int, Field(ge=1)] | None = None
     drift: DriftBars = DriftBars()
     experiment: Experiment = Experiment()
+
+    @model_validator(mode="after")
+    def _keep_what_is_checked(self) -> "Monitoring":
+        if self.keep_days and self.keep_days <= self.window_days:
+            raise ValueError(
+                f"keep_days must be more than window_days, {self.window_days:g}: checks need them"
+            )
+        return self
 
 
 class Params(Strict):
