@@ -343,7 +343,9 @@ def test_make_alone_lists_the_commands(baked: Path) -> None:
 
 
 def code_lines(path: Path) -> int:
-    """The lines of a file; of Python those with code, as tinygrad counts: no comments, docstrings or blank lines."""
+    """The lines of a file; of code as tinygrad counts: no comments, docstrings or blank lines."""
+    if path.suffix == ".sh":
+        return len(re.findall(r"^ *[^# \n]", path.read_text(), re.M))
     if path.suffix != ".py":
         return len(path.read_text().splitlines())
     tree, text = ast.parse(path.read_text()), path.read_text()

@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 from conftest import PYTHON, clean, free_port, git, locked, wait_for
+from tabloop import live
 from test_container import compose, docker, posting
 
 PROJECT = "reconciled"
@@ -65,11 +66,12 @@ def images(registry: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     remove_images()
     folder = tmp_path_factory.mktemp("images")
     (folder / "serve.py").write_text(SERVE)
+    shutil.copy(live.__file__, folder / "live.py")
     names = {}
     for behaviour in ("works", "works-too", "slow", "exits", "is-never-healthy"):
         health = f"--interval=300ms --timeout=2s --retries={30 if behaviour == 'slow' else 3}"
         (folder / "Dockerfile").write_text(
-            f"FROM python:{PYTHON}-slim\nCOPY serve.py /\nENV BEHAVIOUR={behaviour.removesuffix('-too')} PORT=8000\n"
+            f"FROM python:{PYTHON}-slim\nCOPY serve.py /\nCOPY live.py /tabloop/\nWORKDIR /\nENV BEHAVIOUR={behaviour.removesuffix('-too')} PORT=8000\n"
             f"LABEL org.opencontainers.image.title={PROJECT} of={behaviour}\n"
             f'HEALTHCHECK {health} CMD ["python", "-c", "{ASK}"]\nCMD ["python", "/serve.py"]\n'
         )
@@ -457,13 +459,13 @@ def test_a_new_release_that_fails_on_live_traffic_is_bad_and_the_last_good_one_r
         machine.declare(ANSWERS="well")
         said = turn(0, "2")
         assert re.fullmatch(
-            r"release: staging: \d+ single requests and 0 batches .+, 0 answers 5xx\n"
+            r"release: staging: \d+ requests, 0 batches, 0 answers 5xx while it was watched\n"
             f"release: staging now runs {good}\n",
             said,
         ), said
         assert "ANSWERS=well" in machine.runs(part=".Config.Env")
     machine.declare(ANSWERS="nobody")
-    assert "0 answers 5xx: fewer than 100, so p99 says nothing" in turn(0, "1")
+    assert "0 answers 5xx; fewer than 100: p99 says nothing while it was watched" in turn(0, "1")
     machine.declare(ANSWERS="well")
     assert turn(0, "60") == f"release: staging now runs {good}\n"  # it was good before
     assert "WATCH_SECONDS=2m: give a number" in machine.turn(code=1, WATCH_SECONDS="2m")

@@ -1,6 +1,5 @@
 """The compacted prediction log, on disk and in a real S3: killed at each step, twice at once, read meanwhile, late files."""
 
-import contextlib
 import os
 import random
 import re
@@ -367,42 +366,38 @@ def test_a_log_that_can_not_be_read_or_written_is_one_line(
 
 
 def test_whole_days_are_removed_and_a_reader_sees_all_of_one_or_nothing(log: str) -> None:
-    """Removed at each step of a first and a second run; and by a run that is killed there, then repeated."""
-    at, steps = 0, [1, 1]
-    while at < max(steps):
-        at += 1
+    """Killed before each step and repeated, when days leave and when their files do."""
+    at, reached = 0, True
+    while reached:
+        at, reached = at + (3 if "://" in log else 1), False
         written = Written(folder := f"{log}/{at}")
-        for days in (5, 4, 4, 2):
+        for days in (5, 4, 2):
             written(at=HOUR - timedelta(days=days))
-        everything = list(written.ids)
-        kept = everything[-2:]
-        listed = files(folder)
+        everything, kept, listed = list(written.ids), written.ids[-2:], files(folder)
 
-        def whole(folder: str = folder, everything: list[str] = everything, kept: list[str] = kept) -> None:
-            assert read(folder) in (everything, kept)
-
-        def killed(folder: str = folder, whole: Callable[[], None] = whole) -> None:
-            whole()
+        def die(folder: str = folder, states: tuple[list[str], ...] = (everything, kept)) -> None:
+            assert read(folder) in states
             raise Killed
 
-        for run, (now, act) in enumerate([(NOW, whole), (LATER, whole), (LATER, killed)]):
+        for now in (NOW, LATER):
             with pytest.MonkeyPatch.context() as patch:
-                made = interrupt(patch, folder, at, act)
-                with contextlib.suppress(Killed):
+                interrupt(patch, folder, at, die)
+                try:
                     remove_old(folder, 3, now)
-                    steps[min(run, 1)] = made()
+                except Killed:
+                    reached = True
+            assert read(folder) in ((everything, kept) if now == NOW else (kept,))
+            remove_old(folder, 3, now)
             assert read(folder) == kept
-            if run == 0:
+            if now == NOW:
                 fs, _ = fsspec.url_to_fs(folder)
                 assert all(
                     fs.exists(path.removeprefix("s3://")) for path in listed
                 )  # a reader has listed them
-        remove_old(folder, 3, LATER)
-        left = [name for name in stored(folder) if "from=" not in name]
-        assert len(left) == 1 and read(folder) == kept
+        assert len([name for name in stored(folder) if "from=" not in name]) == 1
         compact(folder, LATER)
         assert read(folder) == kept
-    assert at >= 4
+    assert at >= 6
 
 
 def test_the_command(tmp_path: Path) -> None:

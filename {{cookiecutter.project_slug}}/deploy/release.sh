@@ -21,37 +21,6 @@ ASK='import json, urllib.request as r
 row = json.load(open("/app/models/champion/model.json"))["example"]
 headers = {"content-type": "application/json"}
 print(r.urlopen(r.Request("http://127.0.0.1:8000/predict", json.dumps(row).encode(), headers)).read().decode())'
-# The live metrics as differences from the first reading. Exit code 3: one is beyond its limit, and the line says which.
-WATCH='import re, sys, time, urllib.request as r
-MAX_5XX = 0.05  # share of the answers, from 5 on
-MAX_P99 = 0.25  # seconds, of single rows; the next bound of the histogram counts
-REQUESTS = 100  # with fewer, p99 is not judged
-FAILED_WRITES = 3  # of the prediction log
-def read():
-    text = r.urlopen("http://127.0.0.1:8000/metrics", timeout=10).read().decode()
-    seen = re.findall(r"^(\w+)(\{.*\})? (\S+)$", text, re.M)
-    def total(name, label=""):
-        return sum(float(value) for n, labels, value in seen if n == name and label in labels)
-    bounds = [b for _, labels, _ in seen for b in re.findall("le=\"(.+?)\"", labels) if float(b) >= MAX_P99]
-    log, single = "prediction_log_rows_total", "prediction_seconds"
-    return [total("responses_total", "status=\"5"), total(single + "_count"), total("batch_seconds_count"),
-        total(single + "_bucket", "le=\"%s\"" % min(bounds, key=float, default="")), total(log, "dropped"),
-        total("prediction_log_errors_total")]
-def breach(errors, single, batches, fast, dropped, failed):
-    if errors >= 5 and errors > MAX_5XX * max(errors, single + batches):
-        return f"{errors:.0f} answers of {max(errors, single + batches):.0f} were 5xx"
-    if single >= REQUESTS and fast < 0.99 * single:
-        return f"p99 of {single:.0f} requests is above {MAX_P99} s"
-    if dropped or failed >= FAILED_WRITES:
-        return f"the prediction log lost {dropped:.0f} rows and failed {failed:.0f} times"
-first, end = read(), time.monotonic() + float(sys.argv[1])
-while (left := end - time.monotonic()) > 0:
-    time.sleep(min(left, 5, float(sys.argv[1]) / 4))
-    now = [b - a for a, b in zip(first, read())]
-    if why := breach(*now):
-        sys.exit(print(why) or 3)
-few = f": fewer than {REQUESTS}, so p99 says nothing" if now[1] < REQUESTS else ""
-print(f"{now[1]:.0f} single requests and {now[2]:.0f} batches while it was watched, {now[0]:.0f} answers 5xx{few}")'
 STATE_OF='{% raw %}{{.State.Status}} {{if .State.Health}}{{.State.Health.Status}}{{else}}unchecked{{end}}{% endraw %}'
 
 say() { echo "release: $*"; }
@@ -148,7 +117,7 @@ watch() { # IMAGE: 0: no limit is exceeded, or that can't be told; 1: one is, an
   local said verdict=0
   say "$environment: $1 is healthy; its live metrics are watched for $WATCH_SECONDS s"
   # Without the lock: a turn that is killed leaves this command.
-  compose --file "$state/wanted.yaml" exec -T service python -c "$WATCH" "$WATCH_SECONDS" \
+  compose --file "$state/wanted.yaml" exec -T service python -m tabloop.live "$WATCH_SECONDS" \
     </dev/null >"$state/watched" 9>&- || verdict=$?
   said=$(cat "$state/watched")
   if [ $verdict -eq 3 ]; then echo "$said" >"$state/breach" && return 1; fi

@@ -9,7 +9,7 @@ import hashlib
 import os
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -142,15 +142,16 @@ def compact_hour(fs: Any, stem: str, hour: Hour, done: Done) -> None:
         groups = defaultdict[str, list[str]](list)
         for part in parts:
             groups[schema_of(local[part])].append(part)
-        for schema, new in groups.items():
-            before = hour.compacted.get(schema, [])[-1:]
+        for name, new in groups.items():
+            before = hour.compacted.get(name, [])[-1:]
             names = {path.rpartition("/")[2] for path in new}.union(
                 *(log_files.listed(fs, p) for p in before)
             )
             generation = int(before[0].split(".")[-2]) + 1 if before else 1
-            made = Path(scratch) / "made.parquet"
-            path = f"{stem}.{schema}.{generation:06d}.parquet"
-            write(fs, path, [local[source] for source in before + new], names, made)
+            path = f"{stem}.{name}.{generation:06d}.parquet"
+            sources = [local[source] for source in before + new]
+            schema = pq.read_schema(sources[0]).with_metadata(log_files.metadata(names))
+            write(fs, path, schema, groups_of(sources))
             done.parts, done.files = done.parts + len(new), done.files + 1
 
 
@@ -169,29 +170,31 @@ def schema_of(path: str) -> str:
     return hashlib.sha256(repr(fields).encode()).hexdigest()[:8]
 
 
-def write(fs: Any, path: str, sources: list[str], names: set[str], made: Path) -> None:
-    """Write all rows of the sources as one file, in bounded memory; whole or not at all.
+def write(fs: Any, path: str, schema: pa.Schema, tables: Iterable[pa.Table], replace: bool = False) -> None:
+    """Write the tables as one file, in bounded memory; whole or not at all.
 
     Raises:
-        FileExistsError: there is a file of that name.
+        FileExistsError: there is a file of that name, and it is not to be replaced.
     """
-    if local := "file" in fs.protocol:
-        # Named as the service's own: `remove_left` finds it.
-        made = Path(f"{path}.{os.urandom(4).hex()}.parquet.part")
+    local = "file" in fs.protocol
+    # On disk beside it, named as the service's own: `remove_left` finds it.
+    stem = path if local else f"{tempfile.gettempdir()}/tabloop"
+    made = Path(f"{stem}.{os.urandom(4).hex()}.parquet.part")
     try:
         with made.open("wb") as file:
             with suppress(OSError):  # a file system without locks
                 fcntl.flock(file, fcntl.LOCK_EX)
-            schema = pq.read_schema(sources[0]).with_metadata(log_files.metadata(names))
             with pq.ParquetWriter(file, schema, compression="zstd", compression_level=3) as writer:
-                for rows in groups_of(sources):
+                for rows in tables:
                     writer.write_table(rows.cast(schema))
             file.flush()
             os.fsync(file.fileno())
-            if local:
-                os.link(made, path)
+            if not local:
+                fs.put_file(str(made), path, mode="overwrite" if replace else "create")
+            elif replace:
+                made.replace(path)
             else:
-                fs.put_file(str(made), path, mode="create")
+                os.link(made, path)
     finally:
         made.unlink(missing_ok=True)
 

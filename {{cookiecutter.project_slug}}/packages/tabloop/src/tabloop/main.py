@@ -161,6 +161,23 @@ def compact() -> None:
     click.echo(f"compact: {compact(log)}")
 
 
+@tabloop.command()
+@click.argument("entity")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def forget(entity: str, yes: bool) -> None:
+    """Remove ENTITY from the log, data/raw, data/features and the store; say what else holds it. Exit code 3: it came again."""
+    from tabloop.forget import forget
+    from tabloop.params import load
+
+    def agreed(listed: str) -> bool:
+        click.echo(f"forget: {listed}")
+        return yes or (sys.stdin.isatty() and click.confirm("Remove them?"))
+
+    done, again = forget(load(), entity, agreed)
+    click.echo(f"forget: {done}")
+    sys.exit(FOUND if again else 0)
+
+
 @tabloop.group(cls=Commands)
 def rollout() -> None:
     """Move candidate, challenger and champion. Each step changes what git pins; commit it."""

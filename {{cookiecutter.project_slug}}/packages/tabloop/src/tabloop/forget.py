@@ -1,0 +1,243 @@
+"""A person out of the prediction log, data/raw, data/features and the online store. What else holds them is said.
+
+Each file is replaced as a whole, so no reader sees half. Labels leave before the predictions that they name: a run that was
+killed is finished by the next one.
+"""
+
+import fcntl
+import shutil
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tabloop import compaction, database, ingest, predictions
+from tabloop.cli import UserError, one_line
+from tabloop.columns import key_of, literal, quote
+from tabloop.params import ROOT, Params
+from tabloop.serving.online_store import entity_key, redis_index
+from tabloop.serving.settings import STORE, load_settings
+
+if TYPE_CHECKING:
+    pass
+
+FOLDERS = ("data/raw", "data/features", "data/online")
+ROUNDS = 3  # rows that are written meanwhile, or files that are compacted, are found by the next one
+# What no command of this project reaches, or what would harm others.
+ELSEWHERE = """What still holds this person, and what removes it:
+  models    were trained with these rows: `dvc repro`, commit, and deploy the image, which has data/online in it
+  images    that were built before have the online store: delete them in the registry, and on machines by `docker image prune`
+  DVC       has the earlier data/raw, data/features, data/online in its cache: `dvc gc --workspace`, with `--cloud` in the
+            remote, too, once the new ones are committed. It removes what other branches and older commits need
+  git       has hashes, no rows; a table that is itself in git: `git filter-repo --path TABLE --invert-paths`
+  reference rows without a key are in models/*/reference.parquet, and fitted estimators in MLflow's artifacts: train again,
+            then `mlflow runs delete` and `mlflow gc`
+  others    the log and the store of another environment: run this again with its PREDICTION_LOG and ONLINE_STORE; scores of
+            `tabloop batch`; backups"""
+
+Places = dict[
+    str, tuple[int, Callable[[], None]]
+]  # what has how many rows of the person; and what removes them
+
+
+def forget(params: Params, entity: str, agreed: Callable[[str], bool]) -> tuple[str, bool]:
+    """Remove an entity; what was done, and whether it came again meanwhile.
+
+    Args:
+        agreed: asks whether to remove what it is shown.
+
+    Raises:
+        UserError: there is nothing of this entity; it was not agreed; another one is at work; a store can't be read or written.
+    """
+    name, entity = params.schema_.entity, entity.strip()
+    if not name or not entity:
+        raise UserError("give the key of an entity" if name else "params.yaml: the schema has no entity")
+    with (ROOT / "params.yaml").open() as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError("another one is at work: try again when it has ended") from None
+        for part in (part for folder in FOLDERS for part in (ROOT / folder).rglob("*.part")):
+            part.unlink()  # of a run that was killed
+        if not (places := found(params, name, entity)):
+            raise UserError(
+                f"there is nothing of {name} {entity!r} in the log, data/raw, data/features and the store"
+            )
+        listed = "\n".join(f"  {rows:>9,}  {place}" for place, (rows, _) in places.items())
+        if not agreed(f"rows of {name} {entity!r}:\n{listed}"):
+            raise UserError("nothing was removed: say --yes where nobody can be asked")
+        for _ in range(ROUNDS):
+            for _, remove in places.values():
+                remove()
+            if not (places := found(params, name, entity)):
+                break
+        done = f"removed.\n{source(params, name, entity)}\n{ELSEWHERE}"
+        if places:
+            done += f"\nROWS STILL COME: {', '.join(places)}. Run this again when the service gets no more of them"
+        return done, bool(places)
+
+
+def found(params: Params, name: str, entity: str) -> Places:
+    """All places that have rows of the entity, in the order in which they are to be removed."""
+    settings, places = load_settings(), Places()
+    logs = {predictions.location()}
+    if params.data.feedback:
+        logs.add(predictions.log_of(params.data.feedback))
+    for log in sorted(logs):
+        places |= in_log(log, entity)
+    db = database.connect()
+    for path in (path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.parquet"))):
+        with predictions.errors():
+            table = db.read_parquet(str(path))
+            if name in table.columns:
+                kind = str(table.types[table.columns.index(name)])
+                own = table.filter(f"{key_of(quote(name), kind)} = {literal(entity)}").project(quote(name))
+                if rows := len(own):
+                    values = own.distinct().to_arrow_table()[name]
+                    places[path.relative_to(ROOT).as_posix()] = rows, rewriting(str(path), {name: values})
+    key = entity_key(name, entity)
+    if "://" in (url := str(settings.online_store)):
+        places |= in_redis(url, settings.online_store_password, key)
+        url = str(STORE)
+    for file in sorted({STORE, Path(url)}):
+        places |= in_file(file, key)
+    return places
+
+
+def in_log(log: str, entity: str) -> Places:
+    """The labels of the entity's predictions, and the predictions, in all files of the log: those that do not count, too."""
+    import fsspec
+
+    db, places = database.connect(), Places()
+    try:
+        files = {}
+        for table in ("predictions", "feedback"):
+            fs, folder = fsspec.url_to_fs(f"{log}/{table}")
+            fs.invalidate_cache()
+            paths = fs.find(folder) if fs.exists(folder) else []
+            files[table] = [path if "file" in fs.protocol else fs.unstrip_protocol(path) for path in paths]
+        if "file" not in fs.protocol:
+            db.register_filesystem(fs)
+    except Exception as error:  # each file system has its own
+        raise UserError(f"{log} can't be read: {one_line(error)}") from None
+    values = [entity]
+    for table, column in (("predictions", "entity"), ("feedback", "prediction_id")):
+        if not (parquet := [path for path in files[table] if path.endswith(".parquet")]) or not values:
+            break
+        with predictions.errors():  # one statement: each asks an object store anew
+            rows = (
+                f"read_parquet([{', '.join(map(literal, parquet))}], union_by_name = true, filename = true)"
+            )
+            among = ", ".join(map(literal, values))
+            own = db.sql(
+                f"SELECT filename, prediction_id FROM {rows} WHERE {quote(column)} IN ({among})"
+            ).fetchall()
+        counts = Counter(path for path, _ in own)
+        if own:
+            removes = [rewriting(path, {column: values}) for path in sorted(counts)]
+            places[f"{table} in {log}, in {len(counts):,} files"] = len(own), partial(run_all, removes)
+        values = list(dict.fromkeys(key for _, key in own))
+    return dict(reversed(places.items()))
+
+
+def run_all(acts: list[Callable[[], None]]) -> None:
+    """Do one after the other."""
+    for act in acts:
+        act()
+
+
+def rewriting(path: str, rows: dict[str, Any]) -> Callable[[], None]:
+    """What writes a Parquet file again without the rows that have one of these values in a column."""
+
+    def rewrite() -> None:
+        import fsspec
+        import pyarrow as pa
+        import pyarrow.compute as pc
+        import pyarrow.parquet as pq
+
+        ((column, values),) = rows.items()
+        fs, inside = fsspec.url_to_fs(path)
+        with suppress(FileNotFoundError), fs.open(inside) as file:  # a compaction removed it
+            source = pq.ParquetFile(file)
+            schema = source.schema_arrow
+            gone = values if isinstance(values, pa.ChunkedArray) else pa.array(values)
+            own = gone.cast(schema.field(column).type)
+
+            def kept() -> Iterator[pa.Table]:
+                for batch in source.iter_batches(compaction.GROUP):
+                    yield pa.Table.from_batches([batch.filter(pc.invert(pc.is_in(batch[column], own)))])
+
+            compaction.write(fs, inside, schema, kept(), replace=True)
+
+    return rewrite
+
+
+def in_file(path: Path, key: bytes) -> Places:
+    """The entity's values in an SQLite store. The file is replaced, as it may be DVC's, and has what was deleted in it."""
+    if not path.is_file():
+        return {}
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
+            named = (
+                "SELECT m.name FROM sqlite_master m, pragma_table_info(m.name) c WHERE c.name = 'entity_key'"
+            )
+            tables = [quote(row[0]) for row in db.execute(f"{named} AND m.type = 'table'")]
+            count = "SELECT count(*) FROM {} WHERE entity_key = ?"
+            rows = sum(db.execute(count.format(table), [key]).fetchone()[0] for table in tables)
+    except sqlite3.Error as error:
+        raise UserError(f"{path}: {one_line(error)}") from None
+
+    def remove() -> None:
+        part = path.with_name(f"{path.name}.part")
+        shutil.copyfile(path, part)
+        with closing(sqlite3.connect(part)) as db:
+            for table in tables:
+                db.execute(f"DELETE FROM {table} WHERE entity_key = ?", [key])
+            db.commit()
+            db.execute("VACUUM")
+        part.replace(path)
+
+    place = path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else str(path)
+    return {place: (rows, remove)} if rows else {}
+
+
+def in_redis(url: str, password: str, key: bytes) -> Places:
+    """The entity's hash in Redis."""
+    import yaml
+    from redis import Redis, RedisError
+
+    project = yaml.safe_load((ROOT / "feature_repo/feature_store.yaml").read_text())["project"]
+    where, own = f"ONLINE_STORE={url.rpartition('@')[2]}", key + project.encode()
+    client: Any = Redis.from_url(url, password=password or None, socket_timeout=60)
+    try:
+        rows = client.hlen(own)
+    except (RedisError, ValueError) as error:
+        raise UserError(f"{where}: {one_line(error)}") from None
+
+    def remove() -> None:
+        client.delete(own)
+        client.srem(f"{redis_index(project)}:keys", own)
+
+    return {where: (rows, remove)} if rows else {}
+
+
+def source(params: Params, name: str, entity: str) -> str:
+    """Whether the next ingest brings the entity back, and what prevents that."""
+    from tabloop.reading.read import read
+
+    table, raw = params.data.source, params.schema_.rename.get(name, name)
+    if table == "simulator":
+        return "data.source is the simulator: the next `tabloop ingest` makes the same rows again"
+    try:
+        rows = read(table, ROOT, ingest.expected(params.schema_, params.data.reading)).relation
+        kind = str(rows.types[rows.columns.index(raw)])
+        count = len(rows.filter(f"{key_of(quote(raw), kind)} = {literal(entity)}"))
+    except (UserError, ValueError) as error:
+        return f"Does data.source still have this person? It can't be read: {one_line(error)}"
+    if not count:
+        return f"{table} has no row of this person: the next `dvc repro` makes data and models without them"
+    held = f" and run `dvc add {table}`" if (ROOT / f"{table}.dvc").exists() else ""
+    return f"{table} STILL HAS {count:,} ROWS of this person, and the next ingest brings them back: remove them there{held}"
