@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-from conftest import Project, answers, clean, wait_for
+from conftest import ROOT, Project, answers, clean, wait_for
 from tabloop.release import Release
 from test_container import HARDENED, docker, image, inspect, url
 
@@ -140,12 +140,9 @@ def test_deleting_a_patch_scores_a_table_every_night(project: Project) -> None:
     "remote", ["git@git.example.org:team/fraud.git", "https://github.com/acme/fraud-detection"]
 )
 def test_argo_cd_reads_the_repository_wherever_it_is(remote: str, project: Project) -> None:
-    """By the command in the file; the container registry says nothing about where the repository is."""
+    """By the command in the docs; the container registry says nothing about where the repository is."""
     copy = project()
-    file = copy / "deploy/argocd/application.yaml"
-    (command,) = re.findall(
-        r"^#   (sed .*) \| kubectl apply --namespace argocd --filename -$", file.read_text(), re.M
-    )
+    (command,) = re.findall(r"```sh\n(.*?)```", (ROOT / "docs/kubernetes.md").read_text(), re.DOTALL)
     subprocess.run(["git", "remote", "add", "origin", remote], cwd=copy, env=clean(), check=True)
     done = subprocess.run(
         command, shell=True, cwd=copy, env=clean(), capture_output=True, text=True, check=True
