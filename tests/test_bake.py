@@ -396,7 +396,10 @@ def test_the_budgets_of_size(bake: Bake) -> None:
             ((n, path.relative_to(project).as_posix()) for path, n in lines.items() if path not in prose)
         )
         figures = {
-            "files of the owner": (sum(path.relative_to(project).as_posix() not in written for path in theirs), 45),
+            "files of the owner": (
+                sum(path.relative_to(project).as_posix() not in written for path in theirs),
+                45,
+            ),
             "the owner's Python lines, tests included": (
                 sum(theirs[path] for path in python if path in theirs),
                 700,

@@ -38,7 +38,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     ("text", "named"),
     [
         (None, "is missing"),
-        ("{", "the whole file"),
+        ("{", "Invalid JSON"),
         ('{"version": 1}', "version"),
         (CARD.as_json().replace('"rows": 3', '"rows": "three"'), "rows"),
     ],

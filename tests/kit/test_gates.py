@@ -75,14 +75,14 @@ def check(*gates: dict[str, Any], **changes: Any) -> list[dict[str, Any]]:
             {"metric": "auc", "against": "challenger", "margin": 0},
             "gates.0.against: Input should be 'champion'",
         ),
-        ({"metric": "auc", "min": 0.5, "better": "higher"}, "`better`, higher or lower, belongs to"),
+        ({"metric": "auc", "min": 0.5, "better": "higher"}, "`better` belongs to a metric of your own"),
         (
             {"metric": "lift", **VERSUS, "margin": 0},
-            "`better`, higher or lower, belongs to a metric of your own",
+            "`better` belongs to a metric of your own",
         ),
         ({"metric": "auc", "min": 0.5, "by": "land"}, "gates: auc by land: not a feature"),
         ({"metric": "auc", "min": 0.5, "by": "amount"}, "gates: auc by amount: a column of numbers"),
-        ({"metric": "disparate_impact", "min": 0.8}, "disparate_impact compares the levels of a column"),
+        ({"metric": "disparate_impact", "min": 0.8}, "disparate_impact compares a column's levels"),
         (
             {"metric": "disparate_impact", "max": 0.8, "by": "country"},
             "is better where it is higher: give `min`",

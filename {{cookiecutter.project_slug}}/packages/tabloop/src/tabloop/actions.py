@@ -62,14 +62,11 @@ def verify(image: str) -> None:
     texts = (path.read_text() for path in (ROOT / ".github/workflows").glob("*.yml"))
     signers = {found for text in texts for found in re.findall(r"uses: (\S+/image\.yml)@", text)}
     if len(signers) != 1:
-        raise UserError(
-            ".github/workflows calls no workflow image.yml, or several: whose attestation counts?"
-        )
+        raise UserError(".github/workflows must call image.yml of one repository, whose attestation counts")
     about = ["--repo", os.environ.get("GITHUB_REPOSITORY", ""), "--signer-workflow", *signers]
     try:
-        done = subprocess.run(
-            ["gh", "attestation", "verify", f"oci://{image}", *about], capture_output=True, text=True
-        )
+        command = ["gh", "attestation", "verify", f"oci://{image}", *about]
+        done = subprocess.run(command, capture_output=True, text=True)
     except FileNotFoundError:
         raise UserError("gh is not installed: it verifies the image's attestation") from None
     if done.returncode:

@@ -138,11 +138,8 @@ def look_up(table: BatchTable, schema: Schema, target: Path) -> BatchTable:
     }
     joined = asof.schema_views(schema.model_copy(update={"views": wanted}), FEATURES)
     timed = schema.timestamp in table.relation.columns
-    time = (
-        f"coalesce({quote(str(schema.timestamp))}::TIMESTAMP, 'infinity')"
-        if timed
-        else "'infinity'::TIMESTAMP"
-    )
+    given = f"coalesce({quote(str(schema.timestamp))}::TIMESTAMP, 'infinity')"
+    time = given if timed else "'infinity'::TIMESTAMP"
     how = "at the time of each row" if timed else "the newest"
     number = quote("row number")
     events = table.relation.project(f"*, {time} AS event_timestamp, row_number() OVER () AS {number}")

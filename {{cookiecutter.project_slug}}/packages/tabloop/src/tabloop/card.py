@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tabloop import files
-from tabloop.cli import UserError
+from tabloop.cli import UserError, explained
 from tabloop.params import Schema
 
 FILE = "model.json"
@@ -77,14 +77,10 @@ class ModelCard(BaseModel):
             UserError: the folder has no model.json, or it is not one; the text names the file.
         """
         path = folder / FILE
-        try:
+        if not path.exists():
+            raise UserError(f"{path} is missing")
+        with explained(str(path), ValidationError):
             return cls.model_validate_json(path.read_bytes())
-        except FileNotFoundError:
-            raise UserError(f"{path} is missing") from None
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "the whole file"
-            raise UserError(f"{path}: {where}: {first['msg']}") from None
 
     def write(self, folder: Path) -> None:
         """Write it to `folder`, whole or not at all."""

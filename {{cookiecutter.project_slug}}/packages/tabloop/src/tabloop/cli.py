@@ -113,6 +113,22 @@ def git(*arguments: str, where: Path, text: str = "") -> str:
     return done.stdout.rstrip("\n")
 
 
+@contextmanager
+def explained(what: str, *errors: type[Exception], then: str = "") -> Iterator[None]:
+    """Raise, in place of these errors or of any, a UserError: what can't be done, why, and what to do `then`."""
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, errors) if errors else isinstance(error, UserError):
+            raise
+        why = correction(error) or one_line(error)[:300] or type(error).__name__
+        raise UserError(f"{what}: {why}{then}") from None
+
+
 def one_line(error: object) -> str:
-    """The text of any error as one line."""
+    """The text of any error as one line; of pydantic's the first field that is wrong, and why."""
+    if isinstance(error, ValueError) and hasattr(error, "error_count"):
+        # A misspelt name comes before the field that it leaves missing.
+        first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")  # type: ignore[attr-defined]
+        return ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
     return " ".join(str(error).split())

@@ -1,12 +1,11 @@
 """Compare the prediction log's window with the champion's reference data: have the inputs or the score changed?"""
 
-import json
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from tabloop import files, histogram, predictions, roles
 from tabloop.card import ModelCard
-from tabloop.cli import UserError, one_line
+from tabloop.cli import UserError, explained
 from tabloop.columns import literal, quote
 from tabloop.histogram import Counts
 from tabloop.params import ROOT, Column, DriftBars, Params
@@ -53,7 +52,7 @@ def check(params: Params, log: str | None = None, since: datetime | None = None)
             result["notes"].append(f"{others:,} predictions are of other versions, or the challenger's")
     for earlier in REPORT.parent.glob("evidently_*.html"):
         earlier.unlink()
-    files.write(REPORT.with_suffix(".json"), json.dumps(result, indent=1) + "\n")
+    files.write_json(REPORT.with_suffix(".json"), result)
     files.write(REPORT, page(params, result))
     return result
 
@@ -67,11 +66,9 @@ def reference(db: "duckdb.DuckDBPyConnection") -> "duckdb.DuckDBPyRelation":
     import duckdb
 
     path = roles.MODELS / "champion/reference.parquet"
-    try:
+    with explained(f"{path} can't be read", duckdb.Error, then="; promote a model that has it"):
         rows = db.sql(f"FROM read_parquet({literal(path)})")
         scored = rows.aggregate(f"count({SCORE})").fetchall()[0][0]
-    except duckdb.Error as error:
-        raise UserError(f"{path} can't be read: {one_line(error)}; promote a model that has it") from None
     if not scored:
         raise UserError(f"{path} can't be read: it has no score; promote a model that has it")
     return rows
@@ -144,12 +141,8 @@ def judge(bars: DriftBars, reference: Counts, current: Counts, error: float) -> 
         )
     if far >= far_bar and reference.present and current.present:
         why.append(f"distance {far:.3f}, bar {far_bar:.3f}")
-    found: dict[str, Any] = {
-        "distance": far,
-        "distance_bar": far_bar,
-        "missing": missing,
-        "missing_bar": missing_bar,
-    }
+    found: dict[str, Any] = {"distance": far, "distance_bar": far_bar}
+    found |= {"missing": missing, "missing_bar": missing_bar}
     found |= {"unseen": unseen, "unseen_bar": unseen_bar}
     return found | {"lost": lost, "why": lost + why, "correlations": []}
 

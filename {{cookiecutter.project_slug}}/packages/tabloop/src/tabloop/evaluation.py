@@ -36,7 +36,7 @@ def read_holdout(params: Params) -> "tuple[pd.DataFrame, np.ndarray]":
     target = rows[params.schema_.target.name].to_numpy()
     if not 0 < target.sum() < len(target):
         raise UserError(
-            f"the holdout's {len(rows):,} rows are of one class: raise split.holdout in params.yaml"
+            f"all {len(rows):,} rows held out are of one class: raise split.holdout in params.yaml"
         )
     return rows, target
 
@@ -97,12 +97,9 @@ def by_segment(
     found: dict[str, Any] = {name: {} for name in names}
     for name in names:
         for level, at in levels(rows, name):
-            value = auc(target[at], probability[at])
-            found[name][level] = {
-                "auc": None if np.isnan(value) else value,
-                "rows": len(at),
-                "positives": int(target[at].sum()),
-            }
+            value, positives = auc(target[at], probability[at]), int(target[at].sum())
+            area = None if np.isnan(value) else value
+            found[name][level] = {"auc": area, "rows": len(at), "positives": positives}
     return found
 
 
@@ -143,7 +140,6 @@ def write(card: ModelCard, result: dict[str, Any], holdout: Holdout) -> None:
     other = curves(target, holdout.champion.probability, cost) if holdout.champion else None
     for name, points in plots.items():
         files.write(ROOT / f"reports/{name}.json", json.dumps(points, indent=1) + "\n")
-    files.write(
-        ROOT / "reports/evaluation.html", page(holdout.params, card, result, plots, other, holdout.rows)
-    )
-    files.write(EVALUATION, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    html = page(holdout.params, card, result, plots, other, holdout.rows)
+    files.write(ROOT / "reports/evaluation.html", html)
+    files.write_json(EVALUATION, result)

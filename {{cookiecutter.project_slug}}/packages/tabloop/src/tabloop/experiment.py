@@ -3,7 +3,6 @@
 The verdict may be computed as often as one likes: the interval is a confidence sequence, which holds at all times.
 """
 
-import json
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -39,14 +38,13 @@ def run(params: Params, environment: str, log: str | None = None) -> dict[str, A
     """
     mode = release.read(environment).challenger_mode
     if mode not in ("ab", "shadow"):
-        raise UserError(
-            f"deploy/{environment}/release.env has CHALLENGER_MODE={mode}: an experiment needs ab or shadow"
-        )
+        what = f"deploy/{environment}/release.env has CHALLENGER_MODE={mode}"
+        raise UserError(f"{what}: an experiment needs ab or shadow")
     cards = {role: roles.required(role) for role in roles.ROLES}
     rows, older = read(cards, params.evaluate.cost, mode, log)
     result = {"environment": environment, "versions": {role: card.version for role, card in cards.items()}}
     result |= {"older": older} | verdict(params, rows, mode == "shadow")
-    files.write(REPORT, json.dumps(result, indent=1) + "\n")
+    files.write_json(REPORT, result)
     if result["days"]:
         from tabloop.experiment_plot import plot
 

@@ -43,6 +43,11 @@ class Facts:
         return self.rows - self.present
 
     @property
+    def dated(self) -> bool:
+        """Whether it holds dates or times."""
+        return "DATE" in self.kind or "TIMESTAMP" in self.kind
+
+    @property
     def unique(self) -> bool:
         """Whether every row has another value."""
         return self.distinct == self.rows

@@ -27,15 +27,10 @@ def labelled_events(db: duckdb.DuckDBPyConnection, schema: Schema) -> duckdb.Duc
     target = quote(schema.target.name)
     label = label_sql(db.view("events"), schema.target.name, schema.target)
     key = [quote(name) for name in schema.own_key if name not in schema.features]
-    known = (
-        f"{quote(schema.target.known_at or schema.timestamp or '')}::TIMESTAMP"
-        if schema.timestamp
-        else "NULL::TIMESTAMP"
-    )
-    columns = ", ".join(
-        [*key, typed(schema, schema.request), f"{label} AS {target}", f"{known} AS {quote(KNOWN)}"]
-    )
-    return db.sql(f"SELECT {columns} FROM events WHERE {label} IS NOT NULL")
+    known = quote(schema.target.known_at or schema.timestamp or "") if schema.timestamp else "NULL"
+    columns = [*key, typed(schema, schema.request), f"{label} AS {target}"]
+    columns += [f"{known}::TIMESTAMP AS {quote(KNOWN)}"]
+    return db.sql(f"SELECT {', '.join(columns)} FROM events WHERE {label} IS NOT NULL")
 
 
 def exact_types(rows: "pd.DataFrame", schema: Schema) -> "pd.DataFrame":
@@ -112,6 +107,7 @@ def featurize(params: Params, raw: Path) -> str:
         made.mkdir(parents=True)
         (base / "data/online").mkdir()
         events = labelled_events(db, schema)
+        labelled = events.aggregate("count(*)").fetchall()[0][0]
         rows = with_feedback(db, events, params.split.feedback_in_holdout)
         parts = split(rows, schema, params.split.holdout)
         if "feedback" in tables(db):
@@ -126,8 +122,7 @@ def featurize(params: Params, raw: Path) -> str:
         leaks.refuse(made / "train.parquet", schema)
         files.replace(FEATURES, made)
         files.replace(ONLINE, base / "data/online")
-    label = label_sql(db.view("events"), schema.target.name, schema.target)
-    unlabelled = db.view("events").filter(f"{label} IS NULL").aggregate("count(*)").fetchall()[0][0]
+    unlabelled = db.view("events").aggregate("count(*)").fetchall()[0][0] - labelled
     waiting = f", {unlabelled:,} without a label yet" if unlabelled else ""
     how = "by time" if schema.timestamp else "by hash"
     sizes = f"{parts.rows['train']:,} train and {parts.rows['holdout']:,} holdout rows"

@@ -1,11 +1,13 @@
 """Folders and files that are replaced as a whole: a command that fails or is interrupted leaves what was there."""
 
 import atexit
+import json
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -32,6 +34,12 @@ def write(path: Path, text: str) -> None:
     part = path.with_name(f".{path.name}.part")
     part.write_text(text, encoding="utf-8")
     part.replace(path)
+
+
+def write_json(path: Path, result: dict[str, Any]) -> dict[str, Any]:
+    """Write a result as JSON, and return it."""
+    write(path, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    return result
 
 
 def temporary() -> Path:

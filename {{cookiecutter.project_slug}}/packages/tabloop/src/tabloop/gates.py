@@ -78,13 +78,9 @@ class Gate(BaseModel):
         if not self.against and (self.margin is not None or bars.count(None) != 1):
             raise ValueError("give one of `min` and `max`, or `against: champion` and a `margin`")
         if self.metric in PARITY and (self.against or not self.by):
-            raise ValueError(
-                f"{self.metric} compares the levels of a column: give it as `by`, and no `against`"
-            )
+            raise ValueError(f"{self.metric} compares a column's levels: give it as `by`, and no `against`")
         if (self.better is not None) != bool(own and self.against):
-            raise ValueError(
-                "`better`, higher or lower, belongs to a metric of your own that is held against the champion"
-            )
+            raise ValueError("`better` belongs to a metric of your own that is held against the champion")
         if not own and not self.against and self.higher != (self.min is not None):
             which = ("higher", "min") if self.higher else ("lower", "max")
             raise ValueError(f"{self.metric} is better where it is {which[0]}: give `{which[1]}`")

@@ -86,7 +86,7 @@ def timestamp(
     column = quote(name)
     if facts.missing:
         raise UserError(f"TIMESTAMP={name}: {facts.missing:,} rows lack it; fill or remove them")
-    if "DATE" not in facts.kind and "TIMESTAMP" not in facts.kind:
+    if not facts.dated:
         values = table.project(column)
         bad = values.filter(f"TRY_CAST({column} AS TIMESTAMP) IS NULL") if facts.kind == "VARCHAR" else values
         if found := bad.limit(1).fetchall():
@@ -122,16 +122,14 @@ def known_at(
     Raises:
         UserError: it is no date or time, or there is no timestamp, or labels were known before their row happened.
     """
-    if timestamp is None or ("DATE" not in facts.kind and "TIMESTAMP" not in facts.kind):
+    if timestamp is None or not facts.dated:
         lacking = "it is no date or time" if timestamp else "give TIMESTAMP, the row's time, too"
         raise UserError(f"--known-at {name}: {lacking}")
     early, without = (
         table.filter(f"({label}) IS NOT NULL").aggregate(_early_and_without(name, timestamp)).fetchall()[0]
     )
     if early:
-        raise UserError(
-            f"--known-at {name}: {early:,} labels were known before their row happened: correct them"
-        )
+        raise UserError(f"--known-at {name}: {early:,} labels were known before their row: correct them")
     lack = [f"{without:,} labels lack it: their rows are never in train"] if without else []
     return Decision(name, "known at", "train has only labels known when the holdout begins", lack)
 
@@ -145,9 +143,7 @@ def suggest_known_at(
 ) -> None:
     """Warn where a date may be when the label was known: with each label, never without one, never before the timestamp."""
     for name, found in decisions.items():
-        if found.decision != "left out" or (
-            "DATE" not in facts[name].kind and "TIMESTAMP" not in facts[name].kind
-        ):
+        if found.decision != "left out" or not facts[name].dated:
             continue
         parts = f"{_early_and_without(name, timestamp)}, count(*) FILTER ({quote(name)}::TIMESTAMP > {timestamp}::TIMESTAMP)"
         *wrong, later = table.filter(f"({label}) IS NOT NULL").aggregate(parts).fetchall()[0]

@@ -88,13 +88,10 @@ def infer(table: Table, said: Choices, holdout: float) -> Inferred:
     }
     told = leaks.watch(relation, label, facts, features, decisions, said)
     for name, more in spelled_twice(relation, features).items():
-        decisions[name].warnings.append(
-            f"{more:,} levels are another one but for case or the form of accents"
-        )
+        decisions[name].warnings.append(f"{more:,} levels differ from another only by case or accents' form")
     if not features:
-        raise UserError(
-            "no column is left to learn from: each is constant, an id, a date, free text or a copy of the target"
-        )
+        why = "each is constant, an id, a date, free text or a copy of the target"
+        raise UserError(f"no column is left to learn from: {why}")
     unique = said.entity is not None and facts[said.entity].unique
     plain = [name for name, kind in features.items() if kind != DAYS]
     steady = []
@@ -143,9 +140,8 @@ def check_names(table: Table, said: Choices) -> dict[str, str]:
         if other := [r for r, n in roles.items() if n == name and r != role]:
             raise UserError(f"{role}={name} and {other[0]}={name}: name another column for one of them")
         if name in said.drop or name in said.types:
-            raise UserError(
-                f"{role}={name} and --{'drop' if name in said.drop else 'type'} {name}: give one of them"
-            )
+            option = "drop" if name in said.drop else "type"
+            raise UserError(f"{role}={name} and --{option} {name}: give one of them")
     return roles
 
 
@@ -160,7 +156,7 @@ def decide(name: str, facts: Facts, said: Choices, table: duckdb.DuckDBPyRelatio
     if facts.distinct <= 1:
         return Decision(name, "left out", "always the same" if facts.distinct else "always missing")
     if kind is None:
-        if "DATE" not in facts.kind and "TIMESTAMP" not in facts.kind:
+        if not facts.dated:
             why = f"of type {facts.kind}, which no feature has"
             return Decision(name, "left out", why, [why])
         days = f"; `--type {name}=days` takes the days from it to TIMESTAMP" if said.timestamp else ""
@@ -188,9 +184,8 @@ def as_told(name: str, facts: Facts, said: Choices, table: duckdb.DuckDBPyRelati
         UserError: the column's values are not of that type.
     """
     kind, column = said.types[name], quote(name)
-    dated = "DATE" in facts.kind or "TIMESTAMP" in facts.kind
-    if kind == DAYS and not (dated and said.timestamp):
-        lacking = "it is no date" if not dated else "give TIMESTAMP, the row's time"
+    if kind == DAYS and not (facts.dated and said.timestamp):
+        lacking = "it is no date" if not facts.dated else "give TIMESTAMP, the row's time"
         raise UserError(f"--type {name}=days: {lacking}")
     text = text_of(column, facts.kind)
     tests = {

@@ -119,12 +119,8 @@ def projection(columns: dict[str, str], params: Params) -> str:
         UserError: a column of the schema that no view computes is missing.
     """
     schema = params.schema_
-    computed = {
-        name
-        for view, names in schema.views.items()
-        if (ROOT / f"feature_repo/{view}.sql").exists()
-        for name in names
-    }
+    views = {v: names for v, names in schema.views.items() if (ROOT / f"feature_repo/{v}.sql").exists()}
+    computed = {name for names in views.values() for name in names}
     times = [schema.timestamp, schema.target.known_at]
     declared = [*schema.key, schema.entity, *times, *schema.features, schema.target.name]
     raw = {name: schema.rename.get(name, name) for name in dict.fromkeys(declared) if name}

@@ -53,12 +53,9 @@ class Holdout:
 
     def measured(self, model: Scored) -> dict[str, float]:
         """Those of measure()'s metrics that are numbers; NaN where one is undefined."""
-        found = self.measure(self.target, *model, self.params).items()
-        return {
-            n: math.nan if v is None else float(v)
-            for n, v in found
-            if v is None or isinstance(v, int | float)
-        }
+        found = self.measure(self.target, *model, self.params)
+        numbers = {n: math.nan if v is None else v for n, v in found.items()}
+        return {name: float(value) for name, value in numbers.items() if isinstance(value, int | float)}
 
 
 def judge(holdout: Holdout, why: str, min_auc: float | None) -> dict[str, Any]:
@@ -80,9 +77,8 @@ def judge(holdout: Holdout, why: str, min_auc: float | None) -> dict[str, Any]:
     known = {*holdout.ours, *HIGHER_IS_BETTER, *PARITY}
     for gate in gates:
         if gate.metric not in known:
-            raise UserError(
-                f"params.yaml: gates: no metric is called {gate.metric}; there are {', '.join(sorted(known))}"
-            )
+            there = ", ".join(sorted(known))
+            raise UserError(f"params.yaml: gates: no metric is called {gate.metric}; there are {there}")
         if gate.against and holdout.champion is None:
             checks.append(unjudged(gate, why[:1].lower() + why[1:]))
         elif gate.metric in PARITY:
@@ -211,11 +207,7 @@ def judged(gate: Gate, found: Estimate, level: str | None = None) -> Check:
 
 def unjudged(gate: Gate, note: str, level: str | None = None) -> Check:
     """A check without figures or verdict, and why."""
-    about: Check = {
-        "name": verdicts.title(gate, level),
-        "metric": gate.metric,
-        "segment": gate.by,
-        "level": level,
-    }
+    about: Check = {"name": verdicts.title(gate, level), "metric": gate.metric}
+    about |= {"segment": gate.by, "level": level}
     about |= {"against": gate.against, "bar": gate.bar, "rule": verdicts.rule(gate), "note": note}
     return about | dict.fromkeys(("value", "low", "high", "passed"))

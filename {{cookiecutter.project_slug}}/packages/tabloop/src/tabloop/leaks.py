@@ -78,27 +78,26 @@ def watch(
     return told
 
 
-def refuse(rows: "pd.DataFrame | Path", schema: Schema) -> None:
+def refuse(path: Path, schema: Schema) -> None:
     """Look at each feature of the training rows, as they were joined; a few rows of each class say which to look at closely.
 
     Args:
-        rows: or the Parquet file that has them, of which one column is in memory at a time.
+        path: the Parquet file that has them, of which one column is in memory at a time.
 
     Raises:
         UserError: one alone tells the target, and its `allow_leak` is not set.
     """
     import pandas as pd
 
-    def column_of(name: str) -> "pd.Series":
-        return (pd.read_parquet(rows, columns=[name]) if isinstance(rows, Path) else rows)[name]
-
-    target, found = column_of(schema.target.name).to_numpy(float), dict[str, float]()
+    target = pd.read_parquet(path, columns=[schema.target.name]).iloc[:, 0].to_numpy(float)
+    found = dict[str, float]()
     if min(target.sum(), (1 - target).sum()) < FEWEST:
         return
     classes = (np.flatnonzero(target == label) for label in (0, 1))
     few = np.sort(np.concatenate([at[:: -(-len(at) // EACH)] for at in classes]))
     for name, column in schema.features.items():
-        values = column_of(name).astype("Float64" if column.numeric else object)
+        values = pd.read_parquet(path, columns=[name])[name]
+        values = values.astype("Float64" if column.numeric else object)
         near = not column.allow_leak and alone(values.iloc[few], target[few]) > NEAR
         if near and (score := alone(values, target)) > SUSPECT:
             found[name] = score

@@ -166,15 +166,9 @@ def at_threshold(
 def calibration(target: np.ndarray, probability: np.ndarray, bins: int = 10) -> list[dict[str, float]]:
     """Predicted against observed share of positives, in at most `bins` bins of equal size."""
     order = np.argsort(probability, kind="stable")
-    return [
-        {
-            "predicted": float(probability[part].mean()),
-            "observed": float(np.asarray(target)[part].mean()),
-            "rows": len(part),
-        }
-        for part in np.array_split(order, bins)
-        if len(part)
-    ]
+    target, parts = np.asarray(target), [part for part in np.array_split(order, bins) if len(part)]
+    means = [(float(probability[part].mean()), float(target[part].mean()), len(part)) for part in parts]
+    return [{"predicted": mean, "observed": share, "rows": rows} for mean, share, rows in means]
 
 
 def signed_calibration(target: np.ndarray, probability: np.ndarray, bins: int = 10) -> np.ndarray:

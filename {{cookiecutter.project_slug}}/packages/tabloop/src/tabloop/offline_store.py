@@ -98,9 +98,7 @@ def path_of(source: DataSource | None, repo: Path | None) -> str:
         ValueError: it is a source of another kind.
     """
     if not isinstance(source, FileSource) or type(source.file_format).__name__ == "DeltaFormat":
-        raise ValueError(
-            f"{getattr(source, 'name', source)}: only a FileSource of Parquet files is read here"
-        )
+        raise ValueError(f"{getattr(source, 'name', source)}: it must be a FileSource of Parquet files")
     return str(FileSource.get_uri_for_file_path(repo_path=repo, uri=source.path))
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tabloop.cli import UserError, one_line
+from tabloop.cli import explained
 from tabloop.params import Schema
 
 if TYPE_CHECKING:
@@ -50,11 +50,8 @@ class OnnxModel:
 
         self.schema = schema
         source = graph if isinstance(graph, bytes) else str(graph)
-        try:
+        with explained(f"{graph if isinstance(graph, Path) else 'the ONNX graph'} can't be loaded"):
             self.session = onnxruntime.InferenceSession(source, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime's exceptions have no common base
-            name = graph if isinstance(graph, Path) else "the ONNX graph"
-            raise UserError(f"{name} can't be loaded: {one_line(error)[:300]}") from None
 
     def probability(self, rows: "pd.DataFrame") -> np.ndarray:
         """P(positive) of each row, (n,) float32."""

@@ -7,7 +7,7 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from tabloop import model_card, place, predictions, registry, release
-from tabloop.cli import UserError
+from tabloop.cli import explained
 from tabloop.params import ROOT, Params
 from tabloop.reading.settings import Reading
 
@@ -57,11 +57,8 @@ def rewritten(source: str, found: "Inferred", reading: Reading) -> tuple[dict[st
         f"evaluate.segments: {', '.join(found.segments) or 'none'}",
         *stays(params["project"], place.held(source)),
     ]
-    try:
+    with explained("params.yaml", ValidationError):
         Params.model_validate(params)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(f"params.yaml: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
     ingest = graph["stages"]["ingest"]
     old = (before, place.held(before))

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from tabloop.cli import UserError
+from tabloop.cli import UserError, one_line
 from tabloop.columns import TYPES, ColumnType, TypeName, class_text
 from tabloop.gates import Gate
 from tabloop.reading.settings import Reading
@@ -295,8 +295,6 @@ def load(path: Path | None = None) -> Params:
     except FileNotFoundError:
         raise UserError(f"{path} is missing: run this in the project's folder") from None
     except yaml.YAMLError as error:
-        raise UserError(f"{path.name} is not YAML: {' '.join(str(error).split())}") from None
+        raise UserError(f"{path.name} is not YAML: {one_line(error)}") from None
     except ValidationError as error:
-        # A misspelt name is reported before the field that it leaves missing.
-        first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-        raise UserError(f"{path.name}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise UserError(f"{path.name}: {one_line(error)}") from None

@@ -1,6 +1,5 @@
 """Measure the served models on labelled outcomes, each version by its own threshold."""
 
-import json
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +39,7 @@ def check(params: Params, log: str | None = None, since: datetime | None = None)
     try:
         db = predictions.connect(None, log)
     except predictions.NothingLogged as error:
-        return save(result | {"note": str(error)})
+        return files.write_json(REPORT, result | {"note": str(error)})
     result["others"] = own_rows(db, champion, since)
     names = ", ".join(GROUP)
     counts = f"SELECT {names}, count(*) AS rows, count(*) FILTER (recent) AS recent FROM own GROUP BY {names}"
@@ -55,7 +54,7 @@ def check(params: Params, log: str | None = None, since: datetime | None = None)
     window = labelled[labelled.recent & labelled.id.isin(served.id)]
     result["window"] = measured = measure(int(served.recent.sum()), window, params)
     result["worse"] = "auc_high" in measured and measured["auc_high"] < (params.min_auc or 0)
-    return save(result)
+    return files.write_json(REPORT, result)
 
 
 def own_rows(db: "duckdb.DuckDBPyConnection", champion: ModelCard, since: datetime) -> int:
@@ -95,12 +94,6 @@ def measure(rows: int, labelled: "pd.DataFrame", params: Params) -> dict[str, An
         area = auc_interval(target, score, params.evaluate.confidence)
         measured |= {"auc": area.value, "auc_low": area.low, "auc_high": area.high}
     return measured
-
-
-def save(result: dict[str, Any]) -> dict[str, Any]:
-    """Write the result as JSON."""
-    files.write(REPORT, json.dumps(result, indent=1) + "\n")
-    return result
 
 
 def head(result: dict[str, Any]) -> str:

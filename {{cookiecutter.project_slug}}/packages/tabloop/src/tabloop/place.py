@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
 
-from tabloop.cli import UserError, git, one_line
+from tabloop.cli import UserError, explained, git, one_line
 from tabloop.params import ROOT
 from tabloop.predictions import LOG
 from tabloop.reading.source import is_pattern, save
@@ -112,8 +112,6 @@ def add(path: Path) -> None:
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
-    try:
-        with Repo(str(ROOT)) as repo:
-            repo.add(str(path))
-    except DvcException as error:
-        raise UserError(f"{path.relative_to(ROOT)}: DVC refuses it: {one_line(error)}") from None
+    refused = explained(f"{path.relative_to(ROOT)}: DVC refuses it", DvcException)
+    with refused, Repo(str(ROOT)) as repo:
+        repo.add(str(path))

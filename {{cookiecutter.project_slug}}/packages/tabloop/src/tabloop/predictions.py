@@ -6,14 +6,14 @@ that no feature can have the name of another column of the log.
 """
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tabloop import database
-from tabloop.cli import UserError, one_line
+from tabloop.cli import UserError, explained, one_line
 from tabloop.columns import literal, quote, text_of
 from tabloop.params import ROOT, Column, Params
 
@@ -121,10 +121,8 @@ def connect(since: datetime | None = None, log: str | None = None) -> "duckdb.Du
     if "://" in log:
         import fsspec
 
-        try:
+        with explained(log, ImportError, ValueError):  # a package is missing, or there is no such protocol
             db.register_filesystem(fsspec.filesystem(log.split("://")[0]))
-        except (ImportError, ValueError) as error:  # a package is missing, or there is no such protocol
-            raise UserError(f"{log}: {error}") from None
     # The folder's date leaves most files unread. `union_by_name`: a column newer than a file is missing there.
     day = f"WHERE date >= '{since:%Y-%m-%d}' AND predicted_at >= '{since:%Y-%m-%d %H:%M:%S}'" if since else ""
     last = (
@@ -132,9 +130,7 @@ def connect(since: datetime | None = None, log: str | None = None) -> "duckdb.Du
         "min(label) < max(label) AS changed"
     )
     if not _view(db, log, "predictions", "CREATE VIEW logged AS FROM {} " + day, since):
-        raise NothingLogged(
-            f"there is no prediction log in {log}: set PREDICTION_LOG to where the service writes"
-        )
+        raise NothingLogged(f"there is no prediction log in {log}: set PREDICTION_LOG to the service's")
     absent = [name for name in NEWER if name not in db.view("logged").columns]
     nulls = [
         f"NULL::{'DOUBLE' if PREDICTIONS[name] == 'float64' else 'VARCHAR'} AS {name}" for name in absent
@@ -205,15 +201,11 @@ def table(db: "duckdb.DuckDBPyConnection", query: str) -> "pd.DataFrame":
         return db.sql(query).df()
 
 
-@contextmanager
-def errors() -> Iterator[None]:
+def errors() -> AbstractContextManager[None]:
     """Raises: UserError: a file can't be read, or lacks a column."""
     import duckdb
 
-    try:
-        yield
-    except duckdb.Error as error:
-        raise UserError(f"the prediction log can't be read: {one_line(error)}") from None
+    return explained("the prediction log can't be read", duckdb.Error)
 
 
 def served(version: str, variant: str) -> str:

@@ -1,6 +1,5 @@
 """models/candidate to MLflow's registry. The first model, or the first after the champion was given up, is champion."""
 
-import json
 from pathlib import Path
 
 from tabloop import files, model_card, registry, roles, rollout
@@ -17,7 +16,7 @@ def register(params: Params, out: Path) -> str:
     """
     card, evaluation = roles.candidate()
     if name := registry.experiment():
-        files.write(out, json.dumps({"experiment": name, "version": card.version}, indent=1) + "\n")
+        files.write_json(out, {"experiment": name, "version": card.version})
         return f"{card.version} is not registered, as it is the experiment {name}: `dvc exp apply`, then `make train`"
     champion = roles.current("champion")
     entry = registry.register(params, card, evaluation, roles.CANDIDATE)
@@ -26,7 +25,6 @@ def register(params: Params, out: Path) -> str:
     pinned = rollout.follow(params)
 
     role = next((role for role, version in pinned.items() if version == card.version), None)
-    made = {"name": params.project, "alias": role, "version": card.version}
-    files.write(out, json.dumps(made, indent=1) + "\n")
+    files.write_json(out, {"name": params.project, "alias": role, "version": card.version})
     what = f"is {role}" if role else "is registered; `make challenge` makes it the challenger"
     return f"{params.project} version {entry} ({card.version}) {what}"

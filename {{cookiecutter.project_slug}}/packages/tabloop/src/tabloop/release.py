@@ -126,11 +126,8 @@ def rollback(environment: str, to: str = "") -> str:
         if restored != present and to in ("", restored.model_version):
             break
     else:
-        raise UserError(
-            f"{environment} never ran {to}: `git log deploy/{environment}` lists what it ran"
-            if to
-            else f"{environment} was never changed: there is no earlier release"
-        )
+        why = f"never ran {to}: `git log deploy/{environment}` lists what it ran"
+        raise UserError(f"{environment} {why if to else 'was never changed: there is no earlier release'}")
     _write(path, text)
     title = f"Roll back {environment} to {restored.model_version}"
     return _commit(path, before, title, f"{ROLLED_BACK_TO}: {target}")

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from tabloop import actions, files, roles, rollout
-from tabloop.cli import UserError, one_line
+from tabloop.cli import UserError, explained, one_line
 from tabloop.params import ROOT
 
 CONFIG, CACHE = ROOT / ".dvc/config.local", ROOT / ".dvc/cache"
@@ -113,11 +113,8 @@ def unpack(archive: Path) -> str:
     Raises:
         UserError: the file is no such archive.
     """
-    try:
-        with zipfile.ZipFile(archive) as file:
-            file.extractall(CACHE)
-    except (zipfile.BadZipFile, OSError) as error:
-        raise UserError(f"{archive}: {one_line(error)}") from None
+    with explained(str(archive), zipfile.BadZipFile, OSError), zipfile.ZipFile(archive) as file:
+        file.extractall(CACHE)
     return f"{archive} -> run cache and candidate"
 
 

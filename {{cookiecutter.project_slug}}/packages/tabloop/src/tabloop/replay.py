@@ -1,6 +1,5 @@
 """The candidate beside the champion on production's rows: as they were served, with the labels that arrived since."""
 
-import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +34,7 @@ def replay(params: Params, candidate: ModelCard, champion: ModelCard) -> dict[st
     try:
         rows = served(candidate, champion)
     except predictions.NothingLogged as error:
-        return save(result | {"note": str(error)})
+        return files.write_json(REPORT, result | {"note": str(error)})
     last = candidate.days[1] if candidate.days else ""
     newer = rows[rows[AT].dt.strftime("%Y-%m-%d") > last]
     result["learnt"] = 0 if enough(newer[LABEL].to_numpy()) else len(rows) - len(newer)
@@ -44,7 +43,7 @@ def replay(params: Params, candidate: ModelCard, champion: ModelCard) -> dict[st
     result |= {"rows": len(rows), "positives": int(target.sum())}
     if not enough(target):
         few = f"{len(rows):,} labelled rows, {result['positives']:,} of them positive"
-        return save(result | {"note": f"{few}: {MIN_CLASS} of each class are needed"})
+        return files.write_json(REPORT, result | {"note": f"{few}: {MIN_CLASS} of each class are needed"})
     own = candidate.schema_.features.keys() - champion.schema_.features.keys()
     result["unknown"] = sorted(name for name in own if rows[name].isna().all())
     models = {
@@ -63,7 +62,7 @@ def replay(params: Params, candidate: ModelCard, champion: ModelCard) -> dict[st
         worse, better = gap["high"] < 0, gap["low"] > 0
         result["verdict"] = "worse" if worse else "better" if better else "no significant difference"
         result["refused"] = gap["high"] < -margin(params)
-    return save(result)
+    return files.write_json(REPORT, result)
 
 
 def margin(params: Params) -> float:
@@ -91,12 +90,6 @@ def served(candidate: ModelCard, champion: ModelCard) -> "pd.DataFrame":
     )
     rows = predictions.table(db, newest).drop_duplicates(ID).head(ROWS)
     return rows.assign(**{name: None for name in columns if name not in rows})
-
-
-def save(result: dict[str, Any]) -> dict[str, Any]:
-    """Write the result as JSON."""
-    files.write(REPORT, json.dumps(result, indent=1) + "\n")
-    return result
 
 
 def head(result: dict[str, Any]) -> str:

@@ -16,7 +16,7 @@ import yaml
 
 from tabloop import files
 from tabloop.card import FILE, ModelCard
-from tabloop.cli import UserError, git, one_line
+from tabloop.cli import UserError, explained, git
 from tabloop.params import ROOT
 
 if TYPE_CHECKING:
@@ -96,11 +96,8 @@ def required(role: Role) -> ModelCard:
     """
     if found := current(role):
         return found
-    how = (
-        "`make train` makes one"
-        if role == "champion"
-        else "`make challenge` makes the candidate the challenger"
-    )
+    how = "`make challenge` makes the candidate the challenger"
+    how = "`make train` makes one" if role == "champion" else how
     raise UserError(f"there is no {role}: {how}")
 
 
@@ -181,8 +178,5 @@ def dvc() -> Iterator["Repo"]:
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
-    try:
-        with Repo(str(ROOT)) as repo:
-            yield repo
-    except DvcException as error:
-        raise UserError(f"DVC: {one_line(error)}; run the same command again") from None
+    with explained("DVC", DvcException, then="; run the same command again"), Repo(str(ROOT)) as repo:
+        yield repo

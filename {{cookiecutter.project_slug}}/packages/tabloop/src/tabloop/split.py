@@ -52,10 +52,8 @@ def split(rows: "DuckDBPyRelation", schema: Schema, share: float) -> Split:
     if schema.timestamp:
         begins = _begins(rows.filter(f"NOT {reported}"), share)
         moment = f"TIMESTAMP '{begins or datetime.max}'"
-        held, learnt = (
-            f"event_timestamp >= {moment}",
-            f"event_timestamp < {moment} AND coalesce({known} <= {moment}, false)",
-        )
+        held = f"event_timestamp >= {moment}"
+        learnt = f"event_timestamp < {moment} AND coalesce({known} <= {moment}, false)"
     else:
         held = f"{_hash(rows, schema)} < {share * 2.0**64!r}"
         learnt = f"NOT ({held})" if schema.entity else f"(NOT ({held}) OR {reported})"

@@ -55,16 +55,10 @@ def markdown() -> str:
         broken = validation.exists() and not json.loads(validation.read_text())["passed"]
         raise UserError("the data break the schema" if broken else "nothing was evaluated: run `dvc repro`")
     found, card = json.loads(roles.EVALUATION.read_text()), ModelCard.read(roles.CANDIDATE)
-    champion = found["champion"]
-    origin = [
-        [
-            "training rows",
-            f"{card.rows:,}",
-            f"{champion['training_rows']:,}" if "metrics" in champion else "",
-            "",
-        ],
-        ["data", card.data_hash, champion["data_hash"] if "metrics" in champion else "", ""],
-    ]
+    champion, rows, data = found["champion"], "", ""
+    if "metrics" in champion:
+        rows, data = f"{champion['training_rows']:,}", champion["data_hash"]
+    origin = [["training rows", f"{card.rows:,}", rows, ""], ["data", card.data_hash, data, ""]]
     lines = [
         f"### Model {card.version}",
         "",

@@ -19,6 +19,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits as log_loss
 from torch.optim import AdamW, Optimizer
 
 from tabloop.candidate import CHECKPOINTS
+from tabloop.cli import one_line
 from tabloop.metrics import MIN_CLASS, auc, enough
 from tabloop.progress import progress
 from tabloop.torch_rows import Rows
@@ -59,8 +60,7 @@ class Training(BaseModel, extra="forbid", frozen=True):
         try:
             return cls(**params)
         except ValidationError as error:
-            first = error.errors()[0]
-            raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+            raise ValueError(one_line(error)) from None
 
 
 def choose_hardware(settings: Training) -> tuple[torch.device, torch.dtype]:

@@ -79,9 +79,8 @@ def factors(params: Params, drift: tuple[str, ...]) -> dict[str, float]:
         except ValueError:
             found[name] = math.nan
         if name not in numeric or not math.isfinite(found[name]):
-            raise UserError(
-                f"--drift {text}: give COLUMN=FACTOR, a number and a column of: {', '.join(numeric)}"
-            )
+            known = ", ".join(numeric)
+            raise UserError(f"--drift {text}: give COLUMN=FACTOR, a number and a column of: {known}")
     return found
 
 

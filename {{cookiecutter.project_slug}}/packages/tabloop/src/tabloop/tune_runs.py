@@ -43,10 +43,8 @@ class Runs:
         from mlflow.exceptions import MlflowException
 
         tags = {"mlflow.parentRunId": self.parent, "trial": str(trial.number)}
-        tags |= {
-            "mlflow.runName": f"trial {trial.number}",
-            "mlflow.note.content": trial.user_attrs.get(ERROR, ""),
-        }
+        tags["mlflow.runName"] = f"trial {trial.number}"
+        tags["mlflow.note.content"] = trial.user_attrs.get(ERROR, "")
         times = (trial.datetime_start, trial.datetime_complete)
         begin, end = (int(at.timestamp() * 1000) for at in times if at)  # it came to its end
         used = self.params.train | arguments(self.params.tune, trial.params)

@@ -1,6 +1,5 @@
 """data/raw against the schema: reports/validation.json, and for each breach an error with column, rule and rows."""
 
-import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -172,7 +171,7 @@ def validate(params: Params, raw: Path, report: Path) -> str:
         without = f"{label_sql(events, target.name, target)} IS NULL"
         unlabelled = events.filter(without).aggregate("count(*)").fetchall()[0][0]
     result = {"passed": not found, "rows": rows, "unlabelled": unlabelled, "breaches": found}
-    files.write(report, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    files.write_json(report, result)
     if found:
         lines = [f"data/raw breaks the schema in params.yaml (all of it is in reports/{report.name})"]
         raise UserError("\n  ".join([*lines, *map(line, found)]))

@@ -24,11 +24,8 @@ def title(gate: Gate, level: str | None = None) -> str:
 
 def rule(gate: Gate) -> str:
     """The bar, and what is held against it."""
-    bar = (
-        f"worse by at most {gate.margin:g}"
-        if gate.against
-        else f"at {'least' if gate.higher else 'most'} {gate.bar:g}"
-    )
+    bar = f"at {'least' if gate.higher else 'most'} {gate.bar:g}"
+    bar = f"worse by at most {gate.margin:g}" if gate.against else bar
     return bar if gate.end == "value" else f"{bar}, at the interval's {gate.end.replace('_', ' ')}"
 
 
@@ -61,38 +58,23 @@ def checks(result: dict[str, Any]) -> list[list[str]]:
         result: evaluation.json, here and below.
     """
     words = {True: "passed", False: "failed", None: "not judged"}
-    return [
-        [
-            check["name"],
-            shown(check, bool(check["against"])),
-            check["rule"],
-            ": ".join(filter(None, (words[check["passed"]], check["note"]))),
-        ]
-        for check in result["gate"]["checks"]
-    ]
+    table = []
+    for check in result["gate"]["checks"]:
+        verdict = ": ".join(filter(None, (words[check["passed"]], check["note"])))
+        table.append([check["name"], shown(check, bool(check["against"])), check["rule"], verdict])
+    return table
 
 
 def metrics(result: dict[str, Any]) -> list[list[str]]:
     """The table of the metrics: name, candidate, champion, difference with interval, all on the same rows."""
-    champion = result["champion"]
-    theirs, gaps = (
-        champion.get("metrics", {}),
-        {gap["metric"]: gap for gap in champion.get("differences", [])},
-    )
-    names = [
-        name
-        for name, value in result.items()
-        if name not in OTHER and (value is None or type(value) in (int, float))
-    ]
-    return [
-        [
-            name_of(name),
-            figure(result[name]),
-            figure(theirs[name]) if name in theirs else "",
-            shown(gaps[name], signed=True) if name in gaps else "",
-        ]
-        for name in names
-    ]
+    champion, table = result["champion"], []
+    theirs = champion.get("metrics", {})
+    gaps = {gap["metric"]: shown(gap, signed=True) for gap in champion.get("differences", [])}
+    for name, value in result.items():
+        if name not in OTHER and (value is None or type(value) in (int, float)):
+            their = figure(theirs[name]) if name in theirs else ""
+            table.append([name_of(name), figure(value), their, gaps.get(name, "")])
+    return table
 
 
 def figure(value: float | None) -> str:

@@ -1,13 +1,12 @@
 """The feature views: their SQL over data/raw, and the check that none looks ahead."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import duckdb
 
 from tabloop import database
-from tabloop.cli import UserError, correction, one_line
+from tabloop.cli import UserError, explained
 from tabloop.columns import literal, quote
 from tabloop.params import ROOT, Column, Schema
 
@@ -56,7 +55,7 @@ def require_files(views: list[str], features: Path) -> None:
     for view in views:
         if not (features / f"{view}.parquet").exists():
             raise UserError(
-                f"data/features/{view}.parquet is missing: run `dvc repro featurize` or `dvc pull`"
+                f"data/features/{view}.parquet is missing: run `dvc repro featurize`, or `dvc pull`"
             )
 
 
@@ -65,13 +64,9 @@ def view_name(view: str, definitions: Path = REPO) -> str:
     return f"{view}.sql" if (definitions / f"{view}.sql").exists() else f"view {view}"
 
 
-@contextmanager
-def refused(name: str) -> Iterator[None]:
+def refused(name: str) -> AbstractContextManager[None]:
     """DuckDB's errors as a UserError that begins with `name`."""
-    try:
-        yield
-    except duckdb.Error as error:
-        raise UserError(f"{name}: {correction(error) or one_line(error)}") from None
+    return explained(name, duckdb.Error)
 
 
 def typed(schema: Schema, columns: dict[str, Column]) -> str:

@@ -20,9 +20,7 @@ def watch(params: Params, report: Path) -> dict[str, bool]:
         predictions.connect(since)
     except predictions.NothingLogged as error:
         if running := release.running():
-            raise UserError(
-                f"{error}; {running} runs a model: is PREDICTION_LOG right, does it still log?"
-            ) from None
+            raise UserError(f"{error}; {running} runs a model: is PREDICTION_LOG right?") from None
     drifted, measured = drift.check(params, since=since), performance.check(params, since=since)
     if drifted["drift"]:
         from tabloop.evidently_pages import write

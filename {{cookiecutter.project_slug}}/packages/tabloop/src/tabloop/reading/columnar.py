@@ -5,7 +5,7 @@ import re
 
 import duckdb
 
-from tabloop.cli import UserError, one_line
+from tabloop.cli import UserError, explained
 from tabloop.columns import literal, quote
 from tabloop.database import run
 from tabloop.reading import dates, encodings
@@ -39,7 +39,7 @@ def load(
     import pyarrow as pa
     import pyarrow.parquet
 
-    try:
+    with explained(f"{source.name} can't be read as a table", pa.ArrowException, OSError):
         if kind == "parquet":
             files, several = ", ".join(map(literal, source.files)), len(source.files) > 1
             hive = f"hive_partitioning = {source.folder is not None}, hive_types_autocast = false"
@@ -47,8 +47,6 @@ def load(
             names = pa.parquet.read_schema(source.files[0]).names
         else:
             origin, names = "arrow", _register(db, source)
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{source.name} can't be read as a table: {one_line(error)[:200]}") from None
     described = db.execute(f"DESCRIBE FROM {origin}").fetchall()
     if len(source.files) > 1:
         names = [row[0] for row in described]

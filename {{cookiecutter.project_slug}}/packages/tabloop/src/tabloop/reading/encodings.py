@@ -111,11 +111,8 @@ def guessed(path: Path) -> tuple[str, Note]:
         what = f"broken bytes, such as {words[0][:40]!r}: correct them or give an encoding"
         raise UserError(f"{path.name} is UTF-8 with {what}")
     likely: dict[str, float] = {}
-    options: dict[str, Any] = {
-        "include_encodings": MODERN + OLD,
-        "ignore_threshold": True,
-        "compat_names": False,
-    }
+    options: dict[str, Any] = {"include_encodings": MODERN + OLD}
+    options |= {"ignore_threshold": True, "compat_names": False}
     for one in chardet.detect_all(b" ".join(words)[:100_000], **options):
         name, weight = str(one["encoding"]), float(one["confidence"]) + 0.02
         if all(_decodes(word, name) for word in words):

@@ -74,11 +74,8 @@ def _load_text(
         raise UserError(f"{name} has {head.width} columns, and data.reading.names has {len(names)}")
     if not given:
         before = head.skip - head.more - bool(head.names)
-        plain = (
-            {"skip": before}
-            if head.names and not head.more
-            else {"skip": head.skip, "header": False, "names": names}
-        )
+        plain: dict[str, Any] = {"skip": head.skip, "header": False, "names": names}
+        plain = {"skip": before} if head.names and not head.more else plain
         reading = reading.model_copy(update=plain)
         if before:
             shown = " | ".join(line.strip() for line in lines[:before] if line.strip())[:80]

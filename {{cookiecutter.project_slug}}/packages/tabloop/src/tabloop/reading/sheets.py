@@ -5,7 +5,7 @@ import datetime
 from pathlib import Path
 from typing import Any
 
-from tabloop.cli import UserError, one_line
+from tabloop.cli import UserError, explained
 from tabloop.files import temporary
 from tabloop.reading.result import Note
 
@@ -18,15 +18,13 @@ def as_csv(path: Path, wanted: str | None, fixed: dict[str, Any], notes: list[No
     """
     import python_calamine as calamine
 
-    try:
+    with explained(f"{path.name} can't be read as a workbook", calamine.CalamineError):
         book = calamine.CalamineWorkbook.from_path(path)
         if wanted and wanted not in book.sheet_names:
             raise UserError(f"{path.name} has no sheet {wanted!r}; it has: {', '.join(book.sheet_names)}")
         filled = [name for name in book.sheet_names if book.get_sheet_by_name(name).total_height > 1]
         name = wanted or next(iter(filled or book.sheet_names))
         sheet = book.get_sheet_by_name(name)
-    except calamine.CalamineError as error:
-        raise UserError(f"{path.name} can't be read as a workbook: {one_line(error)}") from None
     if len(book.sheet_names) > 1:
         fixed["sheet"] = name
     if not wanted and len(filled) > 1:

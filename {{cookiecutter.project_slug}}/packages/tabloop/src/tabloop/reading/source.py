@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from tabloop.cli import UserError, one_line
+from tabloop.cli import UserError, explained, one_line
 from tabloop.files import temporary
 from tabloop.progress import progress
 
@@ -22,6 +22,7 @@ OTHERS |= {b"\x80\x05\x95": "pickle", b"\x93NUMPY": "NumPy", b"<stata_dta>": "St
 OTHERS |= {b"7z\xbc\xaf": "7z", b"<?xml": "XML"}
 FORMATS = {b"PAR1": "parquet", b"ARROW1": "arrow", b"\xff\xff\xff\xff": "arrow", b"\xd0\xcf\x11\xe0": "excel"}
 BINARY = {".parquet": "Parquet", ".parq": "Parquet", ".pq": "Parquet", ".feather": "Arrow", ".arrow": "Arrow"}
+BROKEN = OSError, EOFError, zipfile.BadZipFile, tarfile.TarError, lzma.LZMAError, RuntimeError
 SILENCE = 60  # seconds after which a server that sends nothing is given up
 
 
@@ -86,9 +87,7 @@ def format_of(path: Path) -> str:
     if (suffix := path.suffix.lower()) in BINARY:
         raise UserError(f"{path.name} can't be read as a table: it is no {BINARY[suffix]} file")
     if other := next((name for magic, name in OTHERS.items() if head.startswith(magic)), None):
-        raise UserError(
-            f"{path.name} is of the format {other}, which is not read: save it as CSV, Parquet or xlsx"
-        )
+        raise UserError(f"{path.name} is {other}, which is not read: save it as CSV, Parquet or xlsx")
     start = head.lstrip(b"\xef\xbb\xbf \r\n\t")
     if start.startswith(b"<"):
         raise UserError(f"{path.name} is HTML or XML, not a table: save it as CSV or xlsx")
@@ -107,7 +106,7 @@ def unpacked(path: Path) -> Path:
     with path.open("rb") as file:
         head = file.read(6)
     target = temporary() / path.stem
-    try:
+    with explained(f"{path.name} can't be unpacked", *BROKEN):
         if head.startswith(b"PK") or tarfile.is_tarfile(path):
             kind = "zip" if head.startswith(b"PK") else "tar"
             archive = fsspec.filesystem(kind, fo=str(path), skip_instance_cache=True)
@@ -128,8 +127,6 @@ def unpacked(path: Path) -> Path:
             target.symlink_to(path.resolve())
         else:
             return path
-    except (OSError, EOFError, zipfile.BadZipFile, tarfile.TarError, lzma.LZMAError, RuntimeError) as error:
-        raise UserError(f"{path.name} can't be unpacked: {one_line(error)}") from None
     return target if target.is_symlink() else unpacked(target)
 
 

@@ -159,11 +159,8 @@ def _kind(flat: Flat, name: str) -> Kind:
         dictionary = _number(encoding, 0, types.Int64Flags), signed
     if kind == INTEGER and not dictionary:
         return Kind(kind, _integer(_inner(flat, 3)))
-    if (
-        kind == FLOAT
-        and not dictionary
-        and (form := FLOATS.get(_number(_inner(flat, 3), 0, types.Int16Flags)))
-    ):
+    form = FLOATS.get(_number(_inner(flat, 3), 0, types.Int16Flags)) if kind == FLOAT else None
+    if form and not dictionary:
         return Kind(kind, form)
     if kind == NULL or (kind == BOOLEAN and not dictionary):
         return Kind(kind, None, dictionary)
@@ -189,11 +186,8 @@ def _add(stream: Stream, kind: int, header: Flat, body: memoryview) -> None:
     if not 0 <= rows <= stream.most - (0 if kind == DICTIONARY else sum(b.num_rows for b in stream.batches)):
         raise Refused(413, f"more than {stream.most:,} rows: send them in parts")
     begin, count = _vector(batch, 2)
-    places = (
-        np.frombuffer(batch.Bytes, "<i8", 2 * min(count, 3 * len(stream.names)), begin)
-        .reshape(-1, 2)
-        .tolist()
-    )
+    ends = np.frombuffer(batch.Bytes, "<i8", 2 * min(count, 3 * len(stream.names)), begin)
+    places = ends.reshape(-1, 2).tolist()
     if any(start < 0 or length < 0 or start + length > len(body) for start, length in places):
         raise Wrong("a buffer is outside of its message")
     if sum(length for _, length in places) > len(body):
@@ -242,13 +236,8 @@ def _looked_up(own: Kind, rows: int, buffers: Iterator[bytes], stream: Stream) -
     valid, places = _bits(next(buffers), rows, optional=True), np.frombuffer(next(buffers), form, rows)
     levels = stream.levels[id]
     if own.kind == NULL or not len(levels):
-        return _made(
-            na.null() if own.kind == NULL else na.string(),
-            rows,
-            bytes(-(-rows // 8)),
-            bytes(4 * rows + 4),
-            b"",
-        )
+        kind = na.null() if own.kind == NULL else na.string()
+        return _made(kind, rows, bytes(-(-rows // 8)), bytes(4 * rows + 4), b"")
     if valid:
         places = np.where(np.unpackbits(np.frombuffer(valid, "u1"), count=rows, bitorder="little"), places, 0)
     if (places < 0).any() or (places >= len(levels)).any():

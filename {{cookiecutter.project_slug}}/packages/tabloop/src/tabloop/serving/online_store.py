@@ -15,7 +15,7 @@ from typing import Any
 import mmh3
 
 from tabloop.card import ModelCard
-from tabloop.cli import UserError, command, one_line
+from tabloop.cli import UserError, command, explained, one_line
 from tabloop.columns import quote
 from tabloop.params import ROOT, Column
 from tabloop.serving.breaker import Breaker
@@ -251,10 +251,8 @@ class RedisStore(OnlineStore):
         super().__init__(url.rpartition("@")[2], project, entity, views)
         # Tried twice, as the server may have closed a connection that was idle for long.
         again: Any = {"timeout": BUDGET, "retry": redis.retry.Retry(NoBackoff(), 1)}
-        try:
+        with explained(f"ONLINE_STORE={self.where}", ValueError):
             pool = redis.BlockingConnectionPool.from_url(url, password=password or None, **again)
-        except ValueError as error:
-            raise UserError(f"ONLINE_STORE={self.where}: {one_line(error)}") from None
         self.client: Any = redis.Redis(connection_pool=pool)
         self.failures = (redis.RedisError, OSError)
         self.names = [(view, name) for view, columns in views.items() for name in ("", *columns)]

@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime
 
 from tabloop.card import ModelCard
-from tabloop.cli import UserError, one_line
+from tabloop.cli import UserError, explained, one_line
 from tabloop.onnx_model import FILE, MAX
 from tabloop.serving.breaker import Breaker
 from tabloop.serving.telemetry import CHALLENGER_ERRORS, UNSCORED
@@ -31,10 +31,8 @@ class ServedModel:
 
     def __init__(self, role: str, folder: Path) -> None:
         self.role = role
-        try:
+        with explained(role, UserError):
             self.card = ModelCard.read(folder)
-        except UserError as error:
-            raise UserError(f"{role}: {error}") from None
         graph = folder / FILE
         self.schema, self.version = self.card.schema_, self.card.version
         self.threshold = self.card.threshold
@@ -43,13 +41,10 @@ class ServedModel:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1  # more threads make one row slower, not faster
         options.log_severity_level = 4  # an error is reported once, below
-        try:
-            self.session = onnxruntime.InferenceSession(
-                str(graph), options, providers=["CPUExecutionProvider"]
-            )
+        providers = ["CPUExecutionProvider"]
+        with explained(f"{role}: {graph} can't be served"):
+            self.session = onnxruntime.InferenceSession(str(graph), options, providers=providers)
             self.answer_example()
-        except Exception as error:  # onnxruntime's exceptions have no common base
-            raise UserError(f"{role}: {graph} can't be served: {one_line(error)}") from None
         # What keeps failing is not asked for a while. There is nothing else to ask than the champion.
         limit, self.failures = (0, UNSCORED) if role == "champion" else (FAILURES, CHALLENGER_ERRORS)
         self.breaker = Breaker(REST, limit)

@@ -52,9 +52,7 @@ class Settings(BaseSettings):
         """
         keys = [key.strip() for key in self.api_keys.split(",") if key.strip()]
         if self.api_keys and not keys:
-            raise UserError(
-                f"API_KEYS={self.api_keys!r} has no key; leave it empty if the service is open to all"
-            )
+            raise UserError(f"API_KEYS={self.api_keys!r} has no key; leave it empty for an open service")
         return keys
 
 
