@@ -87,7 +87,8 @@ def format_of(path: Path) -> str:
     if (suffix := path.suffix.lower()) in BINARY:
         raise UserError(f"{path.name} can't be read as a table: it is no {BINARY[suffix]} file")
     if other := next((name for magic, name in OTHERS.items() if head.startswith(magic)), None):
-        raise UserError(f"{path.name} is {other}, which is not read: save it as CSV, Parquet or xlsx")
+        what = f"{path.name} is of the format {other}, which is not read"
+        raise UserError(f"{what}: save it as CSV, Parquet or xlsx")
     start = head.lstrip(b"\xef\xbb\xbf \r\n\t")
     if start.startswith(b"<"):
         raise UserError(f"{path.name} is HTML or XML, not a table: save it as CSV or xlsx")
