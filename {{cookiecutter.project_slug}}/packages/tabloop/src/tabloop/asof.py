@@ -72,12 +72,9 @@ def is_unique(db: "DuckDBPyConnection", path: str, key: Sequence[str]) -> bool:
 def schema_views(schema: Schema, folder: Path) -> list[AsofView]:
     """The schema's views, whose rows `tabloop featurize` wrote to `folder/<view>.parquet`."""
     key = {str(schema.entity): str(schema.entity)}
-    return [
-        AsofView(
-            f"read_parquet({literal(folder / f'{view}.parquet')})", {n: n for n in columns}, key, unique=True
-        )
-        for view, columns in schema.views.items()
-    ]
+    tables = {view: f"read_parquet({literal(folder / f'{view}.parquet')})" for view in schema.views}
+    views = schema.views.items()
+    return [AsofView(tables[view], {n: n for n in columns}, key, unique=True) for view, columns in views]
 
 
 def asof_join(

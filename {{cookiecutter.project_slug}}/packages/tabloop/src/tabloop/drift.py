@@ -88,9 +88,8 @@ def compare(
     names = [SCORE if name == SCORE else predictions.feature(name) for name in columns]
     # A column that the log does not have is missing in each row.
     theirs = [f"predictions.{quote(name)}" if name in logged else "NULL" for name in names]
-    own_list, their_list = (
-        ", ".join(f"{v} AS c{i}" for i, v in enumerate(values)) for values in (own, theirs)
-    )
+    lists = (", ".join(f"{v} AS c{i}" for i, v in enumerate(values)) for values in (own, theirs))
+    own_list, their_list = lists
     rows.create_view("reference")
     served = predictions.served(champion.version, "champion")
     tables = (f"SELECT {own_list} FROM reference", f"SELECT {their_list} FROM predictions WHERE {served}")
@@ -132,13 +131,11 @@ def judge(bars: DriftBars, reference: Counts, current: Counts, error: float) -> 
     if expected >= LOST and current.present < expected / 2:
         lost.append(f"{1 - current.present / expected:.0%} of its values are gone")
     elif abs(missing) >= missing_bar:
-        why.append(
-            f"missing {gaps[0][0] / gaps[0][1]:.1%} to {gaps[1][0] / gaps[1][1]:.1%}, bar {missing_bar:.1%}"
-        )
+        before, after = (lacking / rows for lacking, rows in gaps)
+        why.append(f"missing {before:.1%} to {after:.1%}, bar {missing_bar:.1%}")
     if unseen >= unseen_bar:
-        lost.append(
-            f"{unseen:.1%} more new values, of a level or type that training did not have, bar {unseen_bar:.1%}"
-        )
+        which = f"of a level or type that training did not have, bar {unseen_bar:.1%}"
+        lost.append(f"{unseen:.1%} more new values, {which}")
     if far >= far_bar and reference.present and current.present:
         why.append(f"distance {far:.3f}, bar {far_bar:.3f}")
     found: dict[str, Any] = {"distance": far, "distance_bar": far_bar}

@@ -32,15 +32,12 @@ def write(params: Params, result: dict[str, Any], log: str | None = None) -> lis
     champion = roles.required("champion")
     target, features = champion.schema_.target.name, champion.schema_.features
     columns = result["columns"]
-    tables = {
-        side: rows.dropna(axis="columns", how="all")
-        for side, rows in samples(params, champion, result, log).items()
-    }
+    sides = samples(params, champion, result, log).items()
+    tables = {side: rows.dropna(axis="columns", how="all") for side, rows in sides}
     shown = [name for name in columns if all(name in rows for rows in tables.values())]
     numbers = [name for name in shown if name == SCORE or features[name].numeric]
-    definition = DataDefinition(
-        numerical_columns=numbers, categorical_columns=[n for n in shown if n not in numbers]
-    )
+    others = [name for name in shown if name not in numbers]
+    definition = DataDefinition(numerical_columns=numbers, categorical_columns=others)
     types = {name: "float64" if name in numbers else "object" for name in shown}
     data = [Dataset.from_pandas(rows[shown].astype(types), definition) for rows in tables.values()]
     register(columns)

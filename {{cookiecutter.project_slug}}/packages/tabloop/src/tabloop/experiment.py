@@ -93,9 +93,8 @@ def read(
     )
     if not rows.challenged.any():
         raise UserError(nothing)
-    label, probability, threshold = (
-        rows.pop(n).to_numpy(float) for n in ("label", "probability", "threshold")
-    )
+    names = "label", "probability", "threshold"
+    label, probability, threshold = (rows.pop(name).to_numpy(float) for name in names)
     rows["cost"] = np.where(np.isnan(label), np.nan, errors_cost(label, probability, threshold, cost))
     rows["fallback"] = False
     if mode == "ab":

@@ -78,9 +78,8 @@ def describe(table: duckdb.DuckDBPyRelation) -> tuple[int, dict[str, Facts]]:
         present, distinct, whole, span, largest, longest, some = found[7 * i : 7 * i + 7]
         # Estimated, but near what decides: the hashes are counted, which takes 8 bytes a row, whatever the column.
         if rows >= MANY and (distinct < 1000 or distinct > 0.9 * present):
-            distinct = table.aggregate(
-                f"count(DISTINCT hash({quote(name)})) - {int(present < rows)}"
-            ).fetchall()[0][0]
+            hashed = f"count(DISTINCT hash({quote(name)})) - {int(present < rows)}"
+            distinct = table.aggregate(hashed).fetchall()[0][0]
         values = dict.fromkeys(str(row[i]).removesuffix(" 00:00:00") for row in head if row[i] is not None)
         shown = [text if len(text) <= 24 else f"{text[:23]}…" for text in list(values)[:3] or [some] if text]
         consecutive = bool(whole) and distinct > 1 and span == distinct - 1

@@ -67,9 +67,8 @@ def with_part(body: str, part: str, text: str) -> str:
     """The comment with this part replaced or added; every part may have the same share of what GitHub takes."""
     parts = dict(PART.findall(body.replace("\r", ""))) | {part: text.strip()}
     room = BODY // len(parts) - 200
-    blocks = [
-        f"<!-- part {n} -->\n{actions.cut(said, room)}\n<!-- end of {n} -->" for n, said in parts.items()
-    ]
+    shown = {name: actions.cut(said, room) for name, said in parts.items()}
+    blocks = [f"<!-- part {name} -->\n{said}\n<!-- end of {name} -->" for name, said in shown.items()]
     return "\n\n".join([MARK, *blocks])
 
 

@@ -142,13 +142,10 @@ def _levels(db: "duckdb.DuckDBPyConnection", table: str, bins: Bins, score: str,
     bins.levels = [*(v for v in seen if v in known), *(v for v in trained if v not in seen)] or [""]
     levels, means, rows = zip(*found[:WEIGHED], strict=True) if found else ((), (), ())
     if len(levels) > 1 and np.ptp(means) > 0:
-        middle = np.average(means, weights=rows)
-        numbers = (np.array(means) - middle) / np.average(
-            (np.array(means) - middle) ** 2, weights=rows
-        ) ** 0.5
-        cases = (
-            f"WHEN {literal(v)} THEN {number:e}" for v, number in zip(levels, numbers.tolist(), strict=True)
-        )
+        far = np.array(means) - np.average(means, weights=rows)
+        numbers = far / np.average(far**2, weights=rows) ** 0.5
+        pairs = zip(levels, numbers.tolist(), strict=True)
+        cases = (f"WHEN {literal(v)} THEN {number:e}" for v, number in pairs)
         bins.weight = f"CASE {bins.typed} {' '.join(cases)} ELSE 0e0 END"
     return bins
 

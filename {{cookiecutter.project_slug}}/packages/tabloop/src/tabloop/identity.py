@@ -125,9 +125,8 @@ def known_at(
     if timestamp is None or not facts.dated:
         lacking = "it is no date or time" if timestamp else "give TIMESTAMP, the row's time, too"
         raise UserError(f"--known-at {name}: {lacking}")
-    early, without = (
-        table.filter(f"({label}) IS NOT NULL").aggregate(_early_and_without(name, timestamp)).fetchall()[0]
-    )
+    labelled = table.filter(f"({label}) IS NOT NULL")
+    early, without = labelled.aggregate(_early_and_without(name, timestamp)).fetchall()[0]
     if early:
         raise UserError(f"--known-at {name}: {early:,} labels were known before their row: correct them")
     lack = [f"{without:,} labels lack it: their rows are never in train"] if without else []

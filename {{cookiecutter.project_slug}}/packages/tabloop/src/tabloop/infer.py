@@ -81,11 +81,8 @@ def infer(table: Table, said: Choices, holdout: float) -> Inferred:
     if said.timestamp and not said.known_at:
         identity.suggest_known_at(relation, quote(said.timestamp), facts, decisions, label)
     key = identity.key(relation, said.key, [n for n in (said.entity, said.timestamp) if n], decisions, facts)
-    features = {
-        d.column: d.decision
-        for d in decisions.values()
-        if d.decision in (*TYPES, DAYS) and d.column not in key
-    }
+    kinds = {name: found.decision for name, found in decisions.items() if name not in key}
+    features = {name: kind for name, kind in kinds.items() if kind in (*TYPES, DAYS)}
     told = leaks.watch(relation, label, facts, features, decisions, said)
     for name, more in spelled_twice(relation, features).items():
         decisions[name].warnings.append(f"{more:,} levels differ from another only by case or accents' form")

@@ -125,9 +125,8 @@ def estimate_of(metric: str, part: Holdout, own: bool) -> Estimate:
     """A metric on these rows, or where there is a champion its difference to the champion's."""
     evaluate = part.params.evaluate
     if not own:
-        return estimate(
-            metric, part.target, part.candidate, part.champion, evaluate.cost, evaluate.confidence
-        )
+        models = part.candidate, part.champion
+        return estimate(metric, part.target, *models, evaluate.cost, evaluate.confidence)
 
     def statistic(at: np.ndarray) -> float:
         some = part.at(at)

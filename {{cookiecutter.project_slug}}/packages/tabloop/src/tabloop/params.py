@@ -58,13 +58,11 @@ class Column(Strict):
     @model_validator(mode="after")
     def _bounds(self) -> "Column":
         for name, bound in (("min", self.min), ("max", self.max)):
-            if bound is not None and not math.isfinite(bound):
+            if bound is None:
+                continue
+            if not math.isfinite(bound):
                 raise ValueError(f"{name} must be a finite number")
-            if (
-                bound is not None
-                and self.type == "integer"
-                and not (bound.is_integer() and abs(bound) <= EXACT)
-            ):
+            if self.type == "integer" and not (bound.is_integer() and abs(bound) <= EXACT):
                 raise ValueError(f"{name} of an integer must be a whole number between -2**53 and 2**53")
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError("min must not be above max")
@@ -138,9 +136,8 @@ class Schema(Strict):
         roles = [self.entity, self.timestamp, self.target.name, self.target.known_at]
         declared = dict.fromkeys(name for name in (*names, *roles, *self.key) if name)
         if odd := [n for n in declared if not n.isidentifier() or n in RESERVED]:
-            raise ValueError(
-                f"{odd[0]!r} can't be a column's name here: choose another, and give the raw name under `rename`"
-            )
+            advice = "choose another, and give the raw name under `rename`"
+            raise ValueError(f"{odd[0]!r} can't be a column's name here: {advice}")
         if twice := {n for n in names if names.count(n) > 1 or n in roles}:
             raise ValueError(f"declared twice: {', '.join(sorted(twice))}")
         if aged := [n for n, c in self.request.items() if c.days_since and not self.timestamp]:
@@ -148,11 +145,8 @@ class Schema(Strict):
         known = self.target.known_at
         if known and (not self.timestamp or known == self.timestamp):
             raise ValueError("target.known_at needs a timestamp, and is another column")
-        if early := [
-            n
-            for n, c in self.features.items()
-            if c.days_since and c.days_since == self.rename.get(known or "", known)
-        ]:
+        raw = self.rename.get(known or "", known)
+        if early := [n for n, c in self.features.items() if c.days_since and c.days_since == raw]:
             raise ValueError(f"{early[0]}: days_since {known}, which is known with the label only")
         if self.views and not self.entity:
             raise ValueError("views need an `entity` to belong to")

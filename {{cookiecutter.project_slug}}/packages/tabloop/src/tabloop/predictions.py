@@ -132,9 +132,8 @@ def connect(since: datetime | None = None, log: str | None = None) -> "duckdb.Du
     if not _view(db, log, "predictions", "CREATE VIEW logged AS FROM {} " + day, since):
         raise NothingLogged(f"there is no prediction log in {log}: set PREDICTION_LOG to the service's")
     absent = [name for name in NEWER if name not in db.view("logged").columns]
-    nulls = [
-        f"NULL::{'DOUBLE' if PREDICTIONS[name] == 'float64' else 'VARCHAR'} AS {name}" for name in absent
-    ]
+    types = {name: "DOUBLE" if PREDICTIONS[name] == "float64" else "VARCHAR" for name in absent}
+    nulls = [f"NULL::{type_} AS {name}" for name, type_ in types.items()]
     db.sql(f"CREATE VIEW predictions AS SELECT {', '.join(['*', *nulls])} FROM logged")
     if not _view(db, log, "feedback", f"CREATE VIEW outcomes AS {last} FROM {{}} GROUP BY prediction_id"):
         db.sql(

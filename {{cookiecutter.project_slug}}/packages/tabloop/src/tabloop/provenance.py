@@ -77,10 +77,8 @@ def origin(inputs: dict[str, str]) -> Origin:
     asked = "".join(f"{commit}:./{name}\n" for commit in brought for name in INPUTS)
     answers = iter(git("cat-file", "--batch-check=%(objectname)", where=ROOT, text=asked).splitlines())
     for commit in brought:
-        differing = [
-            name for name in INPUTS if next(answers) != inputs.get(name, f"{commit}:./{name} missing")
-        ]
-        if not differing:
+        given = [inputs.get(name, f"{commit}:./{name} missing") for name in INPUTS]
+        if given == [next(answers) for _ in INPUTS]:
             return Origin(commit, [])
     if git("rev-parse", "--is-shallow-repository", where=ROOT) == "true":
         return Origin(None, [])

@@ -93,10 +93,8 @@ def follow_a_move(database: Path) -> None:
         known = {row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         if "experiments" not in known:
             return
-        rows = db.execute(
-            "SELECT artifact_location FROM experiments WHERE artifact_location LIKE '/%/mlruns/%'"
-        )
-        old = {row[0].rpartition("/mlruns/")[0] + "/mlruns" for row in rows} - {here}
+        query = "SELECT artifact_location FROM experiments WHERE artifact_location LIKE '/%/mlruns/%'"
+        old = {row[0].rpartition("/mlruns/")[0] + "/mlruns" for row in db.execute(query)} - {here}
         for before in old:
             for table in PATHS.keys() & known:
                 for column in PATHS[table]:

@@ -65,11 +65,8 @@ def choose_threshold(fit: Callable[..., Any], rows: "pd.DataFrame", params: Para
         print(f"train: threshold {threshold:.4g} costs least on {what}, scored by models of {by}", flush=True)
         return threshold
     threshold = cost.false_positive / ((cost.false_positive + cost.false_negative) or 1)
-    print(
-        f"train: threshold {threshold:.4g}, the ratio of the costs: models of {by} could score {what}, "
-        f"and {MIN_CLASS} of each class are needed to choose it",
-        flush=True,
-    )
+    why = f"models of {by} could score {what}, and {MIN_CLASS} of each class are needed to choose it"
+    print(f"train: threshold {threshold:.4g}, the ratio of the costs: {why}", flush=True)
     return threshold
 
 

@@ -82,9 +82,8 @@ def find(lines: list[str], delimiter: str | None) -> dict[str, str | None] | Non
             full = [row for row in rows if len(row) == width]
             inside = [c for row in full[:1000] for c in row]
             others = re.compile("|".join(re.escape(d) for d in DELIMITERS[:4] if d != one))
-            clean = sum(bool(NUMBER.fullmatch(c) or not others.search(c)) for c in inside) / (
-                len(inside) or 1
-            )
+            fitting = sum(bool(NUMBER.fullmatch(c) or not others.search(c)) for c in inside)
+            clean = fitting / (len(inside) or 1)
             score = (width > 1) * len(full) / (len(rows) or 1) * clean**2 * (1 - 0.2 / width)
             if score > best + 1e-9:
                 best, chosen = score, {"delimiter": one, "quote": quote, "escape": escape}

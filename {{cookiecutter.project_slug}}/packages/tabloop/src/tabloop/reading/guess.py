@@ -58,9 +58,8 @@ def _doubt(column: Column) -> None:
     for looks, what in DOUBTS.items():
         alike = sum(n for s, n in shapes.items() if re.fullmatch(looks, s, re.IGNORECASE))
         if 2 * alike > column.present:
-            column.note(
-                "warning", f"text, such as {column.others('false')[0][0][:30]!r}, but looks like {what}"
-            )
+            one = column.others("false")[0][0][:30]
+            column.note("warning", f"text, such as {one!r}, but looks like {what}")
             break
 
 
@@ -136,7 +135,6 @@ def _either(column: Column, known: Known, ways: list[ReadColumn], shapes: Counte
     small = [s for s in shapes if sign not in s]  # 500 beside 1,250
     likely = fraction if sign == "." or (known.delimiter == ";" and not small) else groups
     meant = "decimals" if likely is fraction else "thousands"
-    column.note(
-        "warning", f"{sign!r} could separate thousands or decimals: {meant} taken; see data.reading.columns"
-    )
+    what = f"{sign!r} could separate thousands or decimals: {meant} taken; see data.reading.columns"
+    column.note("warning", what)
     return likely
