@@ -85,7 +85,8 @@ def infer(table: Table, said: Choices, holdout: float) -> Inferred:
     features = {name: kind for name, kind in kinds.items() if kind in (*TYPES, DAYS)}
     told = leaks.watch(relation, label, facts, features, decisions, said)
     for name, more in spelled_twice(relation, features).items():
-        decisions[name].warnings.append(f"{more:,} levels differ from another only by case or accents' form")
+        text = f"{more:,} levels are another one but for case or the form of accents"
+        decisions[name].warnings.append(text)
     if not features:
         why = "each is constant, an id, a date, free text or a copy of the target"
         raise UserError(f"no column is left to learn from: {why}")
