@@ -128,9 +128,11 @@ def test_deleting_a_patch_scores_a_table_every_night(project: Project) -> None:
     assert "CronJob" not in rendered(copy, "staging")
     base = copy / "deploy/kubernetes/kustomization.yaml"
     base.write_text(re.sub(r"  - target: \{ kind: CronJob \}\n.*\n", "", base.read_text()))
+    release(copy, "staging", MODEL_VERSION="0123abcd4567")
     things = rendered(copy, "staging")
     pod = things["CronJob"]["spec"]["jobTemplate"]["spec"]["template"]["spec"]
     (found,) = pod["containers"]
+    assert found["image"] == "ghcr.io/fraud-detection:batch-0123abcd4567"
     assert found["args"] == ["/batch/in.parquet", "/batch/out.parquet"] and "Ingress" not in things
     guarded = container(things)["securityContext"]
     assert found["securityContext"] == guarded and pod["securityContext"]["runAsNonRoot"] is True

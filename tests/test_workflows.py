@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pandas as pd
 import pytest
 from conftest import ROOT, UV, Bake, Project, Run, Serve, clean, few_rows, free_port, git, within
 from github_api import GitHub
@@ -455,6 +456,36 @@ def test_a_fork_without_secrets_passes(another: Forge) -> None:
     )
     assert code == 0, said[-5000:]
     assert "This pull request has no secrets" in said and not forge.github.things["comments"]
+
+
+def test_a_table_is_scored_and_refused_rows_are_red_and_kept_beside_the_scores(
+    another: Forge, run: Run
+) -> None:
+    forge, remote = another, another.work / "scored"
+    run(forge.project, "dvc", "remote", "modify", "--local", "local", "url", str(remote))
+    run(forge.project, "dvc", "push")
+    rows = pd.read_parquet(forge.project / "data/features/holdout.parquet").head(3)
+    columns = ["transaction_id", "user_id", "timestamp", "amount", "merchant_category", "channel"]
+    rows[columns].assign(amount=[1.5, -1, 2.5]).to_csv(forge.project / "rows.csv", index=False)
+    drift = (forge.project / ".github/workflows/drift.yml").read_text()
+    called = re.findall("uses: (.+?)/\\.github", drift)[0]
+    (forge.project / ".github/workflows/batch.yml").write_text(f"""\
+name: batch
+on: workflow_dispatch
+jobs:
+  batch:
+    uses: {called}/.github/workflows/batch.yml@v1
+    permissions: {{ contents: read, id-token: write }}
+    with: {{ source: rows.csv, dvc-remote-url: "{remote}" }}
+""")
+    forge.git("add", "rows.csv", ".github")
+    forge.commit("Score a table")
+    code, said = forge.run("workflow_dispatch", "--workflows", ".github/workflows/batch.yml", run_id="4000")
+    assert code != 0 and "2 rows scored" in said, said[-5000:]
+    scores = forge.work / "artifacts/4000/scores"
+    assert list(pd.read_parquet(scores / "scores.parquet")["probability"].between(0, 1)) == [True, True]
+    (refused,) = pd.read_parquet(scores / "scores.refused.parquet").to_dict("records")
+    assert refused["reasons"].startswith("amount: ")
 
 
 def test_drift_opens_one_issue_and_retrains_once_and_the_challenger_is_judged(

@@ -24,8 +24,12 @@ def scratch(beside: Path) -> Iterator[Path]:
 
 def replace(folder: Path, by: Path) -> None:
     """Put the folder `by` in the place of `folder`."""
-    shutil.rmtree(folder, ignore_errors=True)
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():  # by its name: removing it takes longer, and a kill would leave half
+        folder.rename(old)
     by.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def write(path: Path, text: str) -> None:
