@@ -176,10 +176,11 @@ def test_killed_at_each_step_and_run_again(
         counts = {name: (rows, labels) for name, rows, labels in who(log)}
         assert counts[OTHER] == (4, 4)
         if killed:
+            shutil.copytree(folder / "data/raw", folder / "data/.raw.old")  # as `ingest` may have left
             forget.forget(settings(folder), PERSON, YES)
         assert who(log) == [(OTHER, 4, 4)] and not left(folder)
         assert not any(key.startswith(PERSON) for key in raw(log, "feedback", "prediction_id"))
-        assert not [*folder.rglob("data/*/*.part")]
+        assert not [*folder.rglob("data/*/*.part")] and not (folder / "data/.raw.old").exists()
     assert at >= 12
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tabloop import compaction, database, ingest, predictions
 from tabloop.cli import UserError, one_line
@@ -20,9 +20,6 @@ from tabloop.columns import key_of, literal, quote
 from tabloop.params import ROOT, Params
 from tabloop.serving.online_store import entity_key, redis_index
 from tabloop.serving.settings import STORE, load_settings
-
-if TYPE_CHECKING:
-    pass
 
 FOLDERS = ("data/raw", "data/features", "data/online")
 ROUNDS = 3  # rows that are written meanwhile, or files that are compacted, are found by the next one
@@ -38,9 +35,8 @@ ELSEWHERE = """What still holds this person, and what removes it:
   others    the log and the store of another environment: run this again with its PREDICTION_LOG and ONLINE_STORE; scores of
             `tabloop batch`; backups"""
 
-Places = dict[
-    str, tuple[int, Callable[[], None]]
-]  # what has how many rows of the person; and what removes them
+# What has rows of the person: how many, and what removes them.
+Places = dict[str, tuple[int, Callable[[], None]]]
 
 
 def forget(params: Params, entity: str, agreed: Callable[[str], bool]) -> tuple[str, bool]:
@@ -60,8 +56,6 @@ def forget(params: Params, entity: str, agreed: Callable[[str], bool]) -> tuple[
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise UserError("another one is at work: try again when it has ended") from None
-        for part in (part for folder in FOLDERS for part in (ROOT / folder).rglob("*.part")):
-            part.unlink()  # of a run that was killed
         if not (places := found(params, name, entity)):
             raise UserError(
                 f"there is nothing of {name} {entity!r} in the log, data/raw, data/features and the store"
@@ -69,6 +63,11 @@ def forget(params: Params, entity: str, agreed: Callable[[str], bool]) -> tuple[
         listed = "\n".join(f"  {rows:>9,}  {place}" for place, (rows, _) in places.items())
         if not agreed(f"rows of {name} {entity!r}:\n{listed}"):
             raise UserError("nothing was removed: say --yes where nobody can be asked")
+        for folder in (ROOT / name for name in FOLDERS):  # what runs and stages left that were killed
+            for part in folder.rglob("*.part"):
+                part.unlink()
+            for end in ("part", "old"):
+                shutil.rmtree(folder.with_name(f".{folder.name}.{end}"), ignore_errors=True)
         for _ in range(ROUNDS):
             for _, remove in places.values():
                 remove()

@@ -12,6 +12,7 @@ import click
 from tabloop.adopt_command import adopt
 from tabloop.automation import github, remote, retrain, update, watch
 from tabloop.cli import FOUND, Commands, UserError, write_github_output
+from tabloop.keep_command import compact, forget
 from tabloop.play_command import loop, traffic
 from tabloop.tune_command import tune
 
@@ -144,38 +145,6 @@ def experiment(environment: str) -> None:
     found = run(load(), environment)
     click.echo(text(found))
     write_github_output(verdict=found["verdict"])
-
-
-@tabloop.command()
-def compact() -> None:
-    """Put the prediction log's files together, one an hour; remove days older than monitoring.keep_days. It may be killed."""
-    from tabloop.compaction import compact, remove_old
-    from tabloop.params import load
-    from tabloop.predictions import location, log_of
-
-    params, log = load(), location()
-    if days := params.monitoring.keep_days:
-        done = remove_old(log, days)
-        trains = params.data.feedback and log_of(params.data.feedback) == log and "labelled" in done
-        click.echo(f"compact: {done}{'; the next ingest takes no labels of them' if trains else ''}")
-    click.echo(f"compact: {compact(log)}")
-
-
-@tabloop.command()
-@click.argument("entity")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-def forget(entity: str, yes: bool) -> None:
-    """Remove ENTITY from the log, data/raw, data/features and the store; say what else holds it. Exit code 3: it came again."""
-    from tabloop.forget import forget
-    from tabloop.params import load
-
-    def agreed(listed: str) -> bool:
-        click.echo(f"forget: {listed}")
-        return yes or (sys.stdin.isatty() and click.confirm("Remove them?"))
-
-    done, again = forget(load(), entity, agreed)
-    click.echo(f"forget: {done}")
-    sys.exit(FOUND if again else 0)
 
 
 @tabloop.group(cls=Commands)
@@ -312,5 +281,5 @@ def batch(input_: str, output: str, model: Literal["champion", "challenger", "ca
     sys.exit(FOUND if refused else 0)
 
 
-for command in (adopt, github, remote, retrain, watch, tune, traffic, loop, update):
+for command in (adopt, compact, forget, github, remote, retrain, watch, tune, traffic, loop, update):
     tabloop.add_command(command)
