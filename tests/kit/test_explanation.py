@@ -231,7 +231,6 @@ def test_while_explanations_are_computed_predictions_are_answered_and_few_wait(m
             while not all(answer.done() for answer in answers):
                 predicted = client.post("/predict", json=ROW).raise_for_status()
                 took.append(predicted.elapsed.total_seconds())
-                time.sleep(0.01)  # else the explanations, of low priority, wait for this client's core
             seconds = time.perf_counter() - began
         found = [answer.result() for answer in answers]
         explained = [answer.json() for answer in found if answer.status_code == 200]
