@@ -182,7 +182,7 @@ def test_a_metric_is_a_line_in_evaluate(run: Run, small: Path) -> None:
     gate = json.loads((small / "metrics/evaluation.json").read_text())["gate"]["checks"][-1]
     assert gate["metric"] == "fraud_in_top_100" and gate["low"] < gate["value"] == value and gate["passed"]
     difference = json.loads(run(small, "dvc", "metrics", "diff", "--json").stdout)
-    assert difference["metrics/evaluation.json"]["fraud_in_top_100"]["new"] == value
+    assert difference["metrics/metrics.json"]["fraud_in_top_100"]["new"] == value
     with sqlite3.connect(small / "mlflow.db") as db:
         logged = db.execute("SELECT value FROM metrics WHERE key = 'fraud_in_top_100'").fetchall()
     assert logged == [(value,)]

@@ -140,7 +140,7 @@ def test_a_model_parameter_reruns_train_onward(run: Run, small: Path) -> None:
     assert ran(done.stdout) == STAGES[3:]
     assert "is registered; `make challenge` makes it the challenger" in done.stdout
     difference = run(small, "dvc", "metrics", "diff", "--json").stdout
-    assert json.loads(difference)["metrics/evaluation.json"]["auc"]["diff"] != 0
+    assert json.loads(difference)["metrics/metrics.json"]["auc"]["diff"] != 0
     # And back: the cached model is compared with the champion of now, not with that of its first evaluation.
     run(small, "git", "checkout", "params.yaml")
     done = run(small, "dvc", "repro")

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from tabloop.evaluation import by_segment, curves
-from tabloop.metrics import at_threshold, errors_cost
+from tabloop.metrics import at_threshold, auc_interval, errors_cost
 from tabloop.params import Cost
 from tabloop.report import CURVES, draw, mermaid
 
@@ -47,3 +47,14 @@ def test_a_segment_of_one_class_has_no_auc() -> None:
     found = by_segment(TARGET[:100], SCORE[:100], pd.DataFrame({"level": levels}), ["level"])["level"]
     assert found["yes"]["auc"] is None and found["no"]["positives"] == 0
     assert found["(missing)"]["rows"] == 10 and 0 <= found["(missing)"]["auc"] <= 1
+    assert found["(missing)"]["low"] is None  # too few rows of a class for an interval
+
+
+def test_a_segment_has_the_interval_of_its_own_rows() -> None:
+    rows = pd.DataFrame({"level": np.where(np.arange(len(TARGET)) % 2, "odd", "even")})
+    wide, narrow = (
+        by_segment(TARGET, SCORE, rows, ["level"], level)["level"]["odd"] for level in (0.99, 0.5)
+    )
+    own = auc_interval(TARGET[1::2], SCORE[1::2], 0.99)
+    assert (wide["auc"], wide["low"], wide["high"]) == (pytest.approx(own.value), own.low, own.high)
+    assert wide["low"] < narrow["low"] < narrow["auc"] < narrow["high"]

@@ -43,8 +43,9 @@ def evaluate(params: Params, min_auc: float | None) -> dict[str, Any]:
     result |= measure(target, probability, card.threshold, params)
     result["gate"] = evaluation.judge(holdout, champion["verdict"], min_auc)
     result["champion"] = champion
-    result["segments"] = evaluation.by_segment(target, probability, rows, params.evaluate.segments)
-    result["importance"] = explain.importance(rows, target, params.evaluate.confidence)
+    segments, confidence = params.evaluate.segments, params.evaluate.confidence
+    result["segments"] = evaluation.by_segment(target, probability, rows, segments, confidence)
+    result["importance"] = explain.importance(rows, target, confidence)
     evaluation.write(card, result, holdout)
     return result
 

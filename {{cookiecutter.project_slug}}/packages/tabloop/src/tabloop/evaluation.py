@@ -13,7 +13,7 @@ from tabloop.cli import UserError
 from tabloop.gates import HIGHER_IS_BETTER
 from tabloop.intervals import Scored
 from tabloop.judge import Holdout, estimate_of, is_own, judge, levels
-from tabloop.metrics import Curve, auc, calibration
+from tabloop.metrics import Curve, auc, auc_interval, calibration, enough
 from tabloop.onnx_model import FILE, OnnxModel
 from tabloop.params import ROOT, Cost, Params
 from tabloop.roles import CANDIDATE, EVALUATION, MODELS, current
@@ -91,15 +91,25 @@ def compare(holdout: Holdout) -> dict[str, Any]:
 
 
 def by_segment(
-    target: np.ndarray, probability: np.ndarray, rows: "pd.DataFrame", names: list[str]
+    target: np.ndarray,
+    probability: np.ndarray,
+    rows: "pd.DataFrame",
+    names: list[str],
+    confidence: float = 0.95,
 ) -> dict[str, Any]:
-    """AUC within each level of each named column; null where a level has one class only."""
+    """AUC with its interval within each level of each named column; null where a level has too few rows of a class."""
     found: dict[str, Any] = {name: {} for name in names}
     for name in names:
         for level, at in levels(rows, name):
             value, positives = auc(target[at], probability[at]), int(target[at].sum())
-            area = None if np.isnan(value) else value
-            found[name][level] = {"auc": area, "rows": len(at), "positives": positives}
+            area = auc_interval(target[at], probability[at], confidence) if enough(target[at]) else None
+            found[name][level] = {
+                "auc": None if np.isnan(value) else value,
+                "low": area.low if area else None,
+                "high": area.high if area else None,
+                "rows": len(at),
+                "positives": positives,
+            }
     return found
 
 
@@ -128,7 +138,7 @@ def _points(at: np.ndarray, **axes: np.ndarray) -> list[dict[str, float]]:
 
 
 def write(card: ModelCard, result: dict[str, Any], holdout: Holdout) -> None:
-    """Write metrics/evaluation.json, the plots' points and reports/evaluation.html.
+    """Write metrics/evaluation.json, its numbers as DVC's metrics, the plots' points and reports/evaluation.html.
 
     Args:
         result: what is to stand in evaluation.json; see the design's contract.
@@ -142,4 +152,7 @@ def write(card: ModelCard, result: dict[str, Any], holdout: Holdout) -> None:
         files.write(ROOT / f"reports/{name}.json", json.dumps(points, indent=1) + "\n")
     html = page(holdout.params, card, result, plots, other, holdout.rows)
     files.write(ROOT / "reports/evaluation.html", html)
+    # Of evaluation.json what `dvc metrics` can show in a line.
+    numbers = {name: round(value, 5) for name, value in result.items() if type(value) in (int, float)}
+    files.write_json(ROOT / "metrics/metrics.json", numbers)
     files.write_json(EVALUATION, result)

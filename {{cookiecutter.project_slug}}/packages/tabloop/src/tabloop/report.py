@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 CANDIDATE, CHAMPION, GUIDE = "#2457c5", "#e07b39", "#9aa4b2"
+WIDE = 30  # the largest predicted share of a bin, over the smallest, from which the scale is logarithmic
 Points = dict[str, list[dict[str, float]]]
 CURVES = {  # name -> title, axes
     "roc": ("ROC", "false_positive_rate", "true_positive_rate"),
@@ -33,6 +34,8 @@ def draw(name: str, candidate: Points, champion: Points | None, threshold: float
     with mpl.rc_context(style):
         figure = Figure(figsize=(5, 3.6), layout="constrained")
         axes = figure.subplots()
+        predicted = [point["predicted"] for point in candidate[name]] if name == "calibration" else [1.0]
+        log = 0 < min(predicted) * WIDE < max(predicted)  # at low rates all points but one are near 0
         marker = "o" if name == "calibration" else None
         for points, color, label, line in (
             (champion, CHAMPION, "champion", "--"),
@@ -40,17 +43,28 @@ def draw(name: str, candidate: Points, champion: Points | None, threshold: float
         ):
             if points:
                 xs, ys = ([point[axis] for point in points[name]] for axis in (x, y))
+                if log:
+                    ys = [max(point[y], 0.5 / point["rows"]) for point in points[name]]
                 axes.plot(
                     xs, ys, color=color, label=label, linestyle=line, linewidth=2, marker=marker, markersize=4
                 )
         if name in ("roc", "calibration"):
             end = 1 if name == "roc" else max(point[axis] for point in candidate[name] for axis in (x, y))
-            axes.plot([0, end], [0, end], color=GUIDE, linewidth=1, linestyle=":")
+            axes.plot(
+                [min(predicted) if log else 0, end],
+                [min(predicted) if log else 0, end],
+                color=GUIDE,
+                linewidth=1,
+                linestyle=":",
+            )
         if name == "threshold":
             axes.axvline(threshold, color=GUIDE, linewidth=1, linestyle=":")
             at = (threshold, axes.get_ylim()[1])
             axes.annotate(f"chosen: {threshold:.3g}", at, (4, -12), textcoords="offset points")
-        axes.set(xlabel=x.replace("_", " "), ylabel=y.replace("_", " "))
+        if log:
+            axes.set(xscale="log", yscale="log")
+        ending = ", log scale" if log else ""
+        axes.set(xlabel=x.replace("_", " ") + ending, ylabel=y.replace("_", " ") + ending)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)
         if champion:
