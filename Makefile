@@ -17,6 +17,10 @@ $(DEMO): | $(UV)
 test: $(UV) ## the tests, in three processes
 	$(UV) run pytest
 
+.PHONY: pictures
+pictures: demo ## the pictures of the pages, for the docs; with Chromium, or after `playwright install chromium`
+	$(UV) run python docs/pictures.py $(DEMO)
+
 .PHONY: lint
 lint: $(UV) ## style and types of hooks, tests, benchmarks and tabloop
 	$(UV) run ruff check --config pyproject.toml . && $(UV) run ruff format --config pyproject.toml --check . && $(UV) run mypy

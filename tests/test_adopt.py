@@ -39,6 +39,7 @@ def test_breast_cancer_from_csv_to_model(run: Run, fresh: Path, tmp_path: Path) 
     run(fresh, "dvc", "repro")
     metrics = json.loads((fresh / "metrics/evaluation.json").read_text())
     assert metrics["auc"] > 0.95 and metrics["gate"]["checks"][0]["bar"] == 0.5
+    assert "AUC gained by the idea: " in run(fresh, "python", "notebooks/explore.py").stdout
     run(fresh, "pytest", "-q")
     run(fresh, "git", "add", "--all")
     run(fresh, "git", "commit", "--quiet", "--message", "Own data")
@@ -69,6 +70,8 @@ def test_flights_with_entity_timestamp_and_columns_of_the_entity(
     run(fresh, "dvc", "repro")
     metrics = json.loads((fresh / "metrics/evaluation.json").read_text())
     assert metrics["auc"] > 0.8
+    said = run(fresh, "python", "notebooks/explore.py").stdout  # with Feast's view of the planes
+    assert "event_timestamp" in said and "engine " in said and "AUC gained by the idea: " in said
     assert set(metrics["segments"]) == {"engine", "origin"}
     train, holdout = (
         pd.read_parquet(fresh / f"data/features/{part}.parquet") for part in ("train", "holdout")

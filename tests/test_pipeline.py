@@ -134,6 +134,20 @@ print(abs(estimator.predict_proba(model_inputs(rows, card.schema_))[:, 1] - prob
     assert run(small, "python", "-c", script).stdout == "True\n"
 
 
+def test_the_notebook_runs_from_its_own_folder(run: Run, small: Path) -> None:
+    said = run(small, "python", "notebooks/explore.py").stdout
+    elsewhere = run(small, "python", "-c", "import runpy; runpy.run_path('notebooks/explore.py')").stdout
+    assert said == elsewhere
+    holdout = json.loads((small / "metrics/evaluation.json").read_text())["segments"]
+    for line in (
+        "AUC 0.",
+        "AUC gained by the idea: ",
+        *(f"channel {level}: AUC " for level in holdout["channel"]),
+    ):
+        assert line in said, line
+    assert run(small, "git", "status", "--porcelain", "notebooks", "feature_repo", "data").stdout == ""
+
+
 def test_a_model_parameter_reruns_train_onward(run: Run, small: Path) -> None:
     edit(small, lambda p: p["train"].update(max_iter=60))
     done = run(small, "dvc", "repro")

@@ -150,6 +150,10 @@ def test_the_torch_models_parts_add_up_when_explained(run: Run, small: Path) -> 
     assert found["base_value"] + sum(moved) == pytest.approx(found["probability"], abs=1e-9)
 
 
+def test_the_notebook_fits_a_network(run: Run, small: Path) -> None:
+    assert "AUC gained by the idea: " in run(small, "python", "notebooks/explore.py").stdout
+
+
 def test_a_mistake_under_train_is_one_line(run: Run, small: Path) -> None:
     text = (small / "params.yaml").read_text()
     (small / "params.yaml").write_text(text.replace("device: auto", "device: cuda:1"))

@@ -11,7 +11,7 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
 
-PAGE = Path(__file__).with_name("page.html")
+PAGE, STYLE, SCRIPT = (Path(__file__).with_name(f"page.{kind}") for kind in ("html", "css", "js"))
 POLICY = (
     "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; base-uri 'none'; "
     "form-action 'self'; frame-ancestors 'none'; script-src 'self'"
@@ -29,10 +29,10 @@ def add_pages(app: FastAPI) -> None:
         swagger_ui_parameters={"tryItOutEnabled": True, "persistAuthorization": True},
     )
     app.mount("/swagger", StaticFiles(packages=[("fastapi_swagger", "resources")]))
-    for path, html in (
-        ("/", PAGE.read_text().replace("Model service", escape(app.title))),
-        ("/docs", bytes(docs.body).decode()),
-    ):
+    page = PAGE.read_text().replace("Model service", escape(app.title))
+    page = page.replace("</style>", f"{STYLE.read_text()}</style>")
+    page = page.replace("</script>", f"{SCRIPT.read_text()}</script>")
+    for path, html in (("/", page), ("/docs", bytes(docs.body).decode())):
         scripts = re.findall("<script>(.*?)</script>", html, re.DOTALL)
         hashes = [b64encode(sha256(script.encode()).digest()).decode() for script in scripts]
         policy = " ".join([POLICY, *(f"'sha256-{digest}'" for digest in hashes)])
