@@ -327,8 +327,10 @@ def few_rows(project: Path, transactions: int = 5000, users: int = 200, max_iter
 
 
 def lines_of_readme(project: Path, name: str) -> str:
-    """The Python in the project's README that gives `name` a value."""
-    blocks = re.findall(r"^ *```python\n(.*?)^ *```$", (project / "README.md").read_text(), re.S | re.M)
+    """The Python in the project's README or its guides that gives `name` a value."""
+    pages = [project / "README.md", *(project / "packages/tabloop/docs").glob("*.md")]
+    text = "".join(page.read_text() for page in pages)
+    blocks = re.findall(r"^ *```python\n(.*?)^ *```$", text, re.S | re.M)
     (found,) = (textwrap.dedent(block) for block in blocks if f"{name} = " in block)
     return found
 

@@ -85,7 +85,9 @@ PAGES = [
     *ROOT.glob("*.md"),
     *ROOT.glob("docs/**/*.md"),
     PROJECT / "README.md",
+    PROJECT / "AGENTS.md",
     PROJECT / "packages/tabloop/README.md",
+    *PROJECT.glob("packages/tabloop/docs/*.md"),
 ]
 
 
