@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from fcntl import LOCK_EX, LOCK_NB, flock
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,6 +21,7 @@ from tabloop import files
 from tabloop.batch_score import Scorer
 from tabloop.batch_source import BatchTable, look_up, open_table
 from tabloop.cli import UserError, one_line
+from tabloop.locks import fcntl
 from tabloop.progress import progress
 from tabloop.roles import MODELS, pin, required
 from tabloop.serving.served_model import ServedModel
@@ -113,7 +113,7 @@ def working_folder(target: Path, output: str) -> Iterator[Path]:
     lock = os.open(folder, os.O_RDONLY)
     try:
         try:
-            flock(lock, LOCK_EX | LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             mine = os.fstat(lock).st_ino == folder.stat().st_ino
         except (BlockingIOError, FileNotFoundError):
             mine = False

@@ -21,7 +21,7 @@ class UserError(Exception):
 
 
 class Commands(click.Group):
-    """A group whose commands end with one line on stderr and exit code 1 where the user made a mistake."""
+    """A group whose commands end with one line on stderr, and 1, or 2 for wrong arguments, or 130 after Ctrl-C."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the subcommand."""
@@ -30,12 +30,12 @@ class Commands(click.Group):
         use_utc()
         try:
             return super().invoke(ctx)
-        except Exception as error:
+        except (Exception, KeyboardInterrupt) as error:
             if (text := correction(error)) is None:
                 raise
             name = ctx.info_name if ctx.parent else ctx.invoked_subcommand
             click.echo(f"{name}: {text}", err=True)
-            ctx.exit(1)
+            ctx.exit(exit_code(error))
 
 
 @contextmanager
@@ -45,19 +45,30 @@ def command(name: str) -> Iterator[None]:
     use_utc()
     try:
         yield
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
         if (text := correction(error)) is None:
             raise
-        sys.exit(f"{name}: {text}")
+        print(f"{name}: {text}", file=sys.stderr)
+        sys.exit(exit_code(error))
 
 
-def correction(error: Exception) -> str | None:
+def exit_code(error: BaseException) -> int:
+    """As shells have it: 130 after Ctrl-C; click's 2 for wrong arguments; else 1."""
+    return 130 if isinstance(error, KeyboardInterrupt) else getattr(error, "exit_code", 1)
+
+
+def correction(error: BaseException) -> str | None:
     """What the user can do about an error; None where that is nothing.
 
     DuckDB's errors are known by their names, as commands that don't need it don't import it.
     """
     if isinstance(error, UserError):
         return str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped; the same command goes on or begins again"
+    if isinstance(error, click.UsageError) and not isinstance(error, click.exceptions.NoArgsIsHelpError):
+        path = error.ctx.command_path if error.ctx else "tabloop"
+        return f"{one_line(error.format_message())} `{path} --help` shows what it takes"
     text = one_line(error)
     if "No space left on device" in text or "max_temp_directory_size" in text:
         return f"the disk is full: make room in the project's folder and in TMPDIR ({tempfile.gettempdir()})"
@@ -74,7 +85,8 @@ def collect_seldom() -> None:
 def use_utc() -> None:
     """Let this process work in UTC: libraries take the machine's zone for times that have one, and for Feast's."""
     os.environ["TZ"] = "UTC"
-    time.tzset()
+    if hasattr(time, "tzset"):  # not on Windows
+        time.tzset()
 
 
 def write_github_output(**outputs: object) -> None:

@@ -4,7 +4,6 @@ A compacted file appears whole, under a name that nobody else can take: its gene
 with it, so each has all of those before. What it covers is removed an hour later, when no reader has the old list.
 """
 
-import fcntl
 import hashlib
 import os
 import tempfile
@@ -22,6 +21,7 @@ import pyarrow.parquet as pq
 
 from tabloop import log_files, predictions
 from tabloop.cli import UserError, one_line
+from tabloop.locks import fcntl
 from tabloop.log_files import KEPT, TABLES, Hour
 from tabloop.progress import progress
 

@@ -4,7 +4,6 @@ Each file is replaced as a whole, so no reader sees half. Labels leave before th
 killed is finished by the next one.
 """
 
-import fcntl
 import shutil
 import sqlite3
 from collections import Counter
@@ -17,6 +16,7 @@ from typing import Any
 from tabloop import compaction, database, ingest, predictions
 from tabloop.cli import UserError, one_line
 from tabloop.columns import key_of, literal, quote
+from tabloop.locks import fcntl
 from tabloop.params import ROOT, Params
 from tabloop.serving.online_store import entity_key, redis_index
 from tabloop.serving.settings import STORE, load_settings

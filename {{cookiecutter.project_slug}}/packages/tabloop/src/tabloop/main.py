@@ -158,7 +158,8 @@ def _step(name: str) -> None:
 
     done = getattr(rollout, name)(load())
     click.echo(done)
-    click.echo(f"Next: git add --all models MODEL_CARD.md && git commit --message '{done}'", err=True)
+    commit = f"git add --all models MODEL_CARD.md && git commit --message '{done}'"
+    click.echo(f"Next: {commit} && uv run dvc push && git push", err=True)
 
 
 @rollout.command()

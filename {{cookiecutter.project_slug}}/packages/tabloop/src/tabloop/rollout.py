@@ -120,4 +120,4 @@ def give_up(role: roles.Role) -> str:
     with suppress(UserError):  # the other model is not here, either
         model_card.write(load(), *map(roles.current, roles.ROLES))
     after = "; the next candidate that passes the gate becomes champion" if role == "champion" else ""
-    return f"models/{role}.dvc is removed{after}. Next: git add --all models MODEL_CARD.md && git commit"
+    return f"models/{role}.dvc is removed{after}. Next: git add --all models MODEL_CARD.md && git commit --message 'Drop the {role}' && git push"

@@ -4,7 +4,6 @@ Several processes may work on it at once, and each may be killed at any time: wh
 process is gone.
 """
 
-import fcntl
 import hashlib
 import json
 import logging
@@ -17,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tabloop.locks import fcntl
 from tabloop.params import ROOT, Params
 
 if TYPE_CHECKING:

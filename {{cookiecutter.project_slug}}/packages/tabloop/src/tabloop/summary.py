@@ -39,9 +39,24 @@ def summary() -> str:
             f"prediction  {card.schema_.target.name} = {int(probability >= card.threshold)}, "
             f"probability {probability:.4f}",
             "",
-            "Next: `make serve`; `git add --all && git commit`, then `uv run dvc push`; `make` lists all commands.",
+            next_step(card.version),
         ]
     )
+
+
+def next_step(version: str) -> str:
+    """The commands that follow. The first model is the champion already; a later one is the candidate until it challenges."""
+    keep = "git add --all && git commit --message 'Train a model' && uv run dvc push && git push"
+    try:
+        champion = roles.current("champion")
+    except UserError as error:  # it is pinned, and not here
+        return f"Next: {error}"
+    if champion and champion.version != version and roles.pin("challenger") is None:
+        return (
+            f"The champion is still {champion.version}; {version} is the candidate.\n"
+            f"Next: make challenge; then {keep}"
+        )
+    return f"Next: make serve; then {keep}; `make` lists all commands."
 
 
 def markdown() -> str:

@@ -7,7 +7,6 @@ at least every `seconds`. If both are killed, that much is lost; if only the ser
 reports each row once: as written or as dropped.
 """
 
-import fcntl
 import io
 import json
 import os
@@ -26,6 +25,11 @@ import fsspec
 from arro3.core import Array, DataType
 from arro3.core import Table as Arrow
 from arro3.io import read_ipc_stream, write_parquet
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 MAX_ROWS = 50_000  # kept of each table while it can't be written; the oldest are dropped first
 FILE_ROWS = 10_000
@@ -145,7 +149,7 @@ def write_whole(path: str, content: bytes) -> None:
     part = Path(f"{path}.part")
     try:
         with part.open("wb") as file:
-            with suppress(OSError):  # a file system without locks
+            with suppress(OSError, AttributeError):  # a file system or an operating system without locks
                 fcntl.flock(file, fcntl.LOCK_EX)
             file.write(content)
             file.flush()
@@ -158,7 +162,7 @@ def write_whole(path: str, content: bytes) -> None:
 def remove_left(folder: str) -> None:
     """Remove the unfinished files of writers that were killed. A writer that lives has a lock on its file."""
     for part in Path(folder).glob("date=*/*.parquet.part"):
-        with suppress(OSError), part.open("r+b") as file:
+        with suppress(OSError, AttributeError), part.open("r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             part.unlink()
 

@@ -1,12 +1,12 @@
 """How many labels a client may send in an hour."""
 
-import fcntl
 import math
 import mmap
 import time
 from collections.abc import Iterable
 from tempfile import TemporaryFile
 
+from tabloop.locks import fcntl
 from tabloop.serving.direct_route import Refused
 from tabloop.serving.telemetry import LABELS
 
