@@ -133,7 +133,7 @@ def record(address: str, commit: str, version: str) -> None:
 
 def commit(message: str) -> None:
     """Commit all that changed, by whoever git knows, else by the author given."""
-    git("add", "--all")
+    git("-c", f"core.excludesFile={os.devnull}", "add", "--all")  # else a global gitignore takes files away
     known = git("config", "user.name", check=False) and git("config", "user.email", check=False)
     who = [] if known else ["-c", f"user.name={AUTHOR}", "-c", f"user.email={EMAIL}"]
     if git("status", "--porcelain"):

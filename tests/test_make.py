@@ -10,10 +10,11 @@ from conftest import ROOT, UV, Project, Run, clean
 def test_make_demo_from_nothing_to_a_prediction(tmp_path: Path) -> None:
     out = shutil.ignore_patterns(".git", ".venv", ".uv", ".cache", "demo", "__pycache__", "uv.lock")
     template = shutil.copytree(ROOT, tmp_path / "template", ignore=out)
-    done = subprocess.run(["make", "demo"], cwd=template, env=clean(), capture_output=True, text=True)
+    done = subprocess.run(["make", "demo"], cwd=template, env=clean(CI=""), capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     for line in ("AUC  ", "gate        passed: ", "report      file://", "prediction  is_fraud = "):
         assert f"\n{line}" in done.stdout
+    assert "pre-commit" in (template / "demo/fraud-detection/.git/hooks/pre-commit").read_text()
 
 
 def test_make_train_ends_with_the_summary(run: Run, project: Project, quick: Path) -> None:

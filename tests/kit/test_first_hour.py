@@ -11,7 +11,7 @@ import click
 import pytest
 from tabloop.main import tabloop as program
 
-from kit.conftest import Tabloop, clean
+from kit.conftest import PARAMS, Project, Tabloop, begin_history, clean, orders
 
 
 def commands(group: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -60,13 +60,13 @@ def test_wrong_arguments_are_one_line(tabloop: Tabloop, tmp_path: Path) -> None:
     assert done.stderr.endswith("`tabloop card --help` shows what it takes\n")
 
 
-def test_ctrl_c_is_one_line_and_exit_code_130(tmp_path: Path) -> None:
+def test_ctrl_c_is_one_line_and_exit_code_130(project: Project) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/table.csv"
         process = subprocess.Popen(
-            [sys.executable, "-m", "tabloop", "adopt", f"http://127.0.0.1:{silent.getsockname()[1]}/table.csv"]
-            + ["--target", "returned"],
-            cwd=tmp_path,
-            env=clean(PROJECT_ROOT=str(tmp_path)),
+            [sys.executable, "-m", "tabloop", "ingest"],
+            cwd=project(data=PARAMS["data"] | {"source": url}),
+            env=clean(),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -76,7 +76,14 @@ def test_ctrl_c_is_one_line_and_exit_code_130(tmp_path: Path) -> None:
         with connection:
             process.send_signal(signal.SIGINT)
             _, said = process.communicate(timeout=20)
-    assert (process.returncode, said) == (130, "adopt: stopped; the same command goes on or begins again\n")
+    assert (process.returncode, said) == (130, "ingest: stopped; the same command goes on or begins again\n")
+
+
+def test_a_missing_file_of_the_project_is_named(tabloop: Tabloop, project: Project) -> None:
+    folder = project(orders(20))
+    begin_history(folder)
+    done = tabloop(folder, "adopt", "events.csv", "--target", "returned", code=1)
+    assert done.stderr.endswith("dvc.yaml is missing\n") and len(done.stderr.splitlines()) == 1
 
 
 def test_windows_has_no_fcntl_and_no_tzset_and_the_commands_load_all_the_same(tmp_path: Path) -> None:

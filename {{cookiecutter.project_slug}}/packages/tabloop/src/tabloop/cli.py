@@ -69,6 +69,8 @@ def correction(error: BaseException) -> str | None:
     if isinstance(error, click.UsageError) and not isinstance(error, click.exceptions.NoArgsIsHelpError):
         path = error.ctx.command_path if error.ctx else "tabloop"
         return f"{one_line(error.format_message())} `{path} --help` shows what it takes"
+    if isinstance(error, FileNotFoundError) and error.filename:
+        return f"{error.filename} is missing"
     text = one_line(error)
     if "No space left on device" in text or "max_temp_directory_size" in text:
         return f"the disk is full: make room in the project's folder and in TMPDIR ({tempfile.gettempdir()})"

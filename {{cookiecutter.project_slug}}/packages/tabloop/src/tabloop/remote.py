@@ -97,9 +97,16 @@ def push() -> str:
 
 
 def pack(archive: Path) -> str:
-    """Write the run cache and the candidate to an archive, by which another machine need not train it again."""
-    lock = yaml.safe_load((ROOT / "dvc.lock").read_text())
-    (folder,) = (cached(out["md5"]) for out in lock["stages"]["train"]["outs"])
+    """Write the run cache and the candidate to an archive, by which another machine need not train it again.
+
+    Raises:
+        UserError: nothing is trained here.
+    """
+    lock = ROOT / "dvc.lock"
+    stages = yaml.safe_load(lock.read_text())["stages"] if lock.exists() else {}
+    if "train" not in stages:
+        raise UserError("nothing is trained yet: run `make train`")
+    (folder,) = (cached(out["md5"]) for out in stages["train"]["outs"])
     objects = [folder, *(cached(file["md5"]) for file in json.loads(folder.read_text()))]
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
         for path in (*(CACHE / "runs").rglob("*"), *objects):
