@@ -234,7 +234,9 @@ def test_the_first_commit_pins_every_version_and_says_so_if_it_can_not(tmp_path:
 
 def test_a_global_gitignore_takes_no_file_away(baked: Path, tmp_path: Path) -> None:
     """Not of the first commit, nor of what later commands pin."""
-    (tmp_path / "ignore").write_text("*.env\nmodels/\ndeploy/\npackages/\nmetrics/\nreports/\n*.dvc\n*.lock\n")
+    (tmp_path / "ignore").write_text(
+        "*.env\nmodels/\ndeploy/\npackages/\nmetrics/\nreports/\n*.dvc\n*.lock\n"
+    )
     (tmp_path / "gitconfig").write_text(f"[core]\n\texcludesFile = {tmp_path}/ignore\n")
     hostile = clean(GIT_CONFIG_GLOBAL=str(tmp_path / "gitconfig"))
     command = ["cookiecutter", str(ROOT), "--no-input", "--default-config", "--output-dir", str(tmp_path)]

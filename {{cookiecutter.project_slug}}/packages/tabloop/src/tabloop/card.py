@@ -78,7 +78,9 @@ class ModelCard(BaseModel):
         """
         path = folder / FILE
         if not path.exists():
-            raise UserError(f"{path} is missing: `make train` makes a model, `dvc pull` fetches one that git pins")
+            raise UserError(
+                f"{path} is missing: `make train` makes a model, `dvc pull` fetches one that git pins"
+            )
         with explained(str(path), ValidationError):
             return cls.model_validate_json(path.read_bytes())
 
