@@ -126,10 +126,12 @@ function refuse(error) {
   $("answer").replaceChildren(element("div", error.message, { className: "bad", id: "error" }));
 }
 
+const short = value => typeof value === "number" ? Number(value.toPrecision(6)) : value;
+
 function explained({ probability, base_value, method, contributions, not_known }) {
   const shown = contributions.filter(({ contribution }) => contribution).slice(0, 10), others = contributions.slice(shown.length);
   const bars = shown.map(({ feature, value, looked_up, baseline, contribution, error }) => [
-    `${feature} ${value ?? (looked_up ? "looked up" : "missing")}`, `typical: ${baseline ?? "missing"}`, contribution, error]);
+    `${feature} ${short(value) ?? (looked_up ? "looked up" : "missing")}`, `typical: ${short(baseline) ?? "missing"}`, contribution, error]);
   if (others.length) bars.push([`${others.length} others`, others.map(({ feature }) => feature).join(", "),
     others.reduce((sum, { contribution }) => sum + contribution, 0), 0]);
   // The scale of all bars: from the lowest to the highest, nothing included.
