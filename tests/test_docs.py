@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import pytest
 from conftest import ROOT
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 from tabloop.main import tabloop as command
 from tabloop.serving import telemetry
 from tabloop.serving.settings import Settings
@@ -52,7 +52,9 @@ def test_every_command_is_in_the_readme_and_has_help() -> None:
 
 
 def test_every_metric_is_in_the_readme() -> None:
-    metrics = [metric for metric in vars(telemetry).values() if isinstance(metric, Counter | Histogram)]
+    metrics = [
+        metric for metric in vars(telemetry).values() if isinstance(metric, Counter | Gauge | Histogram)
+    ]
     ours = {family.name for metric in metrics for family in metric.describe()}
     assert len(ours) >= 8
     documented = set(re.findall(r"^\| `(\w+)` \|", TABLOOP.split("## Metrics")[1], re.MULTILINE))

@@ -50,6 +50,7 @@ def check(params: Params, log: str | None = None, since: datetime | None = None)
             result |= compare(params, db, champion, result["notes"])
         elif others := rows - result["rows"]:
             result["notes"].append(f"{others:,} predictions are of other versions, or the challenger's")
+        predictions.mark_checked(log)
     for earlier in REPORT.parent.glob("evidently_*.html"):
         earlier.unlink()
     files.write_json(REPORT.with_suffix(".json"), result)

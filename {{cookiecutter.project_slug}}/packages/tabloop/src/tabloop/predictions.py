@@ -6,6 +6,8 @@ that no feature can have the name of another column of the log.
 """
 
 import os
+import sys
+import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     import duckdb
     import pandas as pd
 
+CHECKED = "drift-checked"  # beside the tables: Unix time of the last drift check, which the service shows
 LOG = "data/log"  # where the log is by default, from the project's folder
 # Column name -> its type as the log's writer takes it: a constructor of arro3's DataType, or "timestamp".
 PREDICTIONS = {
@@ -36,10 +39,11 @@ PREDICTIONS = {
     "share": "float64",  # of the entities, that the challenger is to answer; null unless the mode is ab
     "champion": "utf8",  # both models' versions, whichever variant the row is of
     "challenger": "utf8",  # null in the mode off
+    "trace_id": "utf8",  # of the request: W3C Trace Context
 }
 ROUTING = ("mode", "share", "champion", "challenger")
 # An older service did not log them: they are null in its rows.
-NEWER = ("threshold", "source_table", *ROUTING)
+NEWER = ("threshold", "source_table", *ROUTING, "trace_id")
 FEEDBACK = {"prediction_id": "utf8", "label": "int64", "received_at": "timestamp"}
 
 
@@ -188,6 +192,21 @@ def _files(log: str, table: str, since: datetime | None) -> list[str]:
     except Exception as error:  # each file system has its own
         reason = getattr(error, "strerror", None) or one_line(error) or type(error).__name__
         raise UserError(f"{log} can't be read: {reason}") from None
+
+
+def mark_checked(log: str | None = None) -> None:
+    """Tell the service, beside the log, that drift was checked now. Where that can't be written, a line says so."""
+    import fsspec
+
+    marker = f"{log or location()}/{CHECKED}"
+    try:
+        fs, path = fsspec.url_to_fs(marker)
+        fs.pipe_file(path, b"%d" % time.time())
+    except Exception as error:  # each file system has its own
+        print(
+            f"drift: {marker} can't be written: {one_line(error)}; the alert DriftNotChecked will fire",
+            file=sys.stderr,
+        )
 
 
 def table(db: "duckdb.DuckDBPyConnection", query: str) -> "pd.DataFrame":

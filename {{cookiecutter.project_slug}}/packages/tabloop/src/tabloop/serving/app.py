@@ -201,20 +201,35 @@ def _add_status(app: ModelApp, predictor: Predictor) -> None:
         """The process answers."""
         return {"status": "live"}
 
-    @app.get("/health/ready", tags=["watch"], responses={503: {"model": Detail}})
-    async def ready() -> dict[str, str]:
-        """The champion answers its example row now, and the online store was seen to have rows of each of its views."""
+    async def check() -> None:
         try:
             Prediction.model_validate_json(predictor.champion.answer_example())
             await predictor.online.check(predictor.champion.schema.views)
+        except Exception:
+            telemetry.READY.set(0)
+            raise
+        telemetry.READY.set(1)
+
+    @app.get("/health/ready", tags=["watch"], responses={503: {"model": Detail}})
+    async def ready() -> dict[str, Any]:
+        """The champion answers its example row now, and the online store was seen to have rows of each of its views.
+
+        `degraded` lists what fails though the service answers: `log`, `store`.
+        """
+        try:
+            await check()
         except Exception as error:
             print(f"serve: not ready: {type(error).__name__}: {one_line(error)}", file=sys.stderr, flush=True)
             raise HTTPException(503, f"not ready: {type(error).__name__}: {one_line(error)}") from error
-        return {"status": "ready"}
+        parts = {"log": predictor.log.error, "store": predictor.online.breaker.error}
+        degraded = [name for name, error in parts.items() if error]
+        return {"status": "ready"} | ({"degraded": degraded} if degraded else {})
 
     @app.get("/metrics", tags=["watch"], response_class=Response)
     async def metrics() -> Response:
         """Counters and latency, for Prometheus."""
+        with suppress(Exception):  # /health/ready says why
+            await check()
         return Response(telemetry.exposition(), media_type=CONTENT_TYPE_LATEST)
 
 
@@ -223,11 +238,14 @@ def serve(make_app: Callable[[Settings], FastAPI]) -> None:
     with command("serve"):
         import uvicorn
 
+        from tabloop.serving.access_log import AccessLog
         from tabloop.serving.processes import Processes
-        from tabloop.serving.protocol import Protocol
+        from tabloop.serving.protocol import Cycle, Protocol
 
         settings = load_settings()
         app = make_app(settings)
+        if settings.access_log:
+            Cycle.access = AccessLog()
         gc.freeze()  # what is loaded stays: the garbage collector need not visit it while requests wait
         config = uvicorn.Config(
             app.entry() if isinstance(app, ModelApp) else app,
@@ -247,6 +265,8 @@ def serve(make_app: Callable[[Settings], FastAPI]) -> None:
             server = uvicorn.Server(config)
             with suppress(KeyboardInterrupt):
                 server.run(listening)
+            if Cycle.access:
+                Cycle.access.stop()
             if not server.started:
                 sys.exit(1)
 

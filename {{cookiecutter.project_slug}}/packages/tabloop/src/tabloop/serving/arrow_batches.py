@@ -13,10 +13,12 @@ from pydantic_core import to_json
 from tabloop.onnx_model import MAX
 from tabloop.serving.arrow import decode, encode
 from tabloop.serving.direct_route import MAX_ERRORS, Refused, give_way, problem
+from tabloop.serving.prediction_log import TRACE
 from tabloop.serving.predictor import UNSCORABLE, Predictor
 from tabloop.serving.rows import Checked, RowChecker
 from tabloop.serving.served_model import ServedModel
 from tabloop.serving.settings import cores
+from tabloop.serving.trace import REQUEST, trace_id
 
 PART_ROWS = 2000  # scored at once, in threads: ONNX Runtime lets others work meanwhile
 
@@ -63,6 +65,7 @@ class ArrowBatches:
             Refused: it is no such stream; a row breaks the schema; no row could be scored.
         """
         rows = decode(body, self.most, self.predictor.blank.keys())
+        REQUEST.get()["rows"] = rows.num_rows
         await give_way()
         checked = self.checker.check(rows)
         if found := checked.refusals:  # the first row of each column and rule is named
@@ -111,6 +114,7 @@ class ArrowBatches:
         if predictor.shadow:
             columns: dict[str, Any] = {name: column.to_pylist() for name, column in batch.logged.items()}
             columns |= {predictor.entity: batch.keys} if predictor.entity else {}
+            columns[TRACE] = [trace_id(REQUEST.get())] * n
             rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
             predictor.shadow.add(batch.ids, rows)
         return scores, challenged
@@ -140,13 +144,14 @@ class ArrowBatches:
             return
         if len(kept) < len(scores):
             batch, scores, challenged = batch.take(kept), scores[kept], challenged[kept]
-        levels = {name: batch.inputs[name][:, 0].tolist() for name, *_ in predictor.levels}
+        known: dict[str, Any] = {name: batch.inputs[name][:, 0].tolist() for name, *_ in predictor.levels}
+        known |= {name: batch.inputs[name][:, 0] for name in predictor.numbers}
         share = int(challenged.sum())
         if predictor.challenger and share:
             predictor.count(predictor.challenger, share)
         if share < len(scores):
             predictor.count(predictor.champion, len(scores) - share)
-        predictor.count_unseen(levels)
+        predictor.count_unknown(known)
         models = [predictor.champion, *([predictor.challenger] if share and predictor.challenger else [])]
         predictor.log.add_columns(models, challenged, batch.ids, batch.keys, batch.logged, scores)
 

@@ -13,6 +13,8 @@ from pydantic import ValidationError
 from pydantic_core import SchemaValidator, from_json, to_json
 from starlette.types import Receive
 
+from tabloop.serving.trace import REQUEST
+
 MAX_BYTES = 16 << 20  # the longest body of any request
 ROW_BYTES = 64 << 10  # the longest body of a single row
 VALUE_BYTES = 40  # of JSON for each value of a batch, on average at most, its name not counted
@@ -68,6 +70,7 @@ class DirectRoute:
         if len(body) > most and body.count(b",") > most:
             raise Refused(413, f"more than {most:,} values: send them in parts")
         valid = self.validator.validate_json(body) if self.rows == 1 else await self.validate_rows(body)
+        REQUEST.get()["rows"] = 1 if self.rows == 1 else len(valid)
         return await self._timed(began, self.endpoint(valid))
 
     async def answer_arrow(self, body: bytes, wanted: bool) -> bytes:

@@ -18,6 +18,7 @@ import threading
 import time
 from contextlib import suppress
 from datetime import UTC, datetime
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
+CHECKED = "drift-checked"  # predictions.CHECKED: this process imports nothing of the project
+LOOK = 6  # flush intervals until it is read again
 MAX_ROWS = 50_000  # kept of each table while it can't be written; the oldest are dropped first
 FILE_ROWS = 10_000
 LAST_SECONDS = 60  # after the end of its input this process ends, even if the target hangs
@@ -202,9 +205,15 @@ def main(target: str, seconds: float, tables: dict[str, dict[str, str]], **const
                 else:
                     made[table].add(columns | {name: [value] * rows for name, value in common.items()})
 
+    fs, marker = fsspec.url_to_fs(f"{target}/{CHECKED}")
+    asked = -inf
     threading.Thread(target=take, daemon=True).start()
     while True:
         last = ended.wait(min(seconds, 1) / 10)
+        if not last and time.monotonic() - asked > LOOK * seconds:
+            asked = time.monotonic()
+            with suppress(Exception):  # never written, or the store can't be read: the time shown grows old
+                report(checked=float(fs.cat_file(marker)))
         for table in made.values():
             with lock:
                 if table.due(0 if last else seconds):

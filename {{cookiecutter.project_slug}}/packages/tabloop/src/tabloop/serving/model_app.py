@@ -26,6 +26,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tabloop.serving import direct_route
 from tabloop.serving.direct_route import Arrow, DirectRoute, Endpoint, Observe, Refused, invalid, read_body
+from tabloop.serving.trace import REQUEST
 
 T = TypeVar("T")
 JSON, ARROW = b"application/json", b"application/vnd.apache.arrow.stream"
@@ -129,6 +130,7 @@ class Guard:
                 if not (key := known_key(self.keys, scope)):
                     raise Refused(401, "the header X-API-Key must be one of the service's API_KEYS")
                 CLIENT.set(key)
+            REQUEST.set(scope)  # type: ignore[arg-type]
             if route and route.rows == 1:
                 answer = await route.answer(await read_body(receive, route.max_bytes))
                 if self.whole and WHOLE in scope.get("extensions", ()):

@@ -8,6 +8,7 @@ import json
 import pickle
 import sys
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -20,8 +21,10 @@ from tabloop.params import Column
 from tabloop.predictions import PREDICTIONS, ROUTING, feature, tables
 from tabloop.serving.arrow import encode
 from tabloop.serving.served_model import ServedModel
-from tabloop.serving.telemetry import LOG_ERRORS, LOGGED
+from tabloop.serving.telemetry import DRIFT_CHECKED, LOG_ERRORS, LOG_LAG, LOGGED
+from tabloop.serving.trace import REQUEST, trace_id
 
+TRACE = ""  # of a row's values its trace: no column has this name
 WRITER = Path(__file__).with_name("log_writer.py")
 MAX_WAITING = 8 << 20  # bytes that the writer may lag behind before rows are dropped
 QUIET_SECONDS = 10.0  # beyond the flush interval: a writer that has rows and reports nothing hangs
@@ -53,6 +56,10 @@ class PredictionLog:
         self.waiting = self.dropped = 0  # rows
         self.since = 0.0  # the last report, or when the first row that waits was handed over
 
+        self.handed = deque[
+            list[float]
+        ]()  # when rows were handed over, to the second, and how many of them wait
+
     async def start(self) -> None:
         """Start the process if there is to be a log. When it dies, another one is started."""
         if not self.target or self.stopping:
@@ -73,11 +80,15 @@ class PredictionLog:
         while not process.stdout.at_eof():
             with suppress(TimeoutError):
                 if line := await asyncio.wait_for(process.stdout.readline(), 1):
-                    self._count(json.loads(line))
+                    self._count(told := json.loads(line))
+                    self._taken(told.get("written", 0) + told.get("dropped", 0))
+            LOG_LAG.set(time.monotonic() - self.handed[0][0] if self.handed else 0)
             if self.waiting and time.monotonic() - self.since > self.seconds + QUIET_SECONDS:
                 self._count({"failed": 1, "error": "its process hangs, rows wait"})
         lost, self.process = self.waiting, None
         self._count({"dropped": lost})
+        self.handed.clear()
+        LOG_LAG.set(0)
         if not self.stopping:
             self._count({"failed": 1, "error": f"its process died, {lost:,} rows are lost"})
         while not self.process and not self.stopping:
@@ -90,6 +101,8 @@ class PredictionLog:
         written, dropped = report.get("written", 0), report.get("dropped", 0)
         LOGGED.labels("written").inc(written)
         LOGGED.labels("dropped").inc(dropped)
+        if "checked" in report:
+            DRIFT_CHECKED.set(report["checked"])
         LOG_ERRORS.inc(report.get("failed", 0))
         self.dropped += dropped
         self.waiting -= written + dropped
@@ -98,6 +111,15 @@ class PredictionLog:
         if error and error != self.error:
             print(f"serve: prediction log: {error}", file=sys.stderr, flush=True)
         self.error = error
+
+    def _taken(self, rows: int) -> None:
+        """So many of the oldest rows wait no more."""
+        while rows and self.handed:
+            first = self.handed[0]
+            done = min(rows, int(first[1]))
+            first[1], rows = first[1] - done, rows - done
+            if not first[1]:
+                self.handed.popleft()
 
     async def stop(self) -> None:
         """Let the process write all that it has, and wait for that, but not for ever. Say how much is lost."""
@@ -122,6 +144,7 @@ class PredictionLog:
         """Log one model's scores of n rows: n ids, n values of the entity and of each feature, n scores."""
         rows = {column: columns[name] for name, column in self.names.items()}
         rows |= {"prediction_id": ids, "probability": scores}
+        rows["trace_id"] = columns.get(TRACE) or [None] * len(ids)
         rows["entity"] = columns[self.entity] if self.entity else [None] * len(ids)
         self._send("predictions", len(ids), self._common(model), rows)
 
@@ -146,8 +169,9 @@ class PredictionLog:
         made |= {"prediction_id": Array(ids, DataType.utf8()), "entity": Array(keys, DataType.utf8())}
         made["probability"] = Array.from_numpy(scores)
         common, *others = [self._common(model) for model in models]
+        common["trace_id"] = trace_id(REQUEST.get())
         for other in others:  # what differs is a column
-            for name in [name for name in common if common[name] != other[name] and name != "predicted_at"]:
+            for name in [name for name in other if common[name] != other[name] and name != "predicted_at"]:
                 kind = getattr(DataType, PREDICTIONS[name])()
                 values = Array([common.pop(name), other[name]], kind)
                 made[name] = values.take(Array.from_numpy(which.astype(np.uint32)))
@@ -168,13 +192,17 @@ class PredictionLog:
         """Rows of `table` by column, or an Arrow IPC stream of them, and the values that all of them have in common."""
         if not self.target:
             return
+        now = time.monotonic()
         if not self.waiting:
-            self.since = time.monotonic()
+            self.since = now
         self.waiting += rows
         pipe = self.process.stdin if self.process else None
         if pipe is None or pipe.is_closing() or pipe.transport.get_write_buffer_size() > MAX_WAITING:
             self._count({"dropped": rows, "error": self.error or "its process lags behind, rows are dropped"})
         else:
+            if not self.handed or now - self.handed[-1][0] > 1:
+                self.handed.append([now, 0])
+            self.handed[-1][1] += rows
             pipe.write(pickle.dumps((table, rows, common, columns)))
 
 

@@ -4,20 +4,24 @@ import asyncio
 import hashlib
 import sys
 from collections.abc import Mapping, Set
+from datetime import UTC, datetime
+from math import inf
 from typing import Any
 
+import numpy as np
 from pydantic_core import to_json
 
 from tabloop.cli import UserError
 from tabloop.serving.direct_route import PART_ROWS, TURNS, Refused, give_way
 from tabloop.serving.online_store import open_store
 from tabloop.serving.prediction_ids import PredictionIds
-from tabloop.serving.prediction_log import PredictionLog
+from tabloop.serving.prediction_log import TRACE, PredictionLog
 from tabloop.serving.request import missing_entity, request_columns, row_type
 from tabloop.serving.served_model import Row, Scored, ServedModel
 from tabloop.serving.settings import Settings
 from tabloop.serving.shadow import Shadow
-from tabloop.serving.telemetry import CHALLENGER_ERRORS, PREDICTIONS, UNSEEN
+from tabloop.serving.telemetry import CHALLENGER_ERRORS, NEWEST_ROW, OUTSIDE, PREDICTIONS, UNSEEN
+from tabloop.serving.trace import REQUEST, trace_id
 
 # What strangers do not see of the service and of a model, if there are API keys.
 PRIVATE = {"inputs", "data_hash", "example", "online_store", "log", "challenger_error"}
@@ -58,8 +62,18 @@ class Predictor:
         self.levels = [
             (name, {None, "", *levels}, UNSEEN.labels(name)) for name, levels in categories.items()
         ]
+        ranges = self.champion.card.ranges
+        self.numbers = {name: OUTSIDE.labels(name) for name in ranges}
+        # In training none was seen: all are outside. Wider by a float32's rounding, which inputs may have.
+        bounds = [(inf, -inf) if None in own else own for own in ranges.values()]
+        low, high = np.array(bounds, np.float32).reshape(-1, 2, 1).swapaxes(0, 1)
+        self.low, self.high = np.nextafter(low, -inf), np.nextafter(high, inf)
         models = [self.champion, *([self.challenger] if self.challenger else [])]
         self.answered = {model.role: PREDICTIONS.labels(model.role, model.version) for model in models}
+        for model in models:
+            if model.card.days:
+                end = datetime.fromisoformat(model.card.days[1]).replace(tzinfo=UTC)
+                NEWEST_ROW.labels(model.role).set(end.timestamp())
         salt = f"{self.challenger.version if self.challenger else ''}:".encode()
         self.salted = hashlib.blake2b(salt, digest_size=8)
         self.bar = int(settings.challenger_share * 2**64)
@@ -125,6 +139,7 @@ class Predictor:
             self.loop = asyncio.get_running_loop()
             self.loop.call_soon(self._answer_waiting)
         future: asyncio.Future[bytes] = self.loop.create_future()
+        values[TRACE] = trace_id(REQUEST.get())
         self.waiting.append((values, future))
         return future
 
@@ -149,6 +164,9 @@ class Predictor:
             Refused: no row could be scored. If some could, the others have `detail` in place of an answer.
         """
         completed, ids = await self.complete(rows), self.ids.draw_together(len(rows))
+        trace = trace_id(REQUEST.get())
+        for row in completed:
+            row[TRACE] = trace
         answers: list[bytes | None] = []
         for at in range(0, len(completed), PART_ROWS):
             part = slice(at, at + PART_ROWS)
@@ -206,7 +224,7 @@ class Predictor:
             else:
                 self.count(model, len(ids))
                 if model is self.champion or self.mode == "ab":  # in the shadow the champion has counted them
-                    self.count_unseen(columns)
+                    self.count_unknown(columns)
                 self.log.add_predictions(model, ids, columns, scores)
                 answers += model.answers(ids, scores)
         return answers
@@ -216,8 +234,16 @@ class Predictor:
         model.breaker.failures = 0
         self.answered[model.role].inc(rows)
 
-    def count_unseen(self, columns: Mapping[str, list[Any]]) -> None:
-        """Count the values that the champion never saw in training."""
+    def count_unknown(self, columns: Mapping[str, Any]) -> None:
+        """Count the levels that the champion never saw in training, and the numbers outside the range of those it saw."""
+        values = np.array([columns[name] for name in self.numbers], np.float64).reshape(
+            len(self.numbers), -1 if self.numbers else 1
+        )
+        # Seldom true, so that in most groups this is all the work.
+        if np.count_nonzero(values > self.high) or np.count_nonzero(values < self.low):
+            outside = np.count_nonzero((values > self.high) | (values < self.low), axis=1)
+            for counter, rows in zip(self.numbers.values(), outside.tolist(), strict=True):
+                counter.inc(rows)
         for name, levels, unseen in self.levels:
             if not levels.issuperset(columns[name]):
                 unseen.inc(sum(value not in levels for value in columns[name]))

@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
+from prometheus_client.multiprocess import mark_process_dead
+
 PAUSE = 1.0  # seconds until a process that was killed as soon as it had started is started again
 
 
@@ -49,6 +51,7 @@ class Processes:
                 failed = code
                 self._leave()
                 continue
+            mark_process_dead(pid)  # type: ignore[no-untyped-call]
             name = signal.Signals(-code).name
             print(
                 f"serve: process {pid} was killed by {name}; another one is started",

@@ -14,6 +14,8 @@ from uvicorn.protocols.http import httptools_impl
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from tabloop.serving import trace
+from tabloop.serving.access_log import AccessLog
 from tabloop.serving.model_app import WHOLE
 from tabloop.serving.telemetry import responses
 
@@ -34,6 +36,7 @@ class Cycle(RequestResponseCycle):
 
     # The headers of all answers, which change each second, and their bytes.
     known: ClassVar[tuple[Any, bytes]] = None, b""
+    access: ClassVar[AccessLog | None] = None
 
     async def send(self, message: Any) -> None:
         """Send a part of the answer, as soon as the client has read those before."""
@@ -45,22 +48,33 @@ class Cycle(RequestResponseCycle):
             self._send_whole(message["status"], message["body"])
             return
         elif message["type"] == "http.response.start":
-            responses(message["status"]).inc()
+            count(self.scope, message["status"])
+            own = (b"traceparent", self.scope["trace"])  # type: ignore[typeddict-item]
+            message = message | {"headers": [*message.get("headers", ()), own]}
         await super().send(message)
 
     def _send_whole(self, status: int, body: bytes) -> None:
         """Send an answer in JSON at once: a third of the work, as nothing of it needs to be looked at."""
-        responses(status).inc()
+        count(self.scope, status)
         if self.default_headers is not self.known[0]:
             lines = b"".join(b"%s: %s\r\n" % header for header in self.default_headers)
-            Cycle.known = self.default_headers, lines + b"content-type: application/json\r\ncontent-length: "
+            Cycle.known = self.default_headers, lines + b"content-type: application/json\r\ntraceparent: "
         end = b"\r\n\r\n" if self.keep_alive else b"\r\nconnection: close\r\n\r\n"
-        self.transport.write(b"%s%s%d%s%s" % (STATUS_LINE[status], self.known[1], len(body), end, body))
+        own: bytes = self.scope["trace"]  # type: ignore[typeddict-item]
+        head = b"%s%s%s\r\ncontent-length: %d" % (STATUS_LINE[status], self.known[1], own, len(body))
+        self.transport.write(b"%s%s%s" % (head, end, body))
         self.response_started = self.response_complete = True
         self.message_event.set()
         if not self.keep_alive:
             self.transport.close()
         self.on_response()
+
+
+def count(scope: Any, status: int) -> None:
+    """Count an answer that begins, and tell the access log."""
+    responses(status).inc()
+    if Cycle.access:
+        Cycle.access.add(scope, status)
 
 
 httptools_impl.RequestResponseCycle = Cycle  # type: ignore[misc]  # uvicorn has no other way to choose it
@@ -135,7 +149,7 @@ class Protocol(HttpToolsProtocol):
         self.quiet = 0
         self.events += 1
         self.began = self.loop.time()
-        self.scope["extensions"] = EXTENSIONS
+        self.scope |= {"extensions": EXTENSIONS, "began": self.began, "trace": trace.begin(self.headers)}
         super().on_headers_complete()
         if self.leaving:
             self.cycle.keep_alive = False
@@ -175,10 +189,11 @@ class Protocol(HttpToolsProtocol):
                 return
             cycle.disconnected = True
             cycle.message_event.set()
-        responses(status).inc()
+        scope = {"trace": trace.begin(self.headers)} | (self.scope or {})
+        count(scope, status)
         body = to_json({"detail": reason})
-        head = b"connection: close\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
-        self.transport.write(STATUS_LINE[status] + head % len(body) + body)
+        head = b"connection: close\r\ncontent-type: application/json\r\ntraceparent: %s\r\ncontent-length: %d\r\n\r\n"
+        self.transport.write(STATUS_LINE[status] + head % (scope["trace"], len(body)) + body)
         self.transport.close()
 
     def _check(self) -> None:

@@ -40,6 +40,8 @@ class Settings(BaseSettings):
     prediction_log_seconds: Annotated[float, Field(gt=0)] = 10
     # Processes that serve, of one container: one for each core that they may use.
     web_concurrency: Annotated[int, Field(ge=1), BeforeValidator(lambda given: given or 1)] = 1
+    # A line of JSON on stdout for each answer: method, path, status, seconds, trace, rows.
+    access_log: Annotated[bool, BeforeValidator(lambda given: given or False)] = False
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
 

@@ -7,7 +7,7 @@ from itertools import cycle
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram, generate_latest, values
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
 from prometheus_client.multiprocess import MultiProcessCollector
 
 # Each of several processes counts in files of its own, which outlive it. The library decides by this variable, when a metric
@@ -23,6 +23,9 @@ SHADOW_DROPPED = Counter("shadow_dropped", "Rows that the challenger did not sco
 UNSCORED = Counter("unscored_rows", "Rows that the champion could not score")
 CHALLENGER_ERRORS = Counter("challenger_errors", "Failures of the challenger, when loaded or asked")
 UNSEEN = Counter("unseen_categories", "Values that the champion never saw in training", ["column"])
+OUTSIDE = Counter(
+    "values_outside_range", "Numbers outside the range of the champion's training rows", ["column"]
+)
 STORE_ERRORS = Counter("online_store_errors", "Requests whose look-up in the online store failed", ["reason"])
 STALE = Counter("online_store_stale", "Times that the open store was found replaced or gone")
 MISSING = Counter("missing_online_features", "Rows whose entity the online store does not know")
@@ -30,6 +33,26 @@ RESPONSES = Counter("responses", "Responses of any route and of the server itsel
 LABELS = Counter("feedback_labels", "Labels that clients sent", ["outcome"])
 LOGGED = Counter("prediction_log_rows", "Rows of the prediction log", ["outcome"])
 LOG_ERRORS = Counter("prediction_log_errors", "Failed attempts to write the prediction log")
+
+ACCESS_DROPPED = Counter("access_log_dropped", "Lines of the access log that nobody took")
+# Of several processes: the one that knows it latest, or of those that live the largest.
+READY = Gauge("service_ready", "1: /health/ready answers 200", multiprocess_mode="mostrecent")
+LOG_LAG = Gauge(
+    "prediction_log_lag_seconds",
+    "Age of the oldest row that waits to be written",
+    multiprocess_mode="livemax",
+)
+NEWEST_ROW = Gauge(
+    "model_newest_row_timestamp_seconds",
+    "Unix time of the end of the model's training rows",
+    ["variant"],
+    multiprocess_mode="max",
+)
+DRIFT_CHECKED = Gauge(
+    "drift_checked_timestamp_seconds",
+    "Unix time of the last drift check of the log; 0: never",
+    multiprocess_mode="max",
+)
 
 _BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1)  # seconds
 _LATENCY = Histogram("prediction_seconds", "From the whole body of a row to its answer", buckets=_BOUNDS)
