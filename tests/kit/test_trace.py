@@ -75,6 +75,7 @@ def test_metrics_tell_readiness_and_the_last_drift_check(models: Models) -> None
         client.post("/predict", json=ROW).raise_for_status()
         assert metric(client, "service_ready") == 1
         assert metric(client, "drift_checked_timestamp_seconds") == 0
+        wait_for(lambda: (folder / "log").exists())
         predictions.mark_checked(str(folder / "log"))
         wait_for(lambda: abs(metric(client, "drift_checked_timestamp_seconds") - time.time()) < 60)
 
