@@ -143,6 +143,7 @@ def test_what_is_no_request_is_refused_and_counted(
     head, _, body = got.removesuffix(b"<end>").partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 %d " % status) and b"connection: close" in head, name
     assert got.endswith(b"<end>") and json.loads(body)["detail"]
+    assert re.search(rb"\r\ntraceparent: 00-[0-9a-f]{32}-[0-9a-f]{16}-00\r\n", head)
     assert counted(status) - before == 1
     assert not caplog.records  # a client can't fill the log
     assert b"200 OK" in service.ask(GET % b"1")

@@ -2,21 +2,29 @@
 
 import json
 import os
+import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
+from datetime import datetime
 
 import duckdb
 import httpx
+import pyarrow as pa
 import pytest
 from conftest import answers, free_port, wait_for
+from fastapi.testclient import TestClient
 from tabloop import predictions
+from tabloop.serving import access_log, create_app
 from tabloop.serving.trace import begin
 
 from .conftest import clean
-from .test_predictor import rows, service
+from .test_arrow import SENT, stream
+from .test_predictor import counted, rows, service
 from .test_processes import metric
-from .test_serving import ROW, Models, models  # noqa: F401
+from .test_serving import LOOKED_UP, ROW, Models, models, settings, store  # noqa: F401
 
 ID, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 GIVEN = f"00-{ID}-{SPAN}-01"
@@ -104,9 +112,72 @@ def test_the_access_log_never_stops_the_service(models: Models, stdout: str) -> 
                 wait_for(lambda: metric(client, "access_log_dropped_total") > 0)
     finally:
         process.terminate()
-        assert process.wait(10) == 0  # it waits for nobody
-    if stdout == "read":
-        lines = [json.loads(line) for line in os.fdopen(read)]
-        line = next(line for line in lines if line["path"] == "/predict/batch")
-        assert (line["method"], line["status"], line["trace_id"], line["rows"]) == ("POST", 200, ID, 1)
-        assert 0 < line["seconds"] < 10 and "secret" not in json.dumps(lines)
+        assert process.wait(10) == -signal.SIGTERM  # it waits for nobody
+    if stdout == "closed":
+        return
+    with os.fdopen(read) as file:
+        lines = [json.loads(line) for line in file if line.endswith("\n")]
+    posts = [line for line in lines if line["path"] == "/predict/batch"]
+    assert "secret" not in json.dumps(lines)
+    if stdout == "read":  # those that waited at the end, too
+        assert len(posts) == 3 and lines[-3:] == posts
+    assert len(posts) >= 3
+    for line in posts:
+        found = line["method"], line["status"], line["trace_id"], line["rows"]
+        assert found == ("POST", 200, ID, 1) and 0 < line["seconds"] < 10
+        assert abs(datetime.fromisoformat(line["time"]).timestamp() - time.time()) < 60
+
+
+def test_a_full_access_log_drops_lines_and_counts_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(access_log, "MAX_WAITING", 0)
+    log, before = access_log.AccessLog(), counted("access_log_dropped_total")
+    log.add({"trace": GIVEN.encode()}, 200)
+    assert counted("access_log_dropped_total") == before + 1 and log.lines.empty()
+
+
+def test_values_outside_the_range_of_training_are_counted(models: Models) -> None:  # noqa: F811
+    """In JSON and in Arrow alike. What is missing is not outside; where training knew no value, each one is."""
+    folder = models("champion", ranges={"label": (0.1, 1.0), "date": (None, None), "self": (0.0, 0.5)})
+    values = [(0.1, None), (1.0, 0.5), (1.0001, None), (-3.0, 1e300), (0.5, None)]
+    given = [ROW | {"customer": "c", "label": label, "date": date} for label, date in values]
+
+    def outside() -> list[float]:
+        return [counted("values_outside_range_total", column=name) for name in ("label", "date", "self")]
+
+    with TestClient(create_app("kit", settings(folder)).entry()) as client:
+        for path, body in (
+            ("/predict/batch", {"json": given}),
+            ("/predict/batch", {"content": stream(pa.Table.from_pylist(given)), "headers": SENT}),
+            *(("/predict", {"json": row}) for row in given),
+        ):
+            before = outside()
+            client.post(path, **body).raise_for_status()
+            own = given if path == "/predict/batch" else [body["json"]]
+            expected = [
+                sum(not 0.1 <= row["label"] <= 1 for row in own),
+                sum(row["date"] is not None for row in own),
+                0,
+            ]
+            assert [now - was for now, was in zip(outside(), before, strict=True)] == expected
+
+
+def test_what_fails_beside_a_ready_service_is_told(models: Models) -> None:  # noqa: F811
+    """The log's place is no folder, and the store can't be read any more: it answers, and is degraded."""
+    folder = models("champion", schema_=LOOKED_UP)
+    (folder / "file").touch()
+    path, key = (
+        store(folder / "store.db"),
+        {n: v for n, v in ROW.items() if n != "label"} | {"customer": "c1"},
+    )
+    chosen = settings(folder, prediction_log=str(folder / "file/log"))
+    with TestClient(create_app("kit", chosen).entry()) as client:
+        assert client.get("/health/ready").json() == {"status": "ready"}
+        client.post("/predict", json=ROW | {"customer": "c1"}).raise_for_status()
+        wait_for(lambda: client.get("/health/ready").json() == {"status": "ready", "degraded": ["log"]})
+        with closing(sqlite3.connect(path)) as writer:
+            writer.execute("BEGIN EXCLUSIVE")
+            client.post("/predict", json=key)
+        found = client.get("/health/ready")
+        assert found.status_code == 200
+        assert found.json() == {"status": "ready", "degraded": ["log", "store"]}
+        assert counted("service_ready") == 1

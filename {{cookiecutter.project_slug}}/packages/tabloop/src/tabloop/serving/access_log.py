@@ -47,15 +47,14 @@ class AccessLog:
         self.lines.put(to_json(line) + b"\n")
 
     def _work(self) -> None:
-        while True:
-            line = self.lines.get()
+        while line := self.lines.get():
             try:
                 os.write(self.out, line)
             except OSError:
                 ACCESS_DROPPED.inc()
 
     def stop(self) -> None:
-        """Wait a little for the lines that wait."""
-        end = time.monotonic() + STOP_SECONDS
-        while self.lines.qsize() and time.monotonic() < end:
-            time.sleep(0.01)
+        """Write the lines that wait, if somebody takes them soon."""
+        if self.thread:
+            self.lines.put(b"")
+            self.thread.join(STOP_SECONDS)

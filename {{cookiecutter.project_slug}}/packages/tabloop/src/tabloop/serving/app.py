@@ -240,7 +240,7 @@ def serve(make_app: Callable[[Settings], FastAPI]) -> None:
 
         from tabloop.serving.access_log import AccessLog
         from tabloop.serving.processes import Processes
-        from tabloop.serving.protocol import Cycle, Protocol
+        from tabloop.serving.protocol import Cycle, Protocol, Server
 
         settings = load_settings()
         app = make_app(settings)
@@ -262,11 +262,9 @@ def serve(make_app: Callable[[Settings], FastAPI]) -> None:
         )
 
         def run(listening: list[socket] | None = None) -> None:
-            server = uvicorn.Server(config)
+            server = Server(config)
             with suppress(KeyboardInterrupt):
                 server.run(listening)
-            if Cycle.access:
-                Cycle.access.stop()
             if not server.started:
                 sys.exit(1)
 

@@ -55,10 +55,8 @@ class PredictionLog:
         self.stopping = False
         self.waiting = self.dropped = 0  # rows
         self.since = 0.0  # the last report, or when the first row that waits was handed over
-
-        self.handed = deque[
-            list[float]
-        ]()  # when rows were handed over, to the second, and how many of them wait
+        # When rows were handed over, to the second, and how many of them wait.
+        self.handed: deque[list[float]] = deque()
 
     async def start(self) -> None:
         """Start the process if there is to be a log. When it dies, another one is started."""

@@ -10,6 +10,7 @@ from operator import attrgetter
 from typing import Any, ClassVar
 
 from pydantic_core import to_json
+from uvicorn import Server as Uvicorn
 from uvicorn.protocols.http import httptools_impl
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
@@ -78,6 +79,16 @@ def count(scope: Any, status: int) -> None:
 
 
 httptools_impl.RequestResponseCycle = Cycle  # type: ignore[misc]  # uvicorn has no other way to choose it
+
+
+class Server(Uvicorn):
+    """uvicorn's server. It ends with the access log: behind `run` is too late, as it raises SIGTERM again."""
+
+    async def shutdown(self, sockets: Any = None) -> None:
+        """Stop, after the last answer and the end of the application."""
+        await super().shutdown(sockets)
+        if Cycle.access:
+            Cycle.access.stop()
 
 
 class Protocol(HttpToolsProtocol):
