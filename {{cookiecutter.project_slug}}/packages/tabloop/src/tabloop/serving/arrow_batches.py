@@ -145,7 +145,7 @@ class ArrowBatches:
         if len(kept) < len(scores):
             batch, scores, challenged = batch.take(kept), scores[kept], challenged[kept]
         known: dict[str, Any] = {name: batch.inputs[name][:, 0].tolist() for name, *_ in predictor.levels}
-        known |= {name: batch.inputs[name][:, 0] for name in predictor.numbers}
+        known |= {name: batch.inputs[name][:, 0] for name, *_ in predictor.ranges}
         share = int(challenged.sum())
         if predictor.challenger and share:
             predictor.count(predictor.challenger, share)
