@@ -137,7 +137,10 @@ def test_a_full_access_log_drops_lines_and_counts_them(monkeypatch: pytest.Monke
 
 def test_values_outside_the_range_of_training_are_counted(models: Models) -> None:  # noqa: F811
     """In JSON and in Arrow alike. What is missing is not outside; where training knew no value, each one is."""
-    folder = models("champion", ranges={"label": (0.1, 1.0), "date": (None, None), "self": (0.0, 0.5)})
+    folder = models(
+        "champion",
+        ranges={"label": (0.1, 1.0), "date": (None, None), "self": (-3.4028234663852886e38, 1e300)},
+    )
     values = [(0.1, None), (1.0, 0.5), (1.0001, None), (-3.0, 1e300), (0.5, None)]
     given = [ROW | {"customer": "c", "label": label, "date": date} for label, date in values]
 

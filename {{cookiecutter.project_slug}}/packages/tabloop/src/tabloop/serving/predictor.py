@@ -66,9 +66,11 @@ class Predictor:
         ranges = self.champion.card.ranges
         # In training none was seen: all are outside. Wider by a float32's rounding, which inputs may have.
         bounds = [(inf, -inf) if None in own else own for own in ranges.values()]
-        low, high = np.array(bounds, np.float32).reshape(-1, 2).T
-        low, high = np.nextafter(low, np.float32(-inf)).tolist(), np.nextafter(high, np.float32(inf)).tolist()
-        self.ranges = list(zip(ranges, low, high, map(OUTSIDE.labels, ranges), strict=True))
+        with np.errstate(over="ignore"):
+            low, high = np.array(bounds, np.float32).reshape(-1, 2).T
+            low, high = np.nextafter(low, np.float32(-inf)), np.nextafter(high, np.float32(inf))
+        counters = map(OUTSIDE.labels, ranges)
+        self.ranges = list(zip(ranges, low.tolist(), high.tolist(), counters, strict=True))
         models = [self.champion, *([self.challenger] if self.challenger else [])]
         self.answered = {model.role: PREDICTIONS.labels(model.role, model.version) for model in models}
         for model in models:

@@ -23,8 +23,7 @@ def begin(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     given = [value for name, value in headers if name == b"traceparent"]
     if len(given) == 1 and (found := _VALID.fullmatch(given[0].strip(b" \t"))):
         return b"00-%b-%016x-%02x" % (found[1], getrandbits(64) or 1, int(found[2], 16) & _KNOWN)
-    drawn = b"%048x" % (getrandbits(192) | 1 << 64 | 1)
-    return b"00-%b-%b-00" % (drawn[:32], drawn[32:])
+    return b"00-%032x-%016x-00" % (getrandbits(128) or 1, getrandbits(64) or 1)
 
 
 def trace_id(scope: dict[str, Any]) -> str | None:
