@@ -9,6 +9,7 @@ import sys
 import time
 from contextlib import closing
 from datetime import datetime
+from typing import Any
 
 import duckdb
 import httpx
@@ -141,27 +142,39 @@ def test_values_outside_the_range_of_training_are_counted(models: Models) -> Non
         "champion",
         ranges={"label": (0.1, 1.0), "date": (None, None), "self": (-3.4028234663852886e38, 1e300)},
     )
-    values = [(0.1, None), (1.0, 0.5), (1.0001, None), (-3.0, 1e300), (0.5, None)]
-    given = [ROW | {"customer": "c", "label": label, "date": date} for label, date in values]
+    values: list[tuple[float, float | None]] = [
+        (0.1, None),
+        (1.0, 0.5),
+        (1.0001, None),
+        (-3.0, 1e300),
+        (0.5, None),
+    ]
+    given: list[dict[str, Any]] = [
+        ROW | {"customer": "c", "label": label, "date": date} for label, date in values
+    ]
+    batch = [
+        sum(not 0.1 <= label <= 1 for label, _ in values),
+        sum(date is not None for _, date in values),
+        0,
+    ]
+    single = [[int(not 0.1 <= label <= 1), int(date is not None), 0] for label, date in values]
+    many = [wanted * 3 for wanted in batch]
 
     def outside() -> list[float]:
         return [counted("values_outside_range_total", column=name) for name in ("label", "date", "self")]
 
     with TestClient(create_app("kit", settings(folder)).entry()) as client:
-        for path, body in (
-            ("/predict/batch", {"json": given}),
-            ("/predict/batch", {"content": stream(pa.Table.from_pylist(given)), "headers": SENT}),
-            *(("/predict", {"json": row}) for row in given),
-        ):
+        requests: list[tuple[str, dict[str, Any], list[int]]] = [
+            ("/predict/batch", {"json": given}, batch),
+            ("/predict/batch", {"json": given * 3}, many),  # numpy compares them
+            ("/predict/batch", {"content": stream(pa.Table.from_pylist(given)), "headers": SENT}, batch),
+            ("/predict/batch", {"content": stream(pa.Table.from_pylist(given * 3)), "headers": SENT}, many),
+            *(("/predict", {"json": row}, wanted) for row, wanted in zip(given, single, strict=True)),
+        ]
+        for path, body, wanted in requests:
             before = outside()
             client.post(path, **body).raise_for_status()
-            own = given if path == "/predict/batch" else [body["json"]]
-            expected = [
-                sum(not 0.1 <= row["label"] <= 1 for row in own),
-                sum(row["date"] is not None for row in own),
-                0,
-            ]
-            assert [now - was for now, was in zip(outside(), before, strict=True)] == expected
+            assert [now - was for now, was in zip(outside(), before, strict=True)] == wanted
 
 
 def test_what_fails_beside_a_ready_service_is_told(models: Models) -> None:  # noqa: F811

@@ -151,7 +151,7 @@ class ArrowBatches:
             predictor.count(predictor.challenger, share)
         if share < len(scores):
             predictor.count(predictor.champion, len(scores) - share)
-        predictor.count_unknown(known)
+        predictor.count_unknown(known, len(scores))
         models = [predictor.champion, *([predictor.challenger] if share and predictor.challenger else [])]
         predictor.log.add_columns(models, challenged, batch.ids, batch.keys, batch.logged, scores)
 

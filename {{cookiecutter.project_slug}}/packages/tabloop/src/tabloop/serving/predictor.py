@@ -227,7 +227,7 @@ class Predictor:
             else:
                 self.count(model, len(ids))
                 if model is self.champion or self.mode == "ab":  # in the shadow the champion has counted them
-                    self.count_unknown(columns)
+                    self.count_unknown(columns, len(ids))
                 self.log.add_predictions(model, ids, columns, scores)
                 answers += model.answers(ids, scores)
         return answers
@@ -237,17 +237,17 @@ class Predictor:
         model.breaker.failures = 0
         self.answered[model.role].inc(rows)
 
-    def count_unknown(self, columns: Mapping[str, Any]) -> None:
+    def count_unknown(self, columns: Mapping[str, Any], rows: int) -> None:
         """Count the levels that the champion never saw in training, and the numbers outside the range of those it saw."""
+        few = rows <= FEW
         for name, low, high, outside in self.ranges:
-            values = columns[name]
-            if len(values) > FEW:
-                numbers = np.asarray(values, np.float64)
-                outside.inc(np.count_nonzero((numbers < low) | (numbers > high)))
-                continue
-            for value in values:
-                if value is not None and (value < low or value > high):
-                    outside.inc()
+            if few:
+                for value in columns[name]:
+                    if value is not None and (value < low or value > high):
+                        outside.inc()
+            else:
+                numbers = np.asarray(columns[name], np.float64)
+                outside.inc(int(np.count_nonzero((numbers < low) | (numbers > high))))
         for name, levels, unseen in self.levels:
             if not levels.issuperset(columns[name]):
                 unseen.inc(sum(value not in levels for value in columns[name]))

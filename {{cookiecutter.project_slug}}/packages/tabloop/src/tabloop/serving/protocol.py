@@ -160,7 +160,8 @@ class Protocol(HttpToolsProtocol):
         self.quiet = 0
         self.events += 1
         self.began = self.loop.time()
-        self.scope |= {"extensions": EXTENSIONS, "began": self.began, "trace": trace.begin(self.headers)}
+        own: Any = {"extensions": EXTENSIONS, "began": self.began, "trace": trace.begin(self.headers)}
+        self.scope |= own
         super().on_headers_complete()
         if self.leaving:
             self.cycle.keep_alive = False
