@@ -73,6 +73,7 @@ LONGEST = (
     "test_torch",
     "demo",
     "test_reconcile",
+    "test_alerts",
     "test_monitoring",
     "test_loop",
     "test_features",

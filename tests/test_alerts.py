@@ -176,7 +176,7 @@ class Story:
 MADE_UP = {
     # 20 failures in 1,000 responses: 20 times what the objective allows.
     "AvailabilityBurnsFast": Story(
-        {ANSWERS: "0+980x60 58800+1000x60", FAILURES: "0+20x60 1200+0x60"}, [20, 60], [0, 70, 120]
+        {ANSWERS: "0+980x60 58800+1000x60", FAILURES: "0+20x60 1200+0x60"}, [20, 60], [0, 100, 120]
     ),
     "AvailabilityBurnsSlowly": Story(
         {ANSWERS: "0+29940x144 4311360+30000x288", FAILURES: "0+60x144 8640+0x288"},
@@ -185,7 +185,7 @@ MADE_UP = {
         30,
     ),
     "LatencyBurnsFast": Story(
-        {ALL_ROWS: "0+1000x120", IN_TIME: "0+700x60 42000+1000x60"}, [20, 60], [0, 70, 120]
+        {ALL_ROWS: "0+1000x120", IN_TIME: "0+700x60 42000+1000x60"}, [20, 60], [0, 100, 120]
     ),
     "LatencyBurnsSlowly": Story(
         {ALL_ROWS: "0+1000x432", IN_TIME: "0+980x144 141120+1000x288"},
