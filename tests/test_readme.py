@@ -22,6 +22,7 @@ ELSEWHERE = {
     "make reconcile": "test_reconcile.py",
     "make traffic": "test_monitoring.py",
     "make drift": "test_monitoring.py",
+    "make monitor": "test_alerts.py",
     "make performance": "test_monitoring.py",
     "make experiment": "test_monitoring.py",
     "make loop": "test_loop.py",
