@@ -84,20 +84,14 @@ class Predictor:
         self.ids = PredictionIds(settings.feedback_key or project)
         target, seconds = settings.prediction_log, settings.prediction_log_seconds
         share = settings.challenger_share if self.mode == "ab" else None
-        routing: dict[str, Any] = {model.role: model.version for model in models} | {
-            "mode": self.mode,
-            "share": share,
-        }
-        self.log = PredictionLog(target, seconds, self.entity, columns, **routing)
+        roles = {model.role: model.version for model in models}
+        self.log = PredictionLog(target, seconds, self.entity, columns, mode=self.mode, share=share, **roles)
 
     def describe(self, known: bool = True) -> dict[str, Any]:
         """Models, routing, store and log as JSON's types. Without what is PRIVATE if the client is not `known`."""
         settings, challenger = self.settings, self.challenger
-        errors = (
-            self.not_loaded,
-            challenger and challenger.breaker.error,
-            self.shadow and self.shadow.lag.error,
-        )
+        lag = self.shadow and self.shadow.lag.error
+        errors = (self.not_loaded, challenger and challenger.breaker.error, lag)
         facts: dict[str, Any] = {
             "champion": self.champion.card.as_dict(),
             "challenger": challenger.card.as_dict() if challenger else None,
