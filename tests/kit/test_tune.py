@@ -185,7 +185,7 @@ def test_no_model_sees_its_own_rows_nor_a_trial_the_newest(
         return Constant()
 
     for part in (*tune.FOLDS, tune.NEWEST):
-        assert len(tune.predict(fit, known, rows, part)) == (rows.part == part).sum() > 5
+        assert len(tune.predict(fit, rows, known, part)) == (rows.part == part).sum() > 5
     assert not set.union(*fits) & newest and all(len(seen) > 150 for seen in fits)
 
 

@@ -9,15 +9,16 @@ import os
 import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import duckdb
 
-from tabloop import files
+from tabloop import files, ray_engine
 from tabloop.batch_score import Scorer
 from tabloop.batch_source import BatchTable, look_up, open_table
 from tabloop.cli import UserError, one_line
@@ -142,14 +143,25 @@ def score_parts(table: BatchTable, scorer: Scorer, folder: Path) -> tuple[int, i
     """Write `<n>.scored` and then `<n>.refused`, Parquet both, of each part that is not there yet; rows, refused rows."""
     done = len(list(folder.glob("*.refused")))
     total = table.relation.aggregate("count(*)").fetchall()[0][0]
-    with progress("scoring", total) as bar, ThreadPoolExecutor(cores()) as pool:
+    with progress("scoring", total) as bar, workers(scorer) as (submit, most):
         bar.update(done * PART)
         for part, blocks in groupby(
             cut(table.blocks(done * PART, BLOCK), done * PART), lambda block: block[0] // PART
         ):
-            scored = ahead(pool, lambda block: scorer(block[1], block[0]), blocks, 2 * cores())
+            scored = ahead(lambda block: submit(block[1], block[0]), blocks, 2 * most)
             write_part(folder, part, scored, bar.update)
     return total, sum(map(rows_of, folder.glob("*.refused")))
+
+
+@contextmanager
+def workers(scorer: Scorer) -> Iterator[tuple[Callable[..., Any], int]]:
+    """What gives a block to a thread here, or to a worker of the Ray cluster, and how many there are."""
+    if ray_engine.is_chosen():
+        with ray_engine.cluster(scorer) as cluster:
+            yield cluster.submit, cluster.cores
+    else:
+        with ThreadPoolExecutor(cores()) as pool:
+            yield partial(pool.submit, scorer), cores()
 
 
 def cut(blocks: Iterable["pa.RecordBatch"], first: int) -> Iterator[tuple[int, "pa.RecordBatch"]]:
@@ -161,13 +173,11 @@ def cut(blocks: Iterable["pa.RecordBatch"], first: int) -> Iterator[tuple[int, "
             first, block = first + rows, block[rows:]
 
 
-def ahead(
-    pool: ThreadPoolExecutor, work: Callable[[Any], Scored], items: Iterable[Any], most: int
-) -> Iterator[Scored]:
+def ahead(submit: Callable[[Any], Any], items: Iterable[Any], most: int) -> Iterator[Scored]:
     """The results in order, at most so many computed before they are taken."""
-    waiting = deque[Future[Scored]]()
+    waiting = deque[Any]()
     for item in items:
-        waiting.append(pool.submit(work, item))
+        waiting.append(submit(item))
         if len(waiting) >= most:
             yield waiting.popleft().result()
     while waiting:

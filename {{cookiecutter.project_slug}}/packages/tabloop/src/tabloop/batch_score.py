@@ -1,12 +1,15 @@
 """The core of batch scoring: a function of a block of rows, Arrow in, Arrow out."""
 
 from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tabloop.params import Column
 from tabloop.reading.typed import misfit
+from tabloop.roles import MODELS
 from tabloop.serving.predictor import UNSCORABLE
 from tabloop.serving.rows import Checked, Refusal, RowChecker
 from tabloop.serving.served_model import ServedModel
@@ -26,10 +29,17 @@ class Scorer:
     """
 
     def __init__(self, model: ServedModel, keys: list[str], looked_up: Mapping[str, Column]) -> None:
-        self.model, self.keys = model, keys
+        self.model, self.keys, self.looked_up = model, keys, dict(looked_up)
         self.checker = RowChecker(model.card, model.schema.features, looked_up.keys())
         stored = {name: Column(type=column.type) for name, column in looked_up.items()}
         self.stored = RowChecker(model.card, stored, frozenset())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """The model's files go with it, as a worker on another machine has none of them."""
+        files = {
+            path.name: path.read_bytes() for path in (MODELS / self.model.role).iterdir() if path.is_file()
+        }
+        return restored, (self.model.role, files, self.keys, self.looked_up)
 
     def __call__(self, block: "pa.RecordBatch", first: int) -> tuple["pa.Table", "pa.Table"]:
         """The rows with probability, prediction and model_version; and the refused ones, with the reasons.
@@ -80,6 +90,14 @@ class Scorer:
                 if wrong.any():
                     checked.refusals.append(Refusal(wrong, name, *error))
         return inputs, checked
+
+
+def restored(role: str, files: dict[str, bytes], keys: list[str], looked_up: dict[str, Column]) -> Scorer:
+    """A scorer that came from another process."""
+    with TemporaryDirectory() as folder:
+        for name, content in files.items():
+            Path(folder, name).write_bytes(content)
+        return Scorer(ServedModel(role, Path(folder)), keys, looked_up)
 
 
 def _reason(refusal: Refusal) -> str:

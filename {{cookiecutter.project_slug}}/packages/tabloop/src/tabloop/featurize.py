@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import duckdb
 
-from tabloop import database, files, leaks
+from tabloop import database, files, leaks, ray_engine
 from tabloop.asof import unique_metadata
 from tabloop.cli import UserError
 from tabloop.columns import literal, quote
@@ -136,6 +136,7 @@ def join_views(
 
     Each view is computed in one thread, for the same bytes each time; so two are at a time.
     """
+    from tabloop import ray_join
     from tabloop.feature_store import join, opened
     from tabloop.online_file import write_online
 
@@ -148,12 +149,15 @@ def join_views(
         with opened(base) as store:
             source = f"FROM read_parquet({literal(raw / 'events.parquet')})"
             events = f"WITH events AS ({source}) FROM ({labelled_events(db, schema).sql_query()})"
-            with watched("joining"):
-                join(store, schema, db, events).write_parquet(str(joined))
+            if ray_engine.is_chosen():
+                ray_join.join(db, events, schema, made, joined)
+            else:
+                with watched("joining"):
+                    join(store, schema, db, events).write_parquet(str(joined))
             write_online(store)
         if check:
             check.result()
-    return db.read_parquet(str(joined))
+    return db.read_parquet(str(joined / "*.parquet" if joined.is_dir() else joined))
 
 
 def left_out(parts: Split) -> str:

@@ -240,6 +240,7 @@ class Params(Strict):
     """All of params.yaml."""
 
     project: str
+    engine: Literal["local", "ray"] = "local"
     data: Data
     schema_: Schema = Field(alias="schema")
     split: Split

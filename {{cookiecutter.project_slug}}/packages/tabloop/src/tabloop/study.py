@@ -11,7 +11,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,14 +79,18 @@ def counted(study: "Study") -> "list[FrozenTrial]":
     return [trial for trial in found if trial.state.name != "WAITING" and trial not in killed]
 
 
-def ask(study: "Study", space: dict[str, Any], trials: int) -> "Trial | None":
-    """The next trial, drawn from Optuna's distributions; None where the study has as many as it shall have."""
+def ask(study: "Study", space: dict[str, Any], trials: int, mine: Collection[int] = ()) -> "Trial | None":
+    """The next trial, drawn from Optuna's distributions; None where the study has as many as it shall have.
+
+    Args:
+        mine: the numbers of the trials that this process has now.
+    """
     from optuna.samplers import TPESampler
     from optuna.trial import TrialState
 
     with locked():
         for left in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if not elsewhere(left):
+            if left.number not in mine and not elsewhere(left):
                 study.tell(left.number, state=TrialState.FAIL)
                 if "again" not in left.user_attrs:  # what ends two processes is not tried a third time
                     study.enqueue_trial(left.params, {"again": True})

@@ -9,14 +9,15 @@ import contextlib
 import io
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tabloop import candidate, files, owner
+from tabloop import candidate, files, owner, ray_engine
 from tabloop.cli import UserError, one_line
 from tabloop.intervals import Scored, estimate, influence
 from tabloop.metrics import Estimate, enough
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 PARTS = 6
 FOLDS, NEWEST = (2, 3, 4), 5
+Going = tuple["Trial", list[float]]  # a trial and its scores so far
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def read_rows(params: Params) -> Rows:
     return Rows(model_inputs(rows, schema), target, part, schema.timestamp is not None)
 
 
-def predict(fit: Callable[..., Any], params: Params, rows: Rows, part: int) -> np.ndarray:
+def predict(fit: Callable[..., Any], rows: Rows, params: Params, part: int) -> np.ndarray:
     """P(positive) of a part's rows, by a model that has not seen them: all that a trial computes.
 
     Raises:
@@ -89,6 +91,37 @@ def predict(fit: Callable[..., Any], params: Params, rows: Rows, part: int) -> n
 def with_drawn(params: Params, drawn: dict[str, Any]) -> Params:
     """The same with the arguments that Optuna drew."""
     return params.model_copy(update={"train": params.train | arguments(params.tune, drawn)})
+
+
+class Here:
+    """One trial at a time, in this process, with the interface of `ray_engine.Cluster`."""
+
+    cores = 1
+
+    def __init__(self, work: Callable[..., Any]) -> None:
+        self.work = work
+
+    def submit(self, *block: Any) -> "Here":
+        """What is computed when its result is asked for."""
+        return Here(partial(self.work, *block))
+
+    def result(self) -> Any:
+        """Compute it."""
+        return self.work()
+
+    def first(self, jobs: Iterable[Any]) -> Any:
+        """The one that there is."""
+        return next(iter(jobs))
+
+
+@contextlib.contextmanager
+def workers(fit: Callable[..., Any], rows: Rows) -> Iterator[Any]:
+    """What computes `predict`: this process, or the cores of the Ray cluster."""
+    if ray_engine.is_chosen():
+        with ray_engine.cluster(partial(predict, fit, rows)) as cluster:
+            yield cluster
+    else:
+        yield Here(partial(predict, fit, rows))
 
 
 @dataclass(frozen=True)
@@ -112,9 +145,20 @@ class Search:
         if None not in own.values():
             self.study.enqueue_trial(own, skip_if_exists=True)
         space = {name: found.distribution for name, found in params.tune.items()}
-        with progress("tune", trials) as bar:
-            while time.monotonic() < end and (trial := ask(self.study, space, trials)):
-                self.run_trial(trial)
+        with progress("tune", trials) as bar, workers(self.fit, self.rows) as pool:
+            going = dict[Any, Going]()
+            while True:
+                while len(going) < pool.cores and time.monotonic() < end:
+                    mine = {trial.number for trial, _ in going.values()}
+                    if not (trial := ask(self.study, space, trials, mine)):
+                        break
+                    going[pool.submit(with_drawn(params, trial.params), FOLDS[0])] = (trial, [])
+                if not going:
+                    return
+                trial, values = going.pop(job := pool.first(going))
+                if self.has_next(trial, values, job):
+                    going[pool.submit(with_drawn(params, trial.params), FOLDS[len(values)])] = (trial, values)
+                    continue
                 done = self.study.get_trials(deepcopy=False)[trial.number]
                 runs.log(done)
                 said = f"tune: trial {done.number}: {arguments(params.tune, done.params)}"
@@ -126,25 +170,28 @@ class Search:
                     bar.write(f"{said} is the best so far: {self.metric} {done.value:.4f}")
                 bar.update(len(counted(self.study)) - bar.n)
 
-    def run_trial(self, trial: "Trial") -> None:
-        """Score a trial part by part, until it is below the median of the others."""
+    def has_next(self, trial: "Trial", values: list[float], job: Any) -> bool:
+        """Score a trial on its next part; whether it goes on. It ends below the median of the others, or after the last."""
         from optuna.trial import TrialState
 
-        values: list[float] = []
-        params = with_drawn(self.params, trial.params)
+        part = FOLDS[len(values)]
         try:
-            for part in FOLDS:
-                scored = Scored(predict(self.fit, params, self.rows, part), 0.5)
-                target = self.rows.target[self.rows.part == part]
-                values.append(influence(self.metric, target, scored, params.evaluate.cost)[0])
-                trial.report(float(np.mean(values)), part)
-                if part != FOLDS[-1] and trial.should_prune():
-                    self.study.tell(trial, state=TrialState.PRUNED)
-                    return
-            self.study.tell(trial, float(np.mean(values)))
+            scored = Scored(job.result(), 0.5)
+            target = self.rows.target[self.rows.part == part]
+            values.append(influence(self.metric, target, scored, self.params.evaluate.cost)[0])
+            trial.report(float(np.mean(values)), part)
+            if part != FOLDS[-1] and not trial.should_prune():
+                return True
+            if part != FOLDS[-1]:
+                self.study.tell(trial, state=TrialState.PRUNED)
+            else:
+                self.study.tell(trial, float(np.mean(values)))
+        except ray_engine.LostError:
+            raise
         except Exception as error:  # whatever an estimator raises: this trial fails, and the search goes on
             trial.set_user_attr(ERROR, one_line(error)[:300] or type(error).__name__)
             self.study.tell(trial, state=TrialState.FAIL)
+        return False
 
     @property
     def best(self) -> "FrozenTrial | None":
@@ -186,7 +233,7 @@ class Search:
     def gain(self, found: Params) -> Estimate:
         """By how much the metric is larger with these arguments on the newest part, with its paired interval."""
         target, evaluate = self.rows.target[self.rows.part == NEWEST], self.params.evaluate
-        new, old = (Scored(predict(self.fit, p, self.rows, NEWEST), 0.5) for p in (found, self.params))
+        new, old = (Scored(predict(self.fit, self.rows, p, NEWEST), 0.5) for p in (found, self.params))
         gain = estimate(self.metric, target, new, old, evaluate.cost, evaluate.confidence)
         return gain if enough(target) else Estimate(gain.value, -1.0, 1.0)
 

@@ -1,0 +1,150 @@
+"""Ray: blocks of work on the workers of a cluster, where params.yaml says `engine: ray`.
+
+Only this process reads and writes files. Workers get their blocks and the project's own code through Ray's object store, so
+they need the same packages and nothing else. Ray runs a block again whose worker died.
+"""
+
+import os
+import pickle
+import socket
+import sys
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from importlib.util import find_spec
+from typing import Any
+
+from tabloop.cli import UserError, one_line
+from tabloop.params import ROOT, load
+
+RETRIES = 10  # of a block whose worker died: one that ends each worker, by its memory, is not tried forever
+PATIENCE = 3.0  # seconds in which a cluster must take a connection
+
+loaded = OrderedDict[str, Callable[..., Any]]()  # in a worker: the work that it has
+
+
+def is_chosen() -> bool:
+    """Whether params.yaml says `engine: ray`; an image has none."""
+    path = ROOT / "params.yaml"
+    return path.exists() and load(path).engine == "ray"
+
+
+class LostError(UserError):
+    """The cluster, not the work, is at fault."""
+
+
+class Job:
+    """A block that a worker has or will have."""
+
+    def __init__(self, ref: Any) -> None:
+        self.ref = ref
+
+    def result(self) -> Any:
+        """What the work gave.
+
+        Raises:
+            LostError: workers died again and again, or one has other packages. Else what the work raised.
+        """
+        import ray
+
+        try:
+            return ray.get(self.ref)
+        except ray.exceptions.RayTaskError as error:
+            cause = error.cause
+            if isinstance(cause, ModuleNotFoundError):
+                raise LostError(
+                    f"a worker of the Ray cluster lacks a package: {one_line(cause)}; see docs/ray.md"
+                ) from None
+            raise cause from None
+        except ray.exceptions.RayError as error:
+            raise LostError(f"Ray gave up on a block of work: {one_line(error)[:300]}") from None
+
+
+class Cluster:
+    """Workers that have one piece of work; a Cluster gives them blocks of it.
+
+    Attributes:
+        cores: of all workers.
+    """
+
+    def __init__(self, work: Callable[..., Any], cores: int) -> None:
+        import ray
+        from ray import cloudpickle
+
+        for name, module in list(sys.modules.items()):
+            if str(getattr(module, "__file__", "")).startswith(f"{ROOT / 'src'}{os.sep}"):
+                cloudpickle.register_pickle_by_value(sys.modules[name])  # the owner's code goes with the work
+        self.cores, self.work = cores, [ray.put(cloudpickle.dumps(work))]
+
+        def call(own: str, work: list[Any], *block: Any) -> Any:
+            from tabloop.ray_engine import compute
+
+            return compute(own, work, *block)
+
+        self.call = ray.remote(num_cpus=1, max_retries=RETRIES)(call)
+
+    def submit(self, *block: Any) -> Job:
+        """Give a block to a worker."""
+        return Job(self.call.remote(version("tabloop"), self.work, *block))
+
+    def first(self, jobs: Iterable[Job]) -> Job:
+        """Wait for the first of the jobs that is done."""
+        import ray
+
+        by_ref = {job.ref: job for job in jobs}
+        return by_ref[ray.wait(list(by_ref))[0][0]]
+
+
+def compute(own: str, work: list[Any], *block: Any) -> Any:
+    """Do the work on a block, in a worker, which keeps the work for the next one.
+
+    Raises:
+        LostError: the worker's tabloop is of another version.
+    """
+    import ray
+
+    if own != version("tabloop"):
+        raise LostError(f"a worker of the Ray cluster has tabloop {version('tabloop')}, and here is {own}")
+    if (name := work[0].hex()) not in loaded:
+        loaded.clear()
+        loaded[name] = pickle.loads(ray.get(work[0]))
+    return loaded[name](*block)
+
+
+@contextmanager
+def cluster(work: Callable[..., Any]) -> Iterator[Cluster]:
+    """The cluster at RAY_ADDRESS, as long as it is used.
+
+    Raises:
+        LostError: Ray is not installed, or the cluster is not there, has no cores, or is of another version.
+    """
+    if not find_spec("ray"):
+        raise LostError(
+            "Ray is not installed: run `uv sync --group ray`, or set `engine: local` in params.yaml"
+        )
+    address = os.environ.get("RAY_ADDRESS", "")
+    host, _, port = address.rpartition(":")
+    if not port.isdecimal() or "/" in address:
+        raise LostError(
+            f"RAY_ADDRESS is {address or 'not set'}: give the host:port that `ray start --head` prints"
+        )
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), PATIENCE).close()
+    except (OSError, OverflowError) as error:
+        raise LostError(f"no Ray cluster answers at {address}: {one_line(error)}") from None
+    os.environ.setdefault("RAY_gcs_rpc_server_connect_timeout_s", "3")  # another program may have the port
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # silences a warning
+    import ray
+
+    try:
+        ray.init(address, log_to_driver=False, logging_level="ERROR")
+    except Exception as error:  # Ray's have no common base
+        raise LostError(f"the Ray cluster at {address} can't be used: {one_line(error)[:300]}") from None
+    try:
+        if not (cores := int(ray.cluster_resources().get("CPU", 0))):
+            raise LostError(f"the Ray cluster at {address} has no cores")
+        print(f"engine: ray at {address}, {cores} cores", flush=True)
+        yield Cluster(work, cores)
+    finally:
+        ray.shutdown()
