@@ -130,10 +130,14 @@ def cluster(work: Callable[..., Any]) -> Iterator[Cluster]:
             f"RAY_ADDRESS is {address or 'not set'}: give the host:port that `ray start --head` prints"
         )
     try:
-        socket.create_connection((host.strip("[]"), int(port)), PATIENCE).close()
+        with socket.create_connection((host.strip("[]"), int(port)), PATIENCE) as connection:
+            connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
+            if (
+                connection.recv(4)[3:] != b"\x04"
+            ):  # SETTINGS, which gRPC sends first; Ray itself waits forever
+                raise ConnectionError("what answers there is not Ray")
     except (OSError, OverflowError) as error:
         raise LostError(f"no Ray cluster answers at {address}: {one_line(error)}") from None
-    os.environ.setdefault("RAY_gcs_rpc_server_connect_timeout_s", "3")  # another program may have the port
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # silences a warning
     import ray
 
