@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -137,9 +136,7 @@ def test_features_have_the_same_bytes_and_a_worker_may_die(home: Path, cluster: 
         kill = cluster if engine == "ray" else None
         tabloop(home, engine, "featurize", kill=kill, RAY_ADDRESS=cluster.address)
         made[engine] = {p.name: p.read_bytes() for p in (home / "data/features").iterdir()}
-    # The rows, their order and their types; a page's levels are encoded by how many files the join's result has.
-    for name in ("train.parquet", "holdout.parquet"):
-        pd.testing.assert_frame_equal(*(pd.read_parquet(BytesIO(made[engine][name])) for engine in made))
+    assert {"train.parquet", "holdout.parquet"} < made["ray"].keys() and made["ray"] == made["local"]
 
 
 def test_a_search_computes_the_same_and_a_worker_may_die(home: Path, cluster: Any) -> None:

@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -161,7 +160,7 @@ def workers(scorer: Scorer) -> Iterator[tuple[Callable[..., Any], int]]:
             yield cluster.submit, cluster.cores
     else:
         with ThreadPoolExecutor(cores()) as pool:
-            yield partial(pool.submit, scorer), cores()
+            yield lambda *block: pool.submit(scorer, *block), cores()
 
 
 def cut(blocks: Iterable["pa.RecordBatch"], first: int) -> Iterator[tuple[int, "pa.RecordBatch"]]:
@@ -173,7 +172,7 @@ def cut(blocks: Iterable["pa.RecordBatch"], first: int) -> Iterator[tuple[int, "
             first, block = first + rows, block[rows:]
 
 
-def ahead(submit: Callable[[Any], Any], items: Iterable[Any], most: int) -> Iterator[Scored]:
+def ahead(submit: Callable[[Any], Any], items: Iterable[Any], most: int) -> Iterator[Any]:
     """The results in order, at most so many computed before they are taken."""
     waiting = deque[Any]()
     for item in items:

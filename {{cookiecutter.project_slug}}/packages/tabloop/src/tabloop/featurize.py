@@ -157,7 +157,7 @@ def join_views(
             write_online(store)
         if check:
             check.result()
-    return db.read_parquet(str(joined / "*.parquet" if joined.is_dir() else joined))
+    return db.read_parquet(str(joined))
 
 
 def left_out(parts: Split) -> str:

@@ -4,6 +4,7 @@ Only this process reads and writes files. Workers get their blocks and the proje
 they need the same packages and nothing else. Ray runs a block again whose worker died.
 """
 
+import logging
 import os
 import pickle
 import socket
@@ -54,7 +55,7 @@ class Job:
             cause = error.cause
             if isinstance(cause, ModuleNotFoundError):
                 raise LostError(
-                    f"a worker of the Ray cluster lacks a package: {one_line(cause)}; see docs/ray.md"
+                    f"a worker of the Ray cluster lacks a package: {one_line(cause)}; see docs/ray.md of the template"
                 ) from None
             raise cause from None
         except ray.exceptions.RayError as error:
@@ -142,7 +143,7 @@ def cluster(work: Callable[..., Any]) -> Iterator[Cluster]:
     import ray
 
     try:
-        ray.init(address, log_to_driver=False, logging_level="ERROR")
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:  # Ray's have no common base
         raise LostError(f"the Ray cluster at {address} can't be used: {one_line(error)[:300]}") from None
     try:

@@ -18,8 +18,8 @@ EVENTS = "events."  # no name of a view has a dot
 BLOCKS = 2  # for each core: of blocks that differ in size, no core waits long for the last one
 
 
-def join(db: "duckdb.DuckDBPyConnection", events: str, schema: Schema, views: Path, made: Path) -> None:
-    """Write the joined events to `made/<block>.parquet`: the rows of the local join, in another order.
+def join(db: "duckdb.DuckDBPyConnection", events: str, schema: Schema, views: Path, joined: Path) -> None:
+    """Write the joined events to the file `joined`: the rows of the local join, in another order.
 
     Args:
         events: DuckDB's SQL.
@@ -29,8 +29,7 @@ def join(db: "duckdb.DuckDBPyConnection", events: str, schema: Schema, views: Pa
     sources |= {view: f"read_parquet({literal(views / f'{view}.parquet')})" for view in schema.views}
     entity = quote(str(schema.entity))
     kinds = {str(db.sql(f"SELECT {entity} FROM {source}").types[0]) for source in sources.values()}
-    made.mkdir()
-    with ray_engine.cluster(Block(schema)) as cluster, TemporaryDirectory(dir=made.parent) as folder:
+    with ray_engine.cluster(Block(schema)) as cluster, TemporaryDirectory(dir=joined.parent) as folder:
         # Equal values of two types may have two hashes.
         blocks = BLOCKS * cluster.cores if len(kinds) == 1 else 1
 
@@ -43,8 +42,10 @@ def join(db: "duckdb.DuckDBPyConnection", events: str, schema: Schema, views: Pa
                     files[name] = path.read_bytes()
                 yield files
 
-        for number, joined in enumerate(ahead(cluster.submit, cut(), blocks)):
-            (made / f"{number:05}.parquet").write_bytes(joined)
+        for number, rows in enumerate(ahead(cluster.submit, cut(), blocks)):
+            Path(folder, f"{number:05}.joined").write_bytes(rows)
+        # As one file: what DuckDB sorts and writes after reading several files has other bytes.
+        db.read_parquet(f"{folder}/*.joined").write_parquet(str(joined))
 
 
 class Block:
