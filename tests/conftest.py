@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import httpx
@@ -27,6 +27,9 @@ import pytest
 import yaml
 from cookiecutter.main import cookiecutter
 from xdist.scheduler import LoadScopeScheduling
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 ROOT = Path(__file__).parents[1]
 PYTHON = f"3.{min(sys.version_info.minor, 13)}"  # whatever runs the tests runs the projects
@@ -427,3 +430,23 @@ def answers(client: httpx.Client, path: str = "/health/ready") -> bool:
         return client.get(path).status_code == 200
     except httpx.TransportError:
         return False
+
+
+@pytest.fixture
+def page() -> "Iterator[Page]":
+    """A page of a browser that reaches nothing but 127.0.0.1."""
+    from playwright.sync_api import sync_playwright  # not by the tests of every process
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which(
+                "chromium"
+            ),  # None: Playwright's own, by `playwright install chromium`
+            args=[
+                "--no-sandbox",
+                "--disable-background-networking",
+                "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+            ],
+        )
+        yield browser.new_context().new_page()
+        browser.close()

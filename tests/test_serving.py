@@ -14,7 +14,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ import pandas as pd
 import pytest
 from conftest import Project, Run, Serve, lines_of_readme, wait_for
 from playwright.sync_api import Error as PlaywrightError
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 KEY = {"user_id": "u000001", "amount": 12.5, "merchant_category": "fuel", "channel": "online"}
 
@@ -352,24 +351,6 @@ def test_the_openapi_document_is_true(serve: Serve, quick: Path) -> None:
         done = subprocess.run([*command, *options, *checks], capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "Traceback" not in server.stop()
-
-
-@pytest.fixture
-def page() -> Iterator[Page]:
-    """A page of a browser that reaches nothing but 127.0.0.1."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=shutil.which(
-                "chromium"
-            ),  # None: Playwright's own, by `playwright install chromium`
-            args=[
-                "--no-sandbox",
-                "--disable-background-networking",
-                "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-            ],
-        )
-        yield browser.new_context().new_page()
-        browser.close()
 
 
 def test_the_page_works_without_a_network(serve: Serve, project: Project, quick: Path, page: Page) -> None:

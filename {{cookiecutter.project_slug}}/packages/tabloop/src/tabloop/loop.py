@@ -1,34 +1,37 @@
-"""Play the whole loop on this machine. Every step that changes what runs is a commit of this project."""
+"""The steps of the loop, in the clone that `apart` makes. Every step that changes what runs is a commit of the clone."""
 
 import contextlib
 import json
 import os
 import re
-import shutil
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterable, Iterator
+from typing import Any
 
-from tabloop import experiment, owner, release, roles
-from tabloop.cli import FOUND, UserError
+from tabloop import apart, drift, experiment, files, owner, release, report, roles
+from tabloop.cli import FOUND, UserError, command
 from tabloop.params import ROOT, Params, load
 
-LOG, ENVIRONMENT = ROOT / "data/log", "staging"
+ENVIRONMENT = "staging"
+COMMITS: list[str] = []
+STORY: list[dict[str, Any]] = []  # for each start of the service: what it serves, and what was found then
 
 
-def run(*command: str, codes: tuple[int, ...] = (0,)) -> str:
+def run(*arguments: str, codes: tuple[int, ...] = (0,)) -> str:
     """Run a command in the project; its standard output.
 
     Raises:
         UserError: its exit code is not one of `codes`.
     """
-    env = os.environ | {"PREDICTION_LOG": str(LOG)}
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=env)
+    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if done.returncode not in codes:
-        raise UserError(f"{' '.join(command)}: {(done.stderr or done.stdout).strip()[-2000:]}")
+        raise UserError(f"{' '.join(arguments)}: {(done.stderr or done.stdout).strip()[-2000:]}")
     return done.stdout.strip()
 
 
@@ -41,6 +44,7 @@ def commit(message: str) -> None:
     """Commit everything."""
     run("git", "add", "--all")
     run("git", "commit", "--quiet", "--allow-empty", "--no-verify", "--message", f"Loop: {message}")
+    COMMITS.append(message)
     print("  " + run("git", "log", "-1", "--format=commit %h: %s"))
 
 
@@ -58,11 +62,10 @@ def served() -> Iterator[str]:
     """
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
-    env = os.environ | {"PORT": port, "PREDICTION_LOG": str(LOG), "PREDICTION_LOG_SECONDS": "1"}
+    env = os.environ | {"PORT": port, "PREDICTION_LOG_SECONDS": "1"}
     env |= {n: v for n, v in release.read(ENVIRONMENT).values.items() if n.startswith("CHALLENGER_")}
-    env["PYTHONPATH"] = f"{ROOT / 'src'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
-    command = [sys.executable, "-m", f"{owner.package()}.app"]
-    process = subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.DEVNULL)
+    app, quiet = [sys.executable, "-m", f"{owner.package()}.app"], subprocess.DEVNULL
+    process = subprocess.Popen(app, cwd=ROOT, env=env, stdin=quiet, stderr=quiet)
     url = f"http://127.0.0.1:{port}"
     try:
         print(f"  serving {ready(url, process)}")
@@ -84,8 +87,11 @@ def ready(url: str, process: "subprocess.Popen[bytes]") -> str:
         raise UserError("the service does not start: run `make serve` to see why")
     with urllib.request.urlopen(f"{url}/model", timeout=10) as answer:
         model = json.load(answer)
-    other = model["challenger"]
-    also = f", challenger {other['version']} ({model['challenger_mode']})" if other else ""
+    other, mode = model["challenger"], model["challenger_mode"]
+    share = {"ab": float(release.read(ENVIRONMENT).values["CHALLENGER_SHARE"])}.get(mode, 0)
+    found = {"champion": model["champion"]["version"], "challenger": other and other["version"]}
+    STORY.append(found | {"mode": mode, "share": share, "rows": 0, "commits": len(COMMITS)})
+    also = f", challenger {other['version']} ({mode})" if other else ""
     return f"champion {model['champion']['version']}{also}"
 
 
@@ -94,12 +100,22 @@ def traffic(rows: int, *options: str, seeds: Iterable[int] = (0,)) -> None:
     with served() as url:
         for seed in seeds:
             print("  " + tabloop("traffic", "--url", url, "--rows", str(rows), "--seed", str(seed), *options))
+            STORY[-1]["rows"] += rows
 
 
 def verdict() -> str:
     """The verdict on the challenger as it stands."""
     print("  " + tabloop("experiment", ENVIRONMENT).replace("\n", "\n  "))
-    return str(json.loads(experiment.REPORT.read_text())["verdict"])
+    result = json.loads(experiment.REPORT.read_text())
+    STORY[-1] |= {name: result["days"][-1][name] for name in ("saving", "low", "high") if result["days"]}
+    return str(STORY[-1].setdefault("verdict", result["verdict"]))
+
+
+def drifted(column: str, *codes: int) -> None:
+    """What the log says of drift, and how far the column is from its reference."""
+    print("  " + tabloop("drift", codes=codes).splitlines()[0])
+    found = json.loads(drift.REPORT.with_suffix(".json").read_text())["columns"][column]
+    STORY[-1] |= {"distance": found["distance"], "bar": found["distance_bar"]}
 
 
 def until_decided(rounds: int = 8) -> str:
@@ -111,24 +127,27 @@ def until_decided(rounds: int = 8) -> str:
     return decided
 
 
-def main() -> None:
-    """Play the loop.
+def play() -> None:
+    """Play the loop and write its page; all of it ends with the process that started it, whose pipe is the input.
 
     Raises:
-        UserError: there are uncommitted changes, a step fails, or the bad challenger is not withdrawn.
+        UserError: a step fails, or the bad challenger is not withdrawn.
     """
+
+    def end_together() -> None:
+        sys.stdin.read()
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=end_together, daemon=True).start()
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    if run("git", "status", "--porcelain"):
-        raise UserError(
-            "there are uncommitted changes: commit or stash them first, as the loop makes commits"
-        )
-    column = drifting(load())
-    shutil.rmtree(LOG, ignore_errors=True)
+    params = load()
+    column = drifting(params)
     train_and_drift(column)
     retrain_and_promote()
     withdraw_a_bad_challenger()
     roll_back()
-    print("\nThe loop is complete. See `git log --grep Loop`, reports/drift.html and reports/experiment.png.")
+    page = report.html("loop.html", project=params.project, column=column, story=STORY, commits=COMMITS)
+    files.write(ROOT / apart.PAGE, page)
 
 
 def drifting(params: Params) -> str:
@@ -146,10 +165,10 @@ def train_and_drift(column: str) -> None:
     commit("first champion")
     print("\n2. Serve it, with traffic as in training: no drift")
     traffic(5000)
-    print("  " + tabloop("drift").splitlines()[0])
+    drifted(column, 0)
     print(f"\n3. The data changes: {column} arrives in another unit, a hundred times as large: drift")
     traffic(5000, "--drift", f"{column}=100", seeds=range(1, 5))
-    print("  " + tabloop("drift", codes=(FOUND,)).splitlines()[0])
+    drifted(column, FOUND)
     print("  " + tabloop("performance", codes=(0, FOUND)).splitlines()[0])
 
 
@@ -203,3 +222,8 @@ def roll_back() -> None:
         commit("Roll back the promotion")
         with served():
             pass
+
+
+if __name__ == "__main__":
+    with command("loop"):
+        play()

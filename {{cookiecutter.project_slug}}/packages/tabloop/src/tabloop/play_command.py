@@ -20,7 +20,7 @@ def traffic(rows: int, drift: tuple[str, ...], labels: float, delay: float, seed
 
 @click.command()
 def loop() -> None:
-    """Play the whole loop on this machine: drift, retrain, A/B test, promotion, rollback. It makes commits."""
-    from tabloop.loop import main
+    """Play the whole loop on this machine: drift, retrain, A/B test, promotion, rollback. In a clone of the last commit."""
+    from tabloop.apart import main
 
     main()

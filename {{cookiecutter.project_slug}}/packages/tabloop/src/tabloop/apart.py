@@ -1,0 +1,136 @@
+"""Play the loop apart from the project: in a clone with its own log, registry, cache and port, removed at the end."""
+
+import contextlib
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+from tabloop import files
+from tabloop.cli import UserError, git
+from tabloop.params import ROOT
+
+PAGE = "reports/loop.html"
+REACHING = (
+    "GIT_",
+    "GITHUB_",
+    "MLFLOW_",
+    "DVC_",
+    "PROJECT_ROOT",
+)  # variables by which a step would leave the clone
+CONFIG = """[core]\n remote = project\n[cache]\n dir = {own}\n['remote "project"']\n url = {shared}\n"""
+
+
+def main() -> None:
+    """Play the last commit's loop, and leave its page.
+
+    Raises:
+        UserError: nothing was trained and committed, another loop plays, or the data or models are not here.
+    """
+    with alone(), stoppable(), files.scratch(ROOT / "loop") as scratch:
+        folder = clone(scratch)
+        play(folder)
+        files.write(ROOT / PAGE, (folder / PAGE).read_text())
+    print(
+        f"\nThe loop is complete; this project is as it was. The story, with a picture: {(ROOT / PAGE).as_uri()}"
+    )
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Hold the project's lock: none stays when this process is killed."""
+    lock = os.open(ROOT, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise UserError("another loop plays in this project: wait for its end, or stop it") from None
+    finally:
+        os.close(lock)
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[None]:
+    """End by a signal as by an error: what was begun is removed first."""
+    signals = [
+        s for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(s) != signal.SIG_IGN
+    ]
+
+    def stop(number: int, _: FrameType | None) -> None:
+        for other in signals:
+            signal.signal(other, signal.SIG_IGN)
+        print("loop: stopped; this project is as it was", file=sys.stderr)
+        sys.exit(128 + number)
+
+    for number in signals:
+        signal.signal(number, stop)
+    yield
+
+
+def clone(scratch: Path) -> Path:
+    """A clone of the last commit with its data and models; the project in it.
+
+    It borrows git's objects, and has the project's DVC cache as its remote: it writes to neither.
+    """
+    try:
+        git("cat-file", "-e", "HEAD:./models/champion.dvc", where=ROOT)
+    except UserError:
+        raise UserError(
+            "the last commit has no model: run `make train`, commit, and run this again"
+        ) from None
+    top = git("rev-parse", "--show-toplevel", where=ROOT)
+    git("clone", "--quiet", "--shared", top, str(scratch / "clone"), where=ROOT)
+    folder = scratch / "clone" / ROOT.relative_to(Path(top).resolve())
+    print(
+        f"The loop plays the last commit, {git('log', '-1', '--format=%h %s', where=ROOT)}, in a clone of it"
+    )
+    shared = subprocess.run(["dvc", "cache", "dir"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    (folder / ".dvc/config.local").write_text(CONFIG.format(own=folder / ".dvc/cache", shared=shared))
+    pull = ["dvc", "pull", "--quiet"]
+    if subprocess.run(pull, cwd=folder, env=environment(folder), capture_output=True).returncode:
+        raise UserError(
+            "the last commit's data and models are not here: run `uv run dvc pull` or `make train`"
+        )
+    return folder
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """Variables with which a command runs the clone's code, and meets no setting of a server or of the user's git."""
+    from tabloop.serving.settings import Settings
+
+    served = {name.upper() for name in Settings.model_fields}
+    env = {n: v for n, v in os.environ.items() if not n.startswith(REACHING) and n.upper() not in served}
+    code = [str(folder / part) for part in ("src", "packages/tabloop/src") if (folder / part).is_dir()]
+    env["PYTHONPATH"] = os.pathsep.join([*code, *filter(None, [env.get("PYTHONPATH")])])
+    config = {
+        "core.hooksPath": os.devnull,
+        "commit.gpgSign": "false",
+        "user.name": "loop",
+        "user.email": "loop@localhost",
+    }
+    env["GIT_CONFIG_COUNT"] = str(len(config))
+    for at, (name, value) in enumerate(config.items()):
+        env |= {f"GIT_CONFIG_KEY_{at}": name, f"GIT_CONFIG_VALUE_{at}": value}
+    return env
+
+
+def play(folder: Path) -> None:
+    """Run the steps as a group of processes, of which none outlives this one: where it is killed, their input ends."""
+    command = [sys.executable, "-m", "tabloop.loop"]
+    env = environment(folder)
+    process = subprocess.Popen(command, cwd=folder, env=env, stdin=subprocess.PIPE, start_new_session=True)
+    try:
+        if code := process.wait():
+            sys.exit(code)  # it said why
+    finally:
+        until = time.monotonic() + 5
+        with contextlib.suppress(ProcessLookupError):
+            while time.monotonic() < until:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.poll()
+                time.sleep(0.02)
