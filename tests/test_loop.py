@@ -104,8 +104,8 @@ def test_the_loop_is_closed_and_leaves_the_project_as_it_was(run: Run, folder: P
     picture = page.locator("svg")
     expect(picture.get_by_text(re.compile("^(A/B 50 %|shadow|alone)$"))).to_have_count(len(served))
     expect(picture.locator("rect", has_text=f"challenger {challenger}").first).to_be_visible()
-    for verdict in ("promote", "withdraw"):
-        expect(picture.get_by_text(verdict, exact=True)).to_have_count(1)
+    for verdict, times in (("promote", 2), ("withdraw", 1)):  # shadow and A/B test
+        expect(picture.get_by_text(verdict, exact=True)).to_have_count(times)
     heights = [
         float(drawn.get_attribute("height") or 0) for drawn in picture.locator("rect[style*='--']").all()
     ]
