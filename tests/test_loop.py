@@ -118,8 +118,8 @@ def test_a_loop_that_is_stopped_or_killed_leaves_nothing(run: Run, folder: Path,
 
     def loop() -> "subprocess.Popen[str]":
         command = [environment / "bin/python", "-m", "tabloop", "loop"]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        return subprocess.Popen(command, cwd=folder, env=within(folder, environment), **pipes)
+        pipe, env = subprocess.PIPE, within(folder, environment)
+        return subprocess.Popen(command, cwd=folder, env=env, stdout=pipe, stderr=pipe, text=True)
 
     def played(process: "subprocess.Popen[str]", until: str) -> None:
         assert process.stdout

@@ -1,7 +1,6 @@
 """Play the loop apart from the project: in a clone with its own log, registry, cache and port, removed at the end."""
 
 import contextlib
-import fcntl
 import os
 import signal
 import subprocess
@@ -13,6 +12,7 @@ from types import FrameType
 
 from tabloop import files
 from tabloop.cli import UserError, git
+from tabloop.locks import fcntl
 from tabloop.params import ROOT
 
 PAGE = "reports/loop.html"
