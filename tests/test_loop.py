@@ -117,7 +117,7 @@ def test_a_loop_that_is_stopped_or_killed_leaves_nothing(run: Run, folder: Path,
     before, part = files(folder), folder / ".loop.part"
 
     def loop() -> "subprocess.Popen[str]":
-        command = [environment / "bin/python", "-m", "tabloop", "loop"]
+        command = [str(environment / "bin/python"), "-m", "tabloop", "loop"]
         pipe, env = subprocess.PIPE, within(folder, environment)
         return subprocess.Popen(command, cwd=folder, env=env, stdout=pipe, stderr=pipe, text=True)
 
