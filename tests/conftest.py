@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -39,6 +40,10 @@ sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = str(ROOT / ".cache/byte
 sys.dont_write_bytecode = False  # else each process compiles all that it imports
 # Three processes share two cores: a training with threads of its own would take more of them, not less time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A shell that runs the tests in the background ignores Ctrl-C, and what they start would, too.
+if threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 Bake = Callable[..., Path]
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
