@@ -51,8 +51,9 @@ def test_every_combination_is_whole(bake: Bake, framework: str, python_version: 
     project = bake(framework=framework, python_version=python_version, license=license)
     for path in files(project):
         text = path.read_text()
-        # `${{ }}` is GitHub's own, `{{.Name}}` and `{{if` Docker's; tabloop is copied as it is, with Jinja of its own.
-        own = path.is_relative_to(project / ".github") or path.is_relative_to(project / "packages")
+        # `${{ }}` is GitHub's own, `{{.Name}}` and `{{if` Docker's; Prometheus and Grafana have `{{ }}` of their own, and so
+        # has tabloop, which is copied as it is.
+        own = any(path.is_relative_to(project / of) for of in (".github", "packages", "deploy/monitoring"))
         left = re.search(
             r"cookiecutter\." + ("" if own else r"|(?<!\$)\{\{(?!\.|if|else|end|range|println)|\{%"), text
         )
