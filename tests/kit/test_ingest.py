@@ -79,6 +79,7 @@ def write_log(folder: Path, rows: int = 4) -> None:
             "share": None,
             "champion": "m",
             "challenger": None,
+            "trace_id": None,
         }
         | {predictions.feature(name): float(i) for i, name in enumerate(schema.features)}
     )

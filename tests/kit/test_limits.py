@@ -77,7 +77,7 @@ def test_no_body_takes_long_or_much(client: TestClient, app: ModelApp, path: str
         client.post(path, content=b"[{%s}]" % names if "batch" in path else b"{%s}" % names).status_code
         == 422
     )
-    assert time.process_time() - began < 0.4
+    assert time.process_time() - began < 1
     assert client.post(path, content=b" " * (limit + 1)).status_code == 413
 
 

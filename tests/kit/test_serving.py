@@ -322,7 +322,7 @@ def test_a_model_that_can_not_be_served_is_one_line(models: Models) -> None:
     (folder / "champion" / FILE).unlink()
     with pytest.raises(UserError, match=r"^champion: .*model\.onnx can't be served: .*File doesn't exist$"):
         create_app("kit", settings(folder))
-    with pytest.raises(UserError, match=r"^champion: .*model\.json is missing$"):
+    with pytest.raises(UserError, match=r"^champion: .*model\.json is missing: `make train` [^\n]+$"):
         create_app("kit", settings(folder / "nowhere"))
 
 

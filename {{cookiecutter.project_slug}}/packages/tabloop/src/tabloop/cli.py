@@ -48,8 +48,10 @@ def command(name: str) -> Iterator[None]:
     except (Exception, KeyboardInterrupt) as error:
         if (text := correction(error)) is None:
             raise
+        if (code := exit_code(error)) == 1:
+            sys.exit(f"{name}: {text}")
         print(f"{name}: {text}", file=sys.stderr)
-        sys.exit(exit_code(error))
+        sys.exit(code)
 
 
 def exit_code(error: BaseException) -> int:

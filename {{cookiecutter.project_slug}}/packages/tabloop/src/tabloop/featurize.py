@@ -136,7 +136,6 @@ def join_views(
 
     Each view is computed in one thread, for the same bytes each time; so two are at a time.
     """
-    from tabloop import ray_join
     from tabloop.feature_store import join, opened
     from tabloop.online_file import write_online
 
@@ -150,6 +149,8 @@ def join_views(
             source = f"FROM read_parquet({literal(raw / 'events.parquet')})"
             events = f"WITH events AS ({source}) FROM ({labelled_events(db, schema).sql_query()})"
             if ray_engine.is_chosen():
+                from tabloop import ray_join
+
                 ray_join.join(db, events, schema, made, joined)
             else:
                 with watched("joining"):

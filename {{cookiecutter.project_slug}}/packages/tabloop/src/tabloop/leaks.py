@@ -87,16 +87,17 @@ def refuse(path: Path, schema: Schema) -> None:
     Raises:
         UserError: one alone tells the target, and its `allow_leak` is not set.
     """
-    import pandas as pd
+    import pyarrow.parquet as pq
 
-    target = pd.read_parquet(path, columns=[schema.target.name]).iloc[:, 0].to_numpy(float)
+    file = pq.ParquetFile(path)  # opened once: of a wide table the metadata is most of it
+    target = file.read([schema.target.name]).to_pandas().iloc[:, 0].to_numpy(float)
     found = dict[str, float]()
     if min(target.sum(), (1 - target).sum()) < FEWEST:
         return
     classes = (np.flatnonzero(target == label) for label in (0, 1))
     few = np.sort(np.concatenate([at[:: -(-len(at) // EACH)] for at in classes]))
     for name, column in schema.features.items():
-        values = pd.read_parquet(path, columns=[name])[name]
+        values = file.read([name]).to_pandas()[name]
         values = values.astype("Float64" if column.numeric else object)
         near = not column.allow_leak and alone(values.iloc[few], target[few]) > NEAR
         if near and (score := alone(values, target)) > SUSPECT:
