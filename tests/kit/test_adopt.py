@@ -431,7 +431,6 @@ def forked(folder: Path, arguments: list[str], sabotage: Callable[[pytest.Monkey
         status = 99
         try:
             os.environ.update(clean())
-            signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background ignore it
             patch = pytest.MonkeyPatch()
             enter(folder, patch)
             sabotage(patch)

@@ -12,10 +12,11 @@ from types import FrameType
 
 from tabloop import files
 from tabloop.cli import UserError, git
-from tabloop.locks import fcntl
+from tabloop.locks import alone
 from tabloop.params import ROOT
 
 PAGE = "reports/loop.html"
+BUSY = "another loop plays in this project: wait for its end, or stop it"
 REACHING = (
     "GIT_",
     "GITHUB_",
@@ -32,26 +33,13 @@ def main() -> None:
     Raises:
         UserError: nothing was trained and committed, another loop plays, or the data or models are not here.
     """
-    with alone(), stoppable(), files.scratch(ROOT / "loop") as scratch:
+    with alone(ROOT, BUSY), stoppable(), files.scratch(ROOT / "loop") as scratch:
         folder = clone(scratch)
         play(folder)
         files.write(ROOT / PAGE, (folder / PAGE).read_text())
     print(
         f"\nThe loop is complete; this project is as it was. The story, with a picture: {(ROOT / PAGE).as_uri()}"
     )
-
-
-@contextlib.contextmanager
-def alone() -> Iterator[None]:
-    """Hold the project's lock: none stays when this process is killed."""
-    lock = os.open(ROOT, os.O_RDONLY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise UserError("another loop plays in this project: wait for its end, or stop it") from None
-    finally:
-        os.close(lock)
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from typing import Any
 from tabloop import compaction, database, ingest, predictions
 from tabloop.cli import UserError, one_line
 from tabloop.columns import key_of, literal, quote
-from tabloop.locks import fcntl
+from tabloop.locks import alone
 from tabloop.params import ROOT, Params
 from tabloop.serving.online_store import entity_key, redis_index
 from tabloop.serving.settings import STORE, load_settings
@@ -51,11 +51,7 @@ def forget(params: Params, entity: str, agreed: Callable[[str], bool]) -> tuple[
     name, entity = params.schema_.entity, entity.strip()
     if not name or not entity:
         raise UserError("give the key of an entity" if name else "params.yaml: the schema has no entity")
-    with (ROOT / "params.yaml").open() as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError("another one is at work: try again when it has ended") from None
+    with alone(ROOT / "params.yaml", "another one is at work: try again when it has ended"):
         if not (places := found(params, name, entity)):
             raise UserError(
                 f"there is nothing of {name} {entity!r} in the log, data/raw, data/features and the store"

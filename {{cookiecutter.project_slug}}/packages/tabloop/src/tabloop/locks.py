@@ -1,5 +1,10 @@
 """POSIX's locks of files. Windows has none: there a lock stops with one line, and all that needs none works."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 from tabloop.cli import UserError
 
 try:
@@ -19,4 +24,22 @@ except ImportError:
         lockf = flock
 
 
-__all__ = ["fcntl"]
+@contextmanager
+def alone(path: Path, why: str) -> Iterator[None]:
+    """Hold the lock of a file or folder: none stays when this process is killed.
+
+    Raises:
+        UserError: another process holds it; the text is `why`.
+    """
+    lock = os.open(path, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(why) from None
+        yield
+    finally:
+        os.close(lock)
+
+
+__all__ = ["alone", "fcntl"]
