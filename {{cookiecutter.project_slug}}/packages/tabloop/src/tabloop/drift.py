@@ -83,8 +83,6 @@ def compare(
     columns = champion.schema_.features | {SCORE: Column(type="number")}
     notes += [f"{name}: not in the reference" for name in columns if name not in rows.columns]
     columns = {name: column for name, column in columns.items() if name in rows.columns}
-    if len(columns) > histogram.PAIRED:
-        notes.append(f"correlations are compared of the first {histogram.PAIRED} columns alone")
     own = [f"reference.{quote(name)}" for name in columns]
     names = [SCORE if name == SCORE else predictions.feature(name) for name in columns]
     # A column that the log does not have is missing in each row.
@@ -96,7 +94,8 @@ def compare(
     tables = (f"SELECT {own_list} FROM reference", f"SELECT {their_list} FROM predictions WHERE {served}")
     with predictions.errors():
         bins = histogram.bins_of(db, tables[0], columns, champion.categories, SCORE)
-        (before, known), (after, correlations) = (histogram.count(db, table, bins) for table in tables)
+        before, after = (histogram.count(db, table, bins) for table in tables)
+        known, correlations = (histogram.correlations(db, table, bins) for table in tables)
     bars, error = params.monitoring.drift, FALSE_ALARMS / (3 * len(columns) + len(known))
     found = {name: judge(bars, before[name], after[name], error) for name in columns}
     chance = histogram.mean_by_chance(1, before[SCORE].rows, after[SCORE].rows, error)

@@ -4,7 +4,7 @@ Bins are robust: one wild value is one row in the last bin, however wild it is.
 """
 
 from dataclasses import dataclass, field
-from itertools import combinations, combinations_with_replacement, pairwise
+from itertools import combinations, pairwise
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ QUANTILES = (0.01, *np.arange(1, 20) / 20, 0.99)  # of the reference: the ends o
 WINSOR = (0.05, 0.95)  # correlations take a value beyond these quantiles as the quantile (Wilcox, 1993)
 LEVELS = 20  # the most frequent ones, which have a bin each
 WEIGHED = 8  # the most frequent levels, which have a number for correlations
-PAIRED = 16  # columns, the first ones, whose correlations are compared: pairs are many
+BATCH = 20_000  # rows whose products are summed at once, by BLAS
 
 
 @dataclass
@@ -150,32 +150,32 @@ def _levels(db: "duckdb.DuckDBPyConnection", table: str, bins: Bins, score: str,
     return bins
 
 
-def count(
-    db: "duckdb.DuckDBPyConnection", table: str, bins: dict[str, Bins]
-) -> tuple[dict[str, Counts], dict[tuple[str, str], float]]:
-    """Each column's counts, and the correlation of each pair of columns, in one scan of a table.
+def count(db: "duckdb.DuckDBPyConnection", table: str, bins: dict[str, Bins]) -> dict[str, Counts]:
+    """Each column's counts, in one scan of a table.
 
     Args:
         table: SQL of the rows: columns c0, c1, ... in the order of `bins`.
     """
-    weights = {name: f"w{i}" for i, (name, each) in enumerate([*bins.items()][:PAIRED]) if each.weight}
-    inner = ", ".join(["*", *(f"{bins[name].weight} AS {weight}" for name, weight in weights.items())])
     parts = ["count(*)", *(part for each in bins.values() for part in each.aggregates)]
-    parts += [f"sum({weight})" for weight in weights.values()]
-    pairs = combinations_with_replacement(weights.values(), 2)
-    parts += [f"sum({one} * {other})" for one, other in pairs]  # corr() takes three times as long
-    rows, *found = db.sql(f"SELECT {', '.join(parts)} FROM (SELECT {inner} FROM ({table}))").fetchall()[0]
-    counts = {
-        name: each.counts(rows, *found[3 * i : 3 * i + 3]) for i, (name, each) in enumerate(bins.items())
-    }
-    k, moments = len(weights), np.array(found[3 * len(bins) :], float) / rows
-    covariance = np.zeros((k, k))
-    covariance[np.triu_indices(k)] = moments[k:]
-    covariance -= np.outer(moments[:k], moments[:k])
+    rows, *found = db.sql(f"SELECT {', '.join(parts)} FROM ({table})").fetchall()[0]
+    return {name: each.counts(rows, *found[3 * i : 3 * i + 3]) for i, (name, each) in enumerate(bins.items())}
+
+
+def correlations(
+    db: "duckdb.DuckDBPyConnection", table: str, bins: dict[str, Bins]
+) -> dict[tuple[str, str], float]:
+    """The correlation of each pair of columns that are not constant, in one scan of a table as `count` takes it."""
+    weights = {name: each.weight for name, each in bins.items() if each.weight}
+    moments = np.zeros((len(weights) + 1, len(weights) + 1))
+    for batch in db.sql(f"SELECT {', '.join(['1e0', *weights.values()])} FROM ({table})").to_arrow_reader(BATCH):
+        numbers = np.stack([column.to_numpy() for column in batch.columns])
+        moments += numbers @ numbers.T
+    moments /= max(moments[0, 0], 1)
+    covariance = (moments - np.outer(moments[0], moments[0]))[1:, 1:]
     scale = np.sqrt(covariance.diagonal().clip(0))
     places = combinations(enumerate(weights), 2)
     known = {(a, b): (covariance[i, j], scale[i] * scale[j]) for (i, a), (j, b) in places}
-    return counts, {pair: float(value / each) for pair, (value, each) in known.items() if each > 1e-6}
+    return {pair: float(value / each) for pair, (value, each) in known.items() if each > 1e-6}
 
 
 def distance(reference: np.ndarray, current: np.ndarray) -> float:
