@@ -554,7 +554,10 @@ def test_the_projects_own_tests_and_types_pass(run: Run, small: Path, project: P
         (lambda p: p["train"].update(max_iterr=5), "params.yaml: train: "),
         (lambda p: p["train"].update(learning_rate=-1), "params.yaml: train: "),
         (lambda p: p["schema"].update(entity=None), "params.yaml: schema: "),
-        (lambda p: p["evaluate"].update(segments=["colour"]), "evaluate.segments: not a feature: colour"),
+        (
+            lambda p: p["evaluate"].update(segments=["colour"]),
+            "evaluate.segments: neither a feature nor a sensitive column: colour",
+        ),
     ],
     ids=["unknown argument", "bad argument", "views without entity", "unknown segment"],
 )

@@ -80,7 +80,10 @@ def check(*gates: dict[str, Any], **changes: Any) -> list[dict[str, Any]]:
             {"metric": "lift", **VERSUS, "margin": 0},
             "`better` belongs to a metric of your own",
         ),
-        ({"metric": "auc", "min": 0.5, "by": "land"}, "gates: auc by land: not a feature"),
+        (
+            {"metric": "auc", "min": 0.5, "by": "land"},
+            "gates: auc by land: neither a feature nor a sensitive column",
+        ),
         ({"metric": "auc", "min": 0.5, "by": "amount"}, "gates: auc by amount: a column of numbers"),
         ({"metric": "disparate_impact", "min": 0.8}, "disparate_impact compares a column's levels"),
         (

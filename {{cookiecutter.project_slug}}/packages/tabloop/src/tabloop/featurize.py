@@ -23,12 +23,12 @@ FEATURES, ONLINE = ROOT / "data/features", ROOT / "data/online"
 
 
 def labelled_events(db: duckdb.DuckDBPyConnection, schema: Schema) -> duckdb.DuckDBPyRelation:
-    """The events whose label is known: key, entity, event_timestamp, request columns, target as 0 or 1, KNOWN."""
+    """The events whose label is known: key, entity, event_timestamp, request and sensitive columns, target as 0 or 1, KNOWN."""
     target = quote(schema.target.name)
     label = label_sql(db.view("events"), schema.target.name, schema.target)
     key = [quote(name) for name in schema.own_key if name not in schema.features]
     known = quote(schema.target.known_at or schema.timestamp or "") if schema.timestamp else "NULL"
-    columns = [*key, typed(schema, schema.request), f"{label} AS {target}"]
+    columns = [*key, typed(schema, schema.request | schema.sensitive), f"{label} AS {target}"]
     columns += [f"{known}::TIMESTAMP AS {quote(KNOWN)}"]
     return db.sql(f"SELECT {', '.join(columns)} FROM events WHERE {label} IS NOT NULL")
 
@@ -36,7 +36,11 @@ def labelled_events(db: duckdb.DuckDBPyConnection, schema: Schema) -> duckdb.Duc
 def exact_types(rows: "pd.DataFrame", schema: Schema) -> "pd.DataFrame":
     """The rows with whole numbers and booleans in types that keep missing values apart from numbers."""
     return rows.astype(
-        {n: c.kind.pandas for n, c in schema.features.items() if c.type in ("integer", "boolean")}
+        {
+            n: c.kind.pandas
+            for n, c in schema.columns.items()
+            if n in rows and c.type in ("integer", "boolean")
+        }
     )
 
 
@@ -69,7 +73,8 @@ def write_part(
     """Write rows to `path` in a fixed order, with what pandas needs to give whole numbers and booleans their types."""
     import pyarrow as pa
 
-    names = [*schema.key, schema.entity, "event_timestamp", *schema.features, schema.target.name]
+    judged_by = schema.sensitive if path.stem == "holdout" else {}
+    names = [*schema.key, schema.entity, "event_timestamp", *schema.features, *judged_by, schema.target.name]
     columns = {name: name for name in dict.fromkeys(names) if name and name != schema.timestamp}
     if schema.timestamp:
         columns["event_timestamp"] = schema.timestamp

@@ -25,7 +25,7 @@ class Gate(BaseModel):
     Attributes:
         metric: one of HIGHER_IS_BETTER or PARITY, or one that `measure()` in evaluate.py returns.
         margin: by how much the candidate may be worse.
-        by: a feature; each of its levels is judged by itself.
+        by: a feature or a sensitive column; each of its levels is judged by itself.
         decides: what is held against the bar: the value, or the interval's better or worse end.
         better: what is better in a metric of your own.
     """

@@ -98,7 +98,7 @@ def end_of_day(table: "duckdb.DuckDBPyRelation", name: str, zone: str | None) ->
 def expected(schema: Schema, reading: Reading) -> Reading:
     """The reading, completed by the types that the schema declares: a value of another type is an error, not a guess."""
     declared: dict[str, ReadColumn] = {}
-    for name, column in schema.features.items():
+    for name, column in schema.columns.items():
         raw = column.days_since or schema.rename.get(name, name)
         kind = "timestamp" if column.days_since else "text" if column.type == "category" else column.type
         declared[raw] = ReadColumn(type=kind)
@@ -122,9 +122,9 @@ def projection(columns: dict[str, str], params: Params) -> str:
     views = {v: names for v, names in schema.views.items() if (ROOT / f"feature_repo/{v}.sql").exists()}
     computed = {name for names in views.values() for name in names}
     times = [schema.timestamp, schema.target.known_at]
-    declared = [*schema.key, schema.entity, *times, *schema.features, schema.target.name]
+    declared = [*schema.key, schema.entity, *times, *schema.columns, schema.target.name]
     raw = {name: schema.rename.get(name, name) for name in dict.fromkeys(declared) if name}
-    days = {name: c.days_since for name, c in schema.features.items() if c.days_since}
+    days = {name: c.days_since for name, c in schema.columns.items() if c.days_since}
     needed = {name: days.get(name, source) for name, source in raw.items()}
     if missing := [
         source for name, source in needed.items() if source not in columns and name not in computed
@@ -149,5 +149,5 @@ def value_sql(name: str, kind: str, source: str, schema: Schema) -> str:
     """A raw column as SQL; keys and categories as the text that a request has, the entity without spaces around it."""
     if name == schema.entity:
         return key_of(quote(source), kind)
-    feature = schema.features.get(name)
-    return text_of(quote(source), kind) if feature and not feature.numeric else quote(source)
+    column = schema.columns.get(name)
+    return text_of(quote(source), kind) if column and not column.numeric else quote(source)

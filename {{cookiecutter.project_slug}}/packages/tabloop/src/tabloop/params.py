@@ -108,7 +108,11 @@ class Target(Strict):
 
 
 class Schema(Strict):
-    """What every row consists of. `rename` maps a name to the column's name in the raw table where they differ."""
+    """What every row consists of.
+
+    `rename` maps a name to the column's name in the raw table where they differ. `sensitive` columns are never the model's:
+    by them it is judged.
+    """
 
     key: list[str] = []
     entity: str | None = None
@@ -116,12 +120,18 @@ class Schema(Strict):
     target: Target
     views: dict[str, dict[str, Column]] = {}
     request: dict[str, Column] = {}
+    sensitive: dict[str, Column] = {}
     rename: dict[str, str] = {}
 
     @property
     def features(self) -> dict[str, Column]:
         """The model's inputs in order: every view's columns, then the request's."""
         return {n: c for view in self.views.values() for n, c in view.items()} | self.request
+
+    @property
+    def columns(self) -> dict[str, Column]:
+        """The features, and what the model is judged by."""
+        return self.features | self.sensitive
 
     @property
     def own_key(self) -> list[str]:
@@ -133,6 +143,7 @@ class Schema(Strict):
         names = [n for view in self.views.values() for n in view] + list(self.request)
         if not names:
             raise ValueError("no feature: declare at least one under `views` or `request`")
+        names += self.sensitive
         roles = [self.entity, self.timestamp, self.target.name, self.target.known_at]
         declared = dict.fromkeys(name for name in (*names, *roles, *self.key) if name)
         if odd := [n for n in declared if not n.isidentifier() or n in RESERVED]:
@@ -140,7 +151,9 @@ class Schema(Strict):
             raise ValueError(f"{odd[0]!r} can't be a column's name here: {advice}")
         if twice := {n for n in names if names.count(n) > 1 or n in roles}:
             raise ValueError(f"declared twice: {', '.join(sorted(twice))}")
-        if aged := [n for n, c in self.request.items() if c.days_since and not self.timestamp]:
+        if aged := [
+            n for n, c in (self.request | self.sensitive).items() if c.days_since and not self.timestamp
+        ]:
             raise ValueError(f"{aged[0]}: days_since needs a timestamp")
         known = self.target.known_at
         if known and (not self.timestamp or known == self.timestamp):
@@ -257,15 +270,19 @@ class Params(Strict):
 
     @model_validator(mode="after")
     def _segments(self) -> "Params":
-        if unknown := set(self.evaluate.segments) - set(self.schema_.features):
-            raise ValueError(f"evaluate.segments: not a feature: {', '.join(sorted(unknown))}")
+        if unknown := set(self.evaluate.segments) - set(self.schema_.columns):
+            raise ValueError(
+                f"evaluate.segments: neither a feature nor a sensitive column: {', '.join(sorted(unknown))}"
+            )
         if unknown := self.tune.keys() - self.train.keys():
             raise ValueError(f"tune: not an argument under train: {', '.join(sorted(unknown))}")
         known: set[tuple[str, str | None, str | None]] = set()
         for gate in self.gates:
-            if gate.by is not None and gate.by not in self.schema_.features:
-                raise ValueError(f"gates: {gate.metric} by {gate.by}: not a feature")
-            if gate.by is not None and self.schema_.features[gate.by].type == "number":
+            if gate.by is not None and gate.by not in self.schema_.columns:
+                raise ValueError(
+                    f"gates: {gate.metric} by {gate.by}: neither a feature nor a sensitive column"
+                )
+            if gate.by is not None and self.schema_.columns[gate.by].type == "number":
                 raise ValueError(f"gates: {gate.metric} by {gate.by}: a column of numbers has no levels")
             if (key := (gate.metric, gate.by, gate.against)) in known:
                 raise ValueError(f"gates: {' '.join(filter(None, key))}: there are two of it")

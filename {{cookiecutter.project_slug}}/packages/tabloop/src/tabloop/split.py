@@ -91,7 +91,7 @@ def _begins(rows: "DuckDBPyRelation", share: float) -> datetime | None:
 
 def _hash(rows: "DuckDBPyRelation", schema: Schema) -> str:
     """SQL for a number below 2^64 of each row's entity, or of the row itself where the schema has no entity."""
-    apart = {schema.target.name, REPORTED, KNOWN}
+    apart = {schema.target.name, REPORTED, KNOWN, *schema.sensitive}
     names = [schema.entity] if schema.entity else [name for name in rows.columns if name not in apart]
     texts = (f"coalesce({quote(name)}::VARCHAR, chr(31))" for name in names)
     return f"md5_number_lower(concat_ws(chr(30), {', '.join(texts)}))"

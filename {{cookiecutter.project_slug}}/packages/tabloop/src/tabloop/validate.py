@@ -54,7 +54,7 @@ def column_rules(name: str, column: Column) -> Iterator[Rule]:
 
 def rules_of(schema: Schema, columns: list[str], now: datetime) -> Iterator[Rule]:
     """The rules of a raw table's columns, without those of the label."""
-    for name, column in schema.features.items():
+    for name, column in schema.columns.items():
         if name in columns:
             yield from column_rules(name, column)
     timestamp, known = schema.timestamp, schema.target.known_at
@@ -160,7 +160,8 @@ def validate(params: Params, raw: Path, report: Path) -> str:
     now, events, target = datetime.now(UTC), db.view("events"), schema.target
     rows = {path.stem: db.view(path.stem).aggregate("count(*)").fetchall()[0][0] for path in tables}
     found = [{"table": name, **b} for name in rows for b in breaches(db, name, schema, now)]
-    needed = [*schema.key, schema.entity, schema.timestamp, target.known_at, target.name, *schema.request]
+    needed = [*schema.key, schema.entity, schema.timestamp, target.known_at, target.name]
+    needed += [*schema.request, *schema.sensitive]
     found += [
         {"table": "events", "column": column, "rule": "present", "count": rows["events"], "first": []}
         for column in dict.fromkeys(needed)
