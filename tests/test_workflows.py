@@ -516,6 +516,9 @@ def test_drift_opens_one_issue_and_retrains_once_and_the_challenger_is_judged(
         assert bool(code) == bool(expected), said[-5000:]
         return said
 
+    def kept(artifact: str) -> set[str]:
+        return {path.name for path in forge.work.glob(f"artifacts/*/{artifact}/*")}
+
     things = forge.github.things
     act("drift", event="schedule")  # not configured: a job that is skipped
     assert not things["issues"]
@@ -526,6 +529,7 @@ def test_drift_opens_one_issue_and_retrains_once_and_the_challenger_is_judged(
             act("drift", server.log, event="schedule")
             (issue,) = things["issues"]
             assert "⚠️ **Drift** in 3,000" in issue["body"] and issue["labels"][0]["name"] == "model-drift"
+            assert {"drift.html", "evidently_drift.html"} <= kept("drift")
             assert things["dispatches"] == [{"workflow": "retrain.yml", "ref": "main", "inputs": {}}]
 
     # The setting is off: red, with its name. Set, the run is repeated. A second retrain brings the same one up to date.
@@ -563,6 +567,7 @@ def test_drift_opens_one_issue_and_retrains_once_and_the_challenger_is_judged(
         assert "**Keep going**" in act("promote", server.log) and len(things["pulls"]) == 1
         traffic(run, copy, server, 12_000, "--seed", "1")
         act("promote", server.log)
+        assert {"experiment.json", "experiment.png"} <= kept("experiment")
     _, pull = things["pulls"]
     assert pull["title"].startswith("Withdraw the challenger ") and "| cost of a prediction |" in pull["body"]
     changed = watched.git("diff", "--name-only", "main", "verdict", where=watched.origin).splitlines()

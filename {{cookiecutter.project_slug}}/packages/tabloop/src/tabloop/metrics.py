@@ -182,6 +182,7 @@ def signed_calibration(target: np.ndarray, probability: np.ndarray, bins: int = 
 def calibration_error(target: np.ndarray, probability: np.ndarray) -> float:
     """The expected calibration error: the mean distance of predicted and observed share, in bins of equal size.
 
-    Naeini, Cooper and Hauskrecht (AAAI 2015), with the bins of `calibration`.
+    Naeini, Cooper and Hauskrecht (AAAI 2015), with the bins of `calibration`. Of a calibrated model, too, it is above zero,
+    the more so the fewer the rows (Roelofs et al., AISTATS 2022): compare it on the same rows.
     """
     return float(signed_calibration(target, probability).mean())
