@@ -1,6 +1,8 @@
 """data/raw to data/features and data/online: the views' SQL, the point-in-time join, the split by time."""
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -119,11 +121,14 @@ def featurize(params: Params, raw: Path) -> str:
             where = "" if params.split.feedback_in_holdout else ", in train only"
             count = db.view("feedback").aggregate("count(*)").fetchall()[0][0]
             print(f"featurize: {count:,} labelled predictions join the data{where}", flush=True)
-        if schema.views:
-            events = join_views(db, raw, base, schema, str(parts.begins or ""))
+        with (
+            joined(db, raw, base, schema, str(parts.begins or ""))
+            if schema.views
+            else nullcontext(events) as events
+        ):
             rows = with_feedback(db, events, params.split.feedback_in_holdout)
-        for name, condition in (("train", parts.train), ("holdout", parts.holdout)):
-            write_part(db, rows.filter(condition), schema, made / f"{name}.parquet")
+            for name, condition in (("train", parts.train), ("holdout", parts.holdout)):
+                write_part(db, rows.filter(condition), schema, made / f"{name}.parquet")
         leaks.refuse(made / "train.parquet", schema)
         files.replace(FEATURES, made)
         files.replace(ONLINE, base / "data/online")
@@ -134,36 +139,39 @@ def featurize(params: Params, raw: Path) -> str:
     return f"{sizes}, split {how}{waiting}{left_out(parts)}"
 
 
-def join_views(
+@contextmanager
+def joined(
     db: duckdb.DuckDBPyConnection, raw: Path, base: Path, schema: Schema, begins: str
-) -> duckdb.DuckDBPyRelation:
-    """Write the views and the online store, and join the labelled events with the views; the file of the joined events.
+) -> Iterator[duckdb.DuckDBPyRelation]:
+    """The labelled events with the views' columns. At the end the views are checked, and the online store is written.
 
     Each view is computed in one thread, for the same bytes each time; so two are at a time.
     """
     from tabloop.feature_store import join, opened
-    from tabloop.online_file import write_online
 
-    made, joined = base / "data/features", base / "joined.parquet"
+    made, file = base / "data/features", base / "joined.parquet"
     with ThreadPoolExecutor(2) as pool:
-        for done in [pool.submit(write_views, raw, made, schema, view) for view in schema.views]:
-            done.result()
-        check = pool.submit(refuse_to_look_ahead, raw, made, schema, begins) if begins else None
-        print(f"featurize: joining the labelled events with {', '.join(schema.views)} ...", flush=True)
-        with opened(base) as store:
+        views = [pool.submit(write_views, raw, made, schema, view) for view in schema.views]
+        with opened(base) as store:  # Feast is imported meanwhile
+            from tabloop.online_file import write_online
+
+            for view in views:
+                view.result()
+            checked = pool.submit(refuse_to_look_ahead, raw, made, schema, begins) if begins else None
+            online = pool.submit(write_online, store)
+            print(f"featurize: joining the labelled events with {', '.join(schema.views)} ...", flush=True)
             source = f"FROM read_parquet({literal(raw / 'events.parquet')})"
             events = f"WITH events AS ({source}) FROM ({labelled_events(db, schema).sql_query()})"
             if ray_engine.is_chosen():
                 from tabloop import ray_join
 
-                ray_join.join(db, events, schema, made, joined)
+                ray_join.join(db, events, schema, made, file)
             else:
                 with watched("joining"):
-                    join(store, schema, db, events).write_parquet(str(joined))
-            write_online(store)
-        if check:
-            check.result()
-    return db.read_parquet(str(joined))
+                    join(store, schema, db, events).write_parquet(str(file))
+            yield db.read_parquet(str(file))
+            for done in filter(None, (checked, online)):
+                done.result()
 
 
 def left_out(parts: Split) -> str:

@@ -97,10 +97,11 @@ def refuse(path: Path, schema: Schema) -> None:
     classes = (np.flatnonzero(target == label) for label in (0, 1))
     few = np.sort(np.concatenate([at[:: -(-len(at) // EACH)] for at in classes]))
     for name, column in schema.features.items():
-        values = file.read([name]).to_pandas()[name]
-        values = values.astype("Float64" if column.numeric else object)
-        near = not column.allow_leak and alone(values.iloc[few], target[few]) > NEAR
-        if near and (score := alone(values, target)) > SUSPECT:
+        if column.allow_leak:
+            continue
+        kind, rows = "Float64" if column.numeric else object, file.read([name])
+        near = alone(rows.take(few).to_pandas()[name].astype(kind), target[few]) > NEAR
+        if near and (score := alone(rows.to_pandas()[name].astype(kind), target)) > SUSPECT:
             found[name] = score
     if found:
         shown = ", ".join(f"{name} (AUC {score:.4f})" for name, score in found.items())

@@ -90,13 +90,17 @@ def chunks(store: "FeatureStore", view: "FeatureView") -> Iterator[list[Cell]]:
     )
     with progress(f"writing {view.name}", None, "{n_fmt} entities") as bar:
         for batch in newest.to_arrow_reader(CHUNK):
-            keys, seconds, *columns = (column.to_pylist() for column in batch.columns)
+            keys, seconds = (column.to_pylist() for column in batch.columns[:2])
             cells = []
-            for field, values in zip(view.features, columns, strict=True):
-                protos = python_values_to_proto_values(values, field.dtype.to_value_type())
-                texts = (extract_text_and_num(proto, False)[0] for proto in protos)
-                serialized = ((field.name, proto.SerializeToString()) for proto in protos)
-                cells.append([(*cell, text) for cell, text in zip(serialized, texts, strict=True)])
+            for field, column in zip(view.features, batch.columns[2:], strict=True):
+                values = column.dictionary_encode("encode")  # each different one is converted once, null too
+                protos = python_values_to_proto_values(
+                    values.dictionary.to_pylist(), field.dtype.to_value_type()
+                )
+                made = [
+                    (field.name, p.SerializeToString(), extract_text_and_num(p, False)[0]) for p in protos
+                ]
+                cells.append([made[at] for at in values.indices.to_pylist()])
             rows = zip(
                 (entity_key(key, value) for value in keys), seconds, zip(*cells, strict=True), strict=True
             )
