@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 ROOT = Path(__file__).parents[1]
+PROCESS = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
+MYPY = ROOT / f".cache/mypy-{PROCESS}"  # the cache of the mypy that this process runs in projects
 PYTHON = f"3.{min(sys.version_info.minor, 13)}"  # whatever runs the tests runs the projects
 UV = os.environ.get("UV") or shutil.which("uv")  # `uv run` says where it is
 # Bytecode elsewhere than beside tabloop's source: a bake copies that folder while another process may write to it.
@@ -200,7 +202,25 @@ def environment_of(project: Path, name: str) -> Path:
                 shutil.copy(path, copy)
         sync = [UV, "sync", "--quiet", "--no-install-project", "--python", PYTHON]
         subprocess.run(sync, cwd=folder, check=True, env=clean())
+        share_bytecode(folder / ".venv")
     return folder / ".venv"
+
+
+def share_bytecode(environment: Path) -> None:
+    """Give a virtual environment the bytecode of the packages that it has in common with that of most tests.
+
+    To compile what a training imports takes 15 s of CPU. Python compiles again where a source is not the same.
+    """
+    ours = str(ROOT / ".cache/environment/.venv")
+    for folder, _, names in os.walk(ours):
+        there = Path(str(environment) + folder.removeprefix(ours))
+        if there.name != "__pycache__" or environment == Path(ours) or not there.parent.is_dir():
+            continue
+        there.mkdir(exist_ok=True)
+        for name in names:
+            if name.endswith(".pyc"):  # not the temporary file of a process that compiles now
+                with contextlib.suppress(FileExistsError, FileNotFoundError):
+                    os.link(f"{folder}/{name}", there / name)
 
 
 @pytest.fixture(scope="session")
@@ -270,9 +290,22 @@ def within(project: Path, environment: Path) -> dict[str, str]:
         # `uv run`, in the project's Makefile, takes the environment as it is.
         UV_PROJECT_ENVIRONMENT=str(environment),
         UV_NO_SYNC="1",
-        MYPY_CACHE_DIR=str(ROOT / f".cache/mypy-{os.environ.get('PYTEST_XDIST_WORKER', 'gw0')}"),
+        MYPY_CACHE_DIR=str(MYPY),
         **AUTHOR,
     )
+
+
+def know_types(project: Path, environment: Path) -> None:
+    """Give this process's mypy what it knows of the libraries: they are read once, which takes 15 s of CPU."""
+    known = ROOT / ".cache/mypy"
+    with locked(ROOT / ".cache/mypy.lock"):
+        if not known.exists():
+            part = known.with_name("mypy.part")
+            env = within(project, environment) | {"MYPY_CACHE_DIR": str(part)}
+            subprocess.run(["mypy"], cwd=project, env=env, capture_output=True)  # a test says if it fails
+            part.rename(known)
+        if not MYPY.exists():
+            shutil.copytree(known, MYPY)
 
 
 @pytest.fixture
@@ -288,12 +321,28 @@ def project(baked: Path, tmp_path: Path) -> Project:
 
 
 @pytest.fixture(scope="session")
-def trained(baked: Path, run: Run, shared: Path) -> Path:
-    """A project in which `dvc repro` ran, committed; don't write into it, copy it with `project(trained)`."""
+def demo(shared: Path) -> Path:
+    """A folder with a copy of this repository in which `make demo` ran, as on a new machine, and what it said."""
 
     def make(folder: Path) -> None:
-        project = shutil.copytree(baked, folder / baked.name, symlinks=True)
-        run(project, "dvc", "repro")
+        out = shutil.ignore_patterns(".git", ".venv", ".uv", ".cache", "demo", "__pycache__", "uv.lock")
+        shutil.copytree(ROOT, folder / "template", ignore=out)
+        with (folder / "said").open("w") as said:
+            subprocess.run(
+                ["make", "demo"], cwd=folder / "template", env=clean(CI=""), stdout=said, check=True
+            )
+
+    return once(shared / "demo", make)
+
+
+@pytest.fixture(scope="session")
+def trained(demo: Path, baked: Path, run: Run, shared: Path) -> Path:
+    """The project that `make demo` trained, committed; don't write into it, copy it with `project(trained)`."""
+
+    def make(folder: Path) -> None:
+        out = shutil.ignore_patterns(".venv", "hooks")  # the hooks ask for packages of that environment
+        made = demo / "template/demo" / baked.name
+        project = shutil.copytree(made, folder / baked.name, symlinks=True, ignore=out)
         run(project, "git", "add", "--all")
         run(project, "git", "commit", "--quiet", "--message", "First model")
 

@@ -1,20 +1,16 @@
 """The commands that people type."""
 
-import shutil
-import subprocess
 from pathlib import Path
 
-from conftest import ROOT, UV, Project, Run, clean
+from conftest import UV, Project, Run, know_types
 
 
-def test_make_demo_from_nothing_to_a_prediction(tmp_path: Path) -> None:
-    out = shutil.ignore_patterns(".git", ".venv", ".uv", ".cache", "demo", "__pycache__", "uv.lock")
-    template = shutil.copytree(ROOT, tmp_path / "template", ignore=out)
-    done = subprocess.run(["make", "demo"], cwd=template, env=clean(CI=""), capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_make_demo_from_nothing_to_a_prediction(demo: Path) -> None:
+    said = (demo / "said").read_text()
     for line in ("AUC  ", "gate        passed: ", "report      file://", "prediction  is_fraud = "):
-        assert f"\n{line}" in done.stdout
-    assert "pre-commit" in (template / "demo/fraud-detection/.git/hooks/pre-commit").read_text()
+        assert f"\n{line}" in said
+    hook = demo / "template/demo/fraud-detection/.git/hooks/pre-commit"
+    assert "pre-commit" in hook.read_text()
 
 
 def test_make_train_ends_with_the_summary(run: Run, project: Project, quick: Path) -> None:
@@ -32,8 +28,11 @@ def test_before_training_the_summary_names_the_command(run: Run, project: Projec
     assert done.stderr.splitlines()[0] == "summary: nothing is trained yet: run `make train`"
 
 
-def test_make_lint_passes_and_format_has_nothing_to_do(run: Run, project: Project, quick: Path) -> None:
+def test_make_lint_passes_and_format_has_nothing_to_do(
+    run: Run, project: Project, quick: Path, environment: Path
+) -> None:
     copy = project(quick)
+    know_types(copy, environment)
     run(copy, "make", f"UV={UV}", "lint")
     run(copy, "make", f"UV={UV}", "format")
     assert run(copy, "git", "status", "--porcelain").stdout == ""

@@ -17,7 +17,19 @@ from typing import Any
 import pandas as pd
 import pytest
 import time_machine
-from conftest import ROOT, STAGES, Project, Run, edit, few_rows, free_port, lines_of_readme, ran, within
+from conftest import (
+    ROOT,
+    STAGES,
+    Project,
+    Run,
+    edit,
+    few_rows,
+    free_port,
+    know_types,
+    lines_of_readme,
+    ran,
+    within,
+)
 
 TRAIN = ("python", "-m", "fraud_detection.train")
 CURVES = ["calibration", "cost_per_row_by_threshold", "precision_and_recall", "roc"]
@@ -541,8 +553,11 @@ def test_parquet_of_ones_own_as_source(run: Run, project: Project, trained: Path
     assert "20,000 events from mine.parquet" in done.stdout
 
 
-def test_the_projects_own_tests_and_types_pass(run: Run, small: Path, project: Project) -> None:
+def test_the_projects_own_tests_and_types_pass(
+    run: Run, small: Path, project: Project, environment: Path
+) -> None:
     fresh = project()
+    know_types(fresh, environment)
     for one in (fresh, small):
         assert " passed" in run(one, "pytest", "-q").stdout
     run(fresh, "mypy")

@@ -16,7 +16,23 @@ from typing import Any
 import httpx
 import pandas as pd
 import pytest
-from conftest import ROOT, UV, Bake, Project, Run, Serve, clean, few_rows, free_port, git, within
+from conftest import (
+    MYPY,
+    PROCESS,
+    ROOT,
+    UV,
+    Bake,
+    Project,
+    Run,
+    Serve,
+    clean,
+    environment_of,
+    few_rows,
+    free_port,
+    git,
+    know_types,
+    within,
+)
 from github_api import GitHub
 from tabloop.release import Release
 from test_container import compose, docker
@@ -45,6 +61,7 @@ class Forge:
     github: GitHub
     work: Path
     environment: Path
+    installed: Path  # the environment in which the runner's jobs install the project
     runs: int = 0
     page: list[tuple[str, str]] = field(default_factory=lambda: list(PAGE))
 
@@ -115,12 +132,11 @@ class Forge:
         # One job after the other: they share one virtual environment, in which each installs its own checkout.
         command += ["--concurrent-jobs", "1"]
         assert UV
-        kept = ROOT / f".cache/environment-act-{os.environ.get('PYTEST_XDIST_WORKER', 'gw0')}"
         env = clean(
             PATH=os.pathsep.join([str(ROOT / "tests/actions/bin"), str(Path(UV).parent), os.environ["PATH"]]),
             ACT_ARTIFACTS=str(self.work / "artifacts"),
-            UV_PROJECT_ENVIRONMENT=str(kept / ".venv"),
-            MYPY_CACHE_DIR=str(kept / "mypy"),
+            UV_PROJECT_ENVIRONMENT=str(self.installed),
+            MYPY_CACHE_DIR=str(MYPY),
         )
         if "pyenv" not in sys.executable:
             env["UV_PYTHON"] = sys.executable
@@ -203,8 +219,10 @@ def founded(baked: Path, environment: Path, work: Path) -> Iterator[Forge]:
     origin, server = work / "origin.git", work / "server"
     shutil.copytree(ROOT / ".github", work / "template/.github")  # the runner reads all that lies there
     subprocess.run(["git", "init", "--quiet", "--bare", "--initial-branch=main", str(origin)], check=True)
+    know_types(project, environment)
+    installed = environment_of(project, f"environment-act-{PROCESS}")
     with GitHub(origin, REPOSITORY).started() as github:
-        forge = Forge(project, origin, server, github, work, environment)
+        forge = Forge(project, origin, server, github, work, environment, installed)
         forge.git("remote", "add", "origin", origin)
         yield forge
 
@@ -218,9 +236,9 @@ def pushed(forge: Forge) -> Forge:
 
 @pytest.fixture(scope="module")
 def forge(
-    bake: Bake, environment: Path, registry: str, tmp_path_factory: pytest.TempPathFactory
+    bake: Bake, environment: Path, quick: Path, registry: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Forge]:
-    """The forge of the story, which several tests tell."""
+    """The forge of the story, which several tests tell. (`quick` compiled what its environment shares.)"""
     baked = bake(container_registry=f"{registry}/team-{time.time_ns()}")
     with founded(baked, environment, tmp_path_factory.mktemp("forge")) as forge:
         few_rows(forge.project, transactions=10_000, users=400, max_iter=10)  # the second will be better
