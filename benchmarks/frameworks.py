@@ -33,7 +33,8 @@ estimator = fit(features, label, schema, settings)
 wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 score = estimator.predict_proba(model_inputs(holdout, schema))[:, 1]
-print(json.dumps([len(train), auc(holdout[target].to_numpy(), score), wall, cpu, (peak - before) / 1024]))
+card = sys.modules["torch"].cuda.max_memory_allocated() if device.startswith("cuda") else 0
+print(json.dumps([len(train), auc(holdout[target].to_numpy(), score), wall, cpu, (peak - before) / 1024, card / 1e6]))
 """
 
 
@@ -68,17 +69,17 @@ def main(trees: Path, torch: Path, sizes: list[int]) -> None:
         found
     )
     print(
-        "| transactions | model | rows of train | AUC | seconds | CPU | more memory, MB | times the trees' CPU |"
+        "| transactions | model | rows of train | AUC | seconds | CPU | more memory, MB | of the GPU, MB | times the trees' CPU |"
     )
-    print("|---|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|")
     for size in sizes:
         data, first = featurized(trees, size), 0.0
         for name, project, device in fits:
-            rows, area, wall, cpu, memory = json.loads(
+            rows, area, wall, cpu, memory, card = json.loads(
                 run(project, sys.executable, "-c", FIT, str(data), device)
             )
             first = first or cpu
-            figures = f"{area:.4f} | {wall:.1f} | {cpu:.1f} | {memory:.0f} | {cpu / first:.1f} |"
+            figures = f"{area:.4f} | {wall:.1f} | {cpu:.1f} | {memory:.0f} | {card:.0f} | {cpu / first:.1f} |"
             print(f"| {size:,} | {name} | {rows:,} | {figures}", flush=True)
 
 

@@ -19,13 +19,14 @@ from torch.nn.functional import binary_cross_entropy_with_logits as log_loss
 from torch.optim import AdamW, Optimizer
 
 from tabloop.candidate import CHECKPOINTS
-from tabloop.cli import one_line
+from tabloop.cli import explained, one_line
 from tabloop.metrics import MIN_CLASS, auc, enough
 from tabloop.progress import progress
 from tabloop.torch_rows import Rows
 
 SAVE_AFTER = 2.0  # seconds: a shorter training begins anew after a kill
 SCORED = 65_536  # rows that are scored at once
+RECORD_AFTER = 3  # batches: PyTorch's libraries allocate what they need in the first ones
 Done = Callable[[int], Any]
 
 
@@ -80,6 +81,9 @@ def choose_hardware(settings: Training) -> tuple[torch.device, torch.dtype]:
     return device, torch.bfloat16 if wanted else torch.float32
 
 
+@explained(
+    "params.yaml: train: device", torch.OutOfMemoryError, then="; `device: cpu` takes the machine's memory"
+)
 def train(network: nn.Module, rows: Rows, settings: Training) -> None:
     """Minimise the log loss; the network is then on the CPU, with the weights of its best epoch.
 
@@ -103,8 +107,12 @@ def train(network: nn.Module, rows: Rows, settings: Training) -> None:
     stopping = enough(rows.target[:cut].numpy()) and enough(rows.target[cut:].numpy())
     held, rows = rows[cut:].to(device), (rows[:cut] if stopping else rows).to(device)
     network.to(device)
-    decay, fused = settings.weight_decay, device.type in ("cpu", "cuda")
-    optimizer = AdamW(network.parameters(), settings.learning_rate, weight_decay=decay, fused=fused)
+    cuda, decay = device.type == "cuda", settings.weight_decay
+    fused = cuda or device.type == "cpu"
+    optimizer = AdamW(
+        network.parameters(), settings.learning_rate, weight_decay=decay, fused=fused, capturable=cuda
+    )
+    step = Step(network, optimizer, rows, precision)
     done: dict[str, Any] = {"epoch": 0, "waited": 0, "loss": math.inf, "auc": math.nan}
     if checkpoint.exists():
         done = torch.load(checkpoint, map_location="cpu", weights_only=True)
@@ -116,7 +124,8 @@ def train(network: nn.Module, rows: Rows, settings: Training) -> None:
         bar.update(done["epoch"] * len(rows))
         while done["epoch"] < settings.epochs and (done["waited"] < settings.patience or not stopping):
             torch.manual_seed(settings.seed << 16 | done["epoch"])
-            loss = train_epoch(network, optimizer, rows, settings.batch_size, precision, bar.update)
+            network.train()
+            loss = train_epoch(step, settings.batch_size, bar.update)
             loss, area = score(network, held) if stopping else (loss, math.nan)
             done |= {"epoch": done["epoch"] + 1, "waited": done["waited"] + 1}
             if not math.isfinite(loss):
@@ -139,32 +148,71 @@ def train(network: nn.Module, rows: Rows, settings: Training) -> None:
     print(f"train: on {device} in {str(precision).split('.')[1]}: {taken}, {why}", flush=True)
 
 
-def train_epoch(
-    network: nn.Module, optimizer: Optimizer, rows: Rows, size: int, precision: torch.dtype, done: Done
-) -> float:
-    """Train on each row once, in random order; the mean log loss.
+class Step:
+    """One step of the optimizer on a batch of rows.
 
-    It knows of no files and no stopping. So data-parallel workers can run it, each on rows of its own, with a network that
-    adds up the gradients (DistributedDataParallel).
+    A batch of a small network is hundreds of kernels, which a GPU computes faster than Python starts them. So on a CUDA
+    device they are recorded once, after some batches, and replayed as one CUDA graph:
+    https://pytorch.org/docs/stable/notes/cuda.html#cuda-graphs. What the network's `forward` does in Python, such as
+    counting its calls, is then not done again; what it computes and draws is.
+    """
+
+    def __init__(self, network: nn.Module, optimizer: Optimizer, rows: Rows, precision: torch.dtype) -> None:
+        self.network, self.optimizer, self.rows, self.precision = network, optimizer, rows, precision
+        self.device = rows.target.device
+        self.stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
+        self.unrecorded = RECORD_AFTER
+        self.graph: torch.cuda.CUDAGraph | None = None
+
+    def __call__(self, batch: Tensor, whole: bool) -> Tensor:
+        """Train on the rows at the places `batch`, (n,); their mean log loss.
+
+        Args:
+            whole: whether the batch has as many rows as the others, not fewer as an epoch's last one may.
+        """
+        if not self.stream:
+            return self.run(batch)
+        if not whole or self.unrecorded:
+            self.unrecorded -= whole
+            self.stream.wait_stream(torch.cuda.current_stream(self.device))
+            with torch.cuda.stream(self.stream):
+                loss = self.run(batch)
+            torch.cuda.current_stream(self.device).wait_stream(self.stream)
+            return loss
+        if not self.graph:
+            self.batch, self.graph = batch.clone(), torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graph, stream=self.stream):
+                self.loss = self.run(self.batch)
+        self.batch.copy_(batch)
+        self.graph.replay()
+        return self.loss
+
+    def run(self, batch: Tensor) -> Tensor:
+        """The step itself."""
+        part = self.rows[batch]
+        with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
+            scores = self.network(part.numbers, part.codes)
+        loss = log_loss(scores.float(), part.target)
+        self.optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        self.optimizer.step()
+        return loss.detach()
+
+
+def train_epoch(step: Step, size: int, done: Done) -> float:
+    """Train on each row once, in random order; the mean log loss.
 
     Args:
         size: of a batch.
         done: is told the number of rows after each batch.
     """
-    network.train()
-    device = rows.target.device
-    total = torch.zeros((), device=device)  # asking for its value in each batch would wait for the device
-    for batch in torch.randperm(len(rows), device=device).split(size):
-        part = rows[batch]
-        with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-            scores = network(part.numbers, part.codes)
-        loss = log_loss(scores.float(), part.target)
-        optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        optimizer.step()
-        total += loss.detach() * len(part)
-        done(len(part))
-    return float(total) / len(rows)
+    total = torch.zeros(
+        (), device=step.device
+    )  # asking for its value in each batch would wait for the device
+    for batch in torch.randperm(len(step.rows), device=step.device).split(size):
+        total += step(batch, len(batch) == size) * len(batch)
+        done(len(batch))
+    return float(total) / len(step.rows)
 
 
 def score(network: nn.Module, rows: Rows) -> tuple[float, float]:
