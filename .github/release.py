@@ -20,7 +20,10 @@ HELPER = '!f() { echo username=x-access-token; echo "password=$GITHUB_TOKEN"; };
 def git(*arguments: str) -> str:
     """The output of a git command."""
     done = subprocess.run(
-        ["git", "-c", f"credential.helper={HELPER}", *arguments], cwd=ROOT, capture_output=True, text=True
+        ["git", "-c", f"credential.helper={HELPER}", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        encoding="utf-8",
     )
     if done.returncode:
         sys.exit(f"release: git {arguments[0]} failed: {' '.join(done.stderr.split())}")
@@ -29,7 +32,7 @@ def git(*arguments: str) -> str:
 
 def notes(version: str) -> str:
     """The section of CHANGELOG.md about this version."""
-    sections = re.split(r"^## ", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)
+    sections = re.split(r"^## ", (ROOT / "CHANGELOG.md").read_text("utf-8"), flags=re.MULTILINE)
     for section in sections:
         head, _, text = section.partition("\n")
         if head.split(maxsplit=1)[:1] == [version] and text.strip():
@@ -83,7 +86,7 @@ def main() -> None:
     version = sys.argv[1] if len(sys.argv) > 1 else ""
     if not re.fullmatch(r"(0|[1-9]\d*)(\.(0|[1-9]\d*)){2}", version):
         sys.exit(f"release: version {version!r}: give it as 1.2.3")
-    event = json.loads(Path(os.environ["GITHUB_EVENT_PATH"]).read_text())
+    event = json.loads(Path(os.environ["GITHUB_EVENT_PATH"]).read_text("utf-8"))
     default, ref = event["repository"]["default_branch"], os.environ["GITHUB_REF_NAME"]
     if ref != default:
         sys.exit(f"release: this run is of the branch {ref}: run the workflow on {default}")

@@ -16,7 +16,7 @@ Generated from `.github/workflows` by `uv run docs/workflows.py`. A project call
 
 def read(path: Path) -> dict[Any, Any]:
     """A workflow. YAML 1.1 reads its key `on` as True."""
-    return dict(yaml.safe_load(path.read_text()))
+    return dict(yaml.safe_load(path.read_text("utf-8")))
 
 
 def table(head: str, rows: list[tuple[str, ...]]) -> list[str]:
@@ -32,7 +32,7 @@ def section(path: Path) -> list[str]:
     """What one reusable workflow takes, gives and may do."""
     workflow = read(path)
     call = workflow[True]["workflow_call"] or {}
-    comment = path.read_text().split("\n", 1)[0]
+    comment = path.read_text("utf-8").split("\n", 1)[0]
     lines = [f"## {path.stem}", "", *([comment.lstrip("# "), ""] if comment.startswith("#") else [])]
     inputs = [
         (
@@ -63,4 +63,4 @@ def page() -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page())
+    PAGE.write_text(page(), "utf-8")

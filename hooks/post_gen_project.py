@@ -28,14 +28,14 @@ MANIFESTS = ", ".join(f"application/vnd.{kind}+json" for kind in KINDS.split())
 def environment() -> dict[str, str]:
     """The environment without the variables by which git, running a hook, tells its children of its repository."""
     names = subprocess.run(
-        ["git", "rev-parse", "--local-env-vars"], capture_output=True, text=True
+        ["git", "rev-parse", "--local-env-vars"], capture_output=True, encoding="utf-8"
     ).stdout.split()
     return {name: value for name, value in os.environ.items() if name not in names}
 
 
 def git(*arguments: str, check: bool = True) -> str:
     """Run git in the new project; its output, empty where it failed."""
-    done = subprocess.run(["git", *arguments], capture_output=True, text=True, env=environment())
+    done = subprocess.run(["git", *arguments], capture_output=True, encoding="utf-8", env=environment())
     if check and done.returncode:
         sys.exit(f"ml-template: git {arguments[0]}: {done.stderr.strip()}")
     return "" if done.returncode else done.stdout.strip()

@@ -290,6 +290,7 @@ def within(project: Path, environment: Path) -> dict[str, str]:
         # `uv run`, in the project's Makefile, takes the environment as it is.
         UV_PROJECT_ENVIRONMENT=str(environment),
         UV_NO_SYNC="1",
+        SHELL=str(ROOT / "tests/no_shell"),
         MYPY_CACHE_DIR=str(MYPY),
         **AUTHOR,
     )

@@ -18,6 +18,7 @@ import yaml
 from conftest import PYTHON, ROOT, UV, Bake, Project, clean
 from cookiecutter.generate import generate_context
 from cookiecutter.prompt import prompt_for_config
+from tabloop.main import tabloop as commands_of_tabloop
 
 CHOICES = json.loads((ROOT / "cookiecutter.json").read_text())
 TABLOOP = ROOT / "{{cookiecutter.project_slug}}/packages/tabloop"
@@ -258,6 +259,77 @@ def test_a_clone_with_line_ends_of_windows_has_the_same_bytes(baked: Path, tmp_p
     git(tmp_path, "-c", "core.autocrlf=true", "clone", "--quiet", str(baked), "clone")
     for name in git(baked, "ls-files").splitlines():
         assert (tmp_path / "clone" / name).read_bytes() == (baked / name).read_bytes(), name
+
+
+def test_stages_hooks_and_the_plain_commands_beside_make_need_no_shell(baked: Path) -> None:
+    """Windows has cmd.exe, and no make. (tests/conftest.py runs all stages without a shell.)"""
+    stages = yaml.safe_load((baked / "dvc.yaml").read_text())["stages"].values()
+    (local,) = yaml.safe_load((baked / ".pre-commit-config.yaml").read_text())["repos"]
+    plain = plain_commands()
+    words = [stage["cmd"] for stage in stages] + [hook["entry"] for hook in local["hooks"]]
+    words += itertools.chain.from_iterable(plain.values())
+    assert len(words) > 30
+    programs = {
+        "tabloop",
+        "uv",
+        "dvc",
+        "python",
+        "pytest",
+        "ruff",
+        "mypy",
+        "mlflow",
+        "docker",
+        "detect-secrets-hook",
+    }
+    for command in words:
+        assert command.startswith(("VERSION", "NAME", "IMAGE", "Dockerfile", "bash deploy/release.sh ")) or (
+            command.split()[0] in programs and not re.search(r"[$&|;*?'`~]", command)
+        ), command
+    targets = re.findall(r"^\.PHONY: (.+)$", (baked / "Makefile").read_text(), re.MULTILINE)
+    missing = {*" ".join(targets).split()} - {*plain} - {*commands_of_tabloop.commands} - {"help"}
+    assert not missing, "docs/operations.md says what else each target is"
+
+
+def plain_commands() -> dict[str, list[str]]:
+    """The table of docs/operations.md: for each target of make the commands behind it."""
+    text = (ROOT / "docs/operations.md").read_text().split("in plain commands", 1)[1]
+    rows = re.findall(r"^\| (`make .+?) \| (.+?) \|$", text, re.MULTILINE)
+    return {
+        target: re.findall(r"`([^`]+)`", plain)
+        for names, plain in rows
+        for target in re.findall(r"`(?:make )?([a-z-]+)", names)
+    }
+
+
+def test_no_file_is_read_or_written_in_the_code_page_of_windows() -> None:
+    """Nor is what another program prints, and no line end is changed. (Ruff's rule knows only some of these calls.)"""
+    sources = [
+        *(ROOT / "hooks").glob("*.py"),
+        *TABLOOP.parents[1].glob("src/*/*.py"),
+        *TABLOOP.rglob("*.py"),
+        *(ROOT / "docs").rglob("*.py"),
+    ]
+    assert len(sources) > 100
+    wrong = [f"{path.name}:{line}" for path in sources for line in without_encoding(path)]
+    assert wrong == []
+
+
+def without_encoding(path: Path) -> Iterator[int]:
+    """The lines of the calls that read or write text, and leave it to the machine in which encoding."""
+    text = re.sub(
+        r"\{\{ cookiecutter.*?}}", "name", path.read_text()
+    )  # `from {{ cookiecutter.package_name }}.model import ...`
+    for node in ast.walk(ast.parse(text)):
+        if not isinstance(node, ast.Call):
+            continue
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else ast.unparse(node.func)
+        given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+        first = node.args[0].value if node.args and isinstance(node.args[0], ast.Constant) else None
+        mode = str(first) if isinstance(node.func, ast.Attribute) else given.get("mode", "r")
+        opens = name == "open" and re.fullmatch("[rwax+t]+", mode)
+        texts = {"read_text": 1, "write_text": 2}.get(name, 0) > len(node.args) or given.get("text") == "True"
+        if (opens or texts) and "encoding" not in given and "options" not in given:
+            yield node.lineno
 
 
 def test_the_development_container_has_the_projects_python(bake: Bake) -> None:

@@ -1,5 +1,6 @@
 """Whatever a newcomer types first, in whatever order: one line, no traceback, and an exit code that tells the truth."""
 
+import re
 import signal
 import socket
 import subprocess
@@ -8,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
+import duckdb
 import pytest
 from tabloop.main import tabloop as program
 
@@ -86,19 +88,56 @@ def test_a_missing_file_of_the_project_is_named(tabloop: Tabloop, project: Proje
     assert done.stderr.endswith("dvc.yaml is missing\n") and len(done.stderr.splitlines()) == 1
 
 
-def test_windows_has_no_fcntl_and_no_tzset_and_the_commands_load_all_the_same(tmp_path: Path) -> None:
-    names = sorted(
-        f"tabloop.{path.relative_to(source).with_suffix('').as_posix().replace('/', '.')}"
-        for source in [Path(sys.modules["tabloop"].__path__[0])]
-        for path in source.rglob("*.py")
-        if "fcntl" in path.read_text()
-    )
-    code = (
-        "import sys, time, importlib; sys.modules['fcntl'] = None; del time.tzset\n"
-        f"for name in {names}: importlib.import_module(name)\n"
-        "from tabloop.main import tabloop; tabloop(['remote', 'push'])"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=clean(), capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+WINDOWS = """
+import os, signal, sys, time
+sys.modules["fcntl"] = None
+for module, names in {os: ["fork", "killpg", "getuid"], signal: ["SIGHUP", "SIGKILL"], time: ["tzset"]}.items():
+    for name in names:
+        delattr(module, name)
+real = os.open
+def opened(path, *rest, **options):
+    if os.path.isdir(path) and "dir_fd" not in options:
+        raise PermissionError(path)
+    return real(path, *rest, **options)
+os.open = opened
+"""
+
+
+def test_what_windows_lacks_is_one_line_and_the_commands_load_all_the_same(project: Project) -> None:
+    folder, source = project(), Path(sys.modules["tabloop"].__path__[0])
+    lacking = re.compile(r"fcntl|tzset|SIGHUP|SIGKILL|killpg|fork|getuid")
+    paths = [path for path in source.rglob("*.py") if lacking.search(path.read_text())]
+    names = [
+        f"tabloop.{path.relative_to(source).with_suffix('').as_posix().replace('/', '.')}" for path in paths
+    ]
+    assert len(names) > 8
+    loading = f"import importlib\nfor name in {names}: importlib.import_module(name)\n"
+    for command, code, said in (
+        (["remote", "push"], 0, "DVC_REMOTE_URL"),
+        (["loop"], 1, "loop: Windows does not lock files as this needs it: run this in WSL 2\n"),
+    ):
+        program = f"{WINDOWS}{loading}from tabloop.main import tabloop\ntabloop({command})"
+        done = subprocess.run(
+            [sys.executable, "-c", program], cwd=folder, env=clean(), capture_output=True, text=True
+        )
+        assert done.returncode == code and said in done.stdout + done.stderr, done.stderr
+        assert len(done.stderr.splitlines()) == code
+
+
+def test_a_machine_whose_code_page_is_not_utf_8_reads_and_prints_all_the_same(
+    tabloop: Tabloop, project: Project
+) -> None:
+    """As Windows' cp1252, or a container without a locale. A letter that the terminal does not have is `?`."""
+    events = orders(60).assign(country="不正")
+    schema = {"request": {"grösse": {"type": "number"}}}
+    folder = project(events.rename(columns={"amount": "grösse"}), schema=schema, project="Détection")
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "cp1252"}
+    tabloop(folder, "ingest", **plain)
+    assert "60 events" in tabloop(folder, "validate", **plain).stdout
+    raw = folder / "data/raw/events.parquet"
+    assert duckdb.sql(f"SELECT DISTINCT country FROM '{raw}'").fetchall() == [("不正",)]
+    wrong = tabloop(folder, "card", "candidate", "größe 不正", code=1, **plain)
+    assert "Traceback" not in wrong.stderr
+    params = folder / "params.yaml"
+    params.write_text(params.read_text("utf-8").replace("gates:", "不正: 1\ngates:"), "utf-8")
+    assert tabloop(folder, "validate", code=1, **plain).stderr.startswith("validate: params.yaml: ??: ")

@@ -24,7 +24,7 @@ def event_name() -> str:
 def event() -> dict[str, Any]:
     """The event's payload; empty outside a workflow."""
     path = os.environ.get("GITHUB_EVENT_PATH")
-    return dict(json.loads(Path(path).read_text())) if path else {}
+    return dict(json.loads(Path(path).read_text("utf-8"))) if path else {}
 
 
 def untrusted() -> bool:
@@ -59,14 +59,14 @@ def verify(image: str) -> None:
     Raises:
         UserError: it has not, or that can't be asked.
     """
-    texts = (path.read_text() for path in (ROOT / ".github/workflows").glob("*.yml"))
+    texts = (path.read_text("utf-8") for path in (ROOT / ".github/workflows").glob("*.yml"))
     signers = {found for text in texts for found in re.findall(r"uses: (\S+/image\.yml)@", text)}
     if len(signers) != 1:
         raise UserError(".github/workflows must call image.yml of one repository, whose attestation counts")
     about = ["--repo", os.environ.get("GITHUB_REPOSITORY", ""), "--signer-workflow", *signers]
     try:
         command = ["gh", "attestation", "verify", f"oci://{image}", *about]
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run(command, capture_output=True, encoding="utf-8")
     except FileNotFoundError:
         raise UserError("gh is not installed: it verifies the image's attestation") from None
     if done.returncode:
@@ -109,7 +109,7 @@ def variable(name: str) -> str:
 
 def summarize(text: str) -> None:
     """Append Markdown to the step's summary, cut where a step may have no more."""
-    with Path(variable("GITHUB_STEP_SUMMARY")).open("a") as file:
+    with Path(variable("GITHUB_STEP_SUMMARY")).open("a", encoding="utf-8") as file:
         file.write(cut(f"{text.rstrip()}\n\n", SUMMARY - file.tell()))
 
 

@@ -70,7 +70,7 @@ def finish() -> dict[str, str]:
     """Do what the plan says, if one was interrupted; the texts that the last adopt wrote."""
     if not PLAN.exists():
         return {}
-    plan: dict[str, Any] = json.loads(PLAN.read_text())
+    plan: dict[str, Any] = json.loads(PLAN.read_text("utf-8"))
     if not plan["done"]:
         for name, text in plan["texts"].items():
             files.write(ROOT / name, text)
@@ -110,7 +110,7 @@ def refuse_to_lose_changes(leaving: list[Path], written: dict[str, str]) -> None
     changed = git("status", "--porcelain", "-z", "--untracked-files=all", "--", *paths, where=ROOT).split(
         "\0"
     )
-    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].values()
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text("utf-8"))["stages"].values()
     listed = [out for stage in stages for kind in ("outs", "metrics", "plots") for out in stage.get(kind, [])]
     outputs = {name for out in listed for name in ([out] if isinstance(out, str) else out)} | {*PINS}
     for name in (entry[3:] for entry in changed if entry[3:] and entry[3:] not in outputs):

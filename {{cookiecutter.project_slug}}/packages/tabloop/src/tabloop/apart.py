@@ -36,7 +36,7 @@ def main() -> None:
     with alone(ROOT, BUSY), stoppable(), files.scratch(ROOT / "loop") as scratch:
         folder = clone(scratch)
         play(folder)
-        files.write(ROOT / PAGE, (folder / PAGE).read_text())
+        files.write(ROOT / PAGE, (folder / PAGE).read_text("utf-8"))
     print(
         f"\nThe loop is complete; this project is as it was. The story, with a picture: {(ROOT / PAGE).as_uri()}"
     )
@@ -45,9 +45,8 @@ def main() -> None:
 @contextlib.contextmanager
 def stoppable() -> Iterator[None]:
     """End by a signal as by an error: what was begun is removed first."""
-    signals = [
-        s for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(s) != signal.SIG_IGN
-    ]
+    signals = {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}  # not on Windows
+    signals = {s for s in signals if signal.getsignal(s) != signal.SIG_IGN}
 
     def stop(number: int, _: FrameType | None) -> None:
         for other in signals:
@@ -77,8 +76,12 @@ def clone(scratch: Path) -> Path:
     print(
         f"The loop plays the last commit, {git('log', '-1', '--format=%h %s', where=ROOT)}, in a clone of it"
     )
-    shared = subprocess.run(["dvc", "cache", "dir"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
-    (folder / ".dvc/config.local").write_text(CONFIG.format(own=folder / ".dvc/cache", shared=shared))
+    shared = subprocess.run(
+        ["dvc", "cache", "dir"], cwd=ROOT, capture_output=True, encoding="utf-8"
+    ).stdout.strip()
+    (folder / ".dvc/config.local").write_text(
+        CONFIG.format(own=folder / ".dvc/cache", shared=shared), "utf-8"
+    )
     pull = ["dvc", "pull", "--quiet"]
     if subprocess.run(pull, cwd=folder, env=environment(folder), capture_output=True).returncode:
         raise UserError(

@@ -70,7 +70,7 @@ def watch(report: Path) -> None:
     from tabloop.watch import watch
 
     found = watch(load(), report)
-    click.echo(report.read_text())
+    click.echo(report.read_text("utf-8"))
     write_github_output(**found)
 
 
@@ -86,7 +86,7 @@ def update(to: str, report: Path | None) -> None:
     if done.title:
         click.echo("Next: make setup, make test, make train; then git push origin HEAD template", err=True)
     if report:
-        report.write_text(done.markdown)
+        report.write_text(done.markdown, "utf-8")
     write_github_output(title=done.title)
 
 
@@ -107,7 +107,7 @@ def propose(branch: str, title: str) -> None:
     write_github_output(changed=changed)
 
 
-FILE = click.argument("file", type=click.File())
+FILE = click.argument("file", type=click.File(encoding="utf-8"))
 
 
 @github.command()

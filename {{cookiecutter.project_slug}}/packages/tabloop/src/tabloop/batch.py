@@ -21,7 +21,7 @@ from tabloop import files, ray_engine
 from tabloop.batch_score import Scorer
 from tabloop.batch_source import BatchTable, look_up, open_table
 from tabloop.cli import UserError, one_line
-from tabloop.locks import fcntl
+from tabloop.locks import alone
 from tabloop.progress import progress
 from tabloop.roles import MODELS, pin, required
 from tabloop.serving.served_model import ServedModel
@@ -110,24 +110,14 @@ def working_folder(target: Path, output: str) -> Iterator[Path]:
     """
     folder = target.with_name(f".{target.name}.batch")
     folder.mkdir(parents=True, exist_ok=True)
-    lock = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            mine = os.fstat(lock).st_ino == folder.stat().st_ino
-        except (BlockingIOError, FileNotFoundError):
-            mine = False
-        if not mine:
-            raise UserError(f"another `tabloop batch` writes {output}: let it finish")
+    with alone(folder, f"another `tabloop batch` writes {output}: let it finish"):
         yield folder
-    finally:
-        os.close(lock)
 
 
 def begin(folder: Path, run: str) -> None:
     """Keep what an interrupted run of the same left in the folder, or begin anew; say which."""
     state, parts = folder / "run.json", len(list(folder.glob("*.refused")))
-    if state.exists() and json.loads(state.read_text()) == run:
+    if state.exists() and json.loads(state.read_text("utf-8")) == run:
         if parts:
             print(f"batch: goes on after {parts:,} parts of an interrupted run", flush=True)
         return
@@ -203,7 +193,7 @@ def write_part(folder: Path, part: int, blocks: Iterable[Scored], written: Calla
         for writer in writers:
             writer.close()
     for path in names:
-        Path(f"{path}.part").rename(path)
+        Path(f"{path}.part").replace(path)
 
 
 def publish(folder: Path, target: Path, all_refused: bool) -> Path:

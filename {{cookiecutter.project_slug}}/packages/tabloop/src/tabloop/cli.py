@@ -1,6 +1,7 @@
 """How every command ends: exit codes, one-line errors, outputs of a workflow's step, git."""
 
 import gc
+import io
 import os
 import subprocess
 import sys
@@ -26,8 +27,7 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the subcommand."""
         set_credentials()
-        collect_seldom()
-        use_utc()
+        begin()
         try:
             return super().invoke(ctx)
         except (Exception, KeyboardInterrupt) as error:
@@ -41,8 +41,7 @@ class Commands(click.Group):
 @contextmanager
 def command(name: str) -> Iterator[None]:
     """Run a command: a UserError ends it with one line on stderr and exit code 1, without a traceback."""
-    collect_seldom()
-    use_utc()
+    begin()
     try:
         yield
     except (Exception, KeyboardInterrupt) as error:
@@ -81,9 +80,13 @@ def correction(error: BaseException) -> str | None:
     return None
 
 
-def collect_seldom() -> None:
-    """Look for cycles of objects seldom: imports make many objects and few cycles. MLflow's take a third less time."""
-    gc.set_threshold(100_000, 50, 50)
+def begin() -> None:
+    """Set what this process shares: garbage collection, the time zone, what is printed where a terminal lacks a letter."""
+    gc.set_threshold(100_000, 50, 50)  # imports make many objects and few cycles; MLflow's take a third less time
+    use_utc()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # Windows' pipes have its code page, a bare container ASCII
 
 
 def use_utc() -> None:
@@ -96,7 +99,7 @@ def use_utc() -> None:
 def write_github_output(**outputs: object) -> None:
     """Set the outputs of a GitHub Actions step. Outside a workflow, do nothing."""
     if path := os.environ.get("GITHUB_OUTPUT"):
-        with Path(path).open("a") as file:
+        with Path(path).open("a", encoding="utf-8") as file:
             for name, value in outputs.items():
                 file.write(f"{name}={str(value).lower() if isinstance(value, bool) else value}\n")
 
@@ -121,7 +124,9 @@ def git(*arguments: str, where: Path, text: str = "") -> str:
         UserError: git is not installed or the command fails.
     """
     try:
-        done = subprocess.run(["git", *arguments], cwd=where, capture_output=True, text=True, input=text)
+        done = subprocess.run(
+            ["git", *arguments], cwd=where, capture_output=True, encoding="utf-8", input=text
+        )
     except FileNotFoundError:
         raise UserError("git is not installed: install it and run this again") from None
     if done.returncode:

@@ -29,7 +29,7 @@ def push(commit: str, branch: str, *options: str) -> bool:
         UserError: it is refused for another reason, which the text gives.
     """
     command = ["git", "push", "--quiet", *options, "origin", f"{commit}:refs/heads/{branch}"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8")
     if done.returncode == 0:
         return True
     if re.search(MOVED, done.stderr):
@@ -143,7 +143,7 @@ def run_release(folder: Path, *arguments: str) -> str:
         UserError: it fails.
     """
     command, env = [sys.executable, "-m", "tabloop", "release"], os.environ | {"PROJECT_ROOT": str(folder)}
-    done = subprocess.run([*command, *arguments], cwd=folder, env=env, capture_output=True, text=True)
+    done = subprocess.run([*command, *arguments], cwd=folder, env=env, capture_output=True, encoding="utf-8")
     if done.returncode:
         raise UserError(one_line(done.stderr).partition(": ")[2])
     return done.stdout.strip().removeprefix("release: ")

@@ -36,7 +36,7 @@ def write(path: Path, text: str) -> None:
     """Write a text file, and its folder if it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
+    part.write_text(text, "utf-8", newline="\n")
     part.replace(path)
 
 

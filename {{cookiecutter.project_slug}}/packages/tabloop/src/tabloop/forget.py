@@ -204,7 +204,7 @@ def in_redis(url: str, password: str, key: bytes) -> Places:
     import yaml
     from redis import Redis, RedisError
 
-    project = yaml.safe_load((ROOT / "feature_repo/feature_store.yaml").read_text())["project"]
+    project = yaml.safe_load((ROOT / "feature_repo/feature_store.yaml").read_text("utf-8"))["project"]
     where, own = f"ONLINE_STORE={url.rpartition('@')[2]}", key + project.encode()
     client: Any = Redis.from_url(url, password=password or None, socket_timeout=60)
     try:

@@ -9,6 +9,8 @@ from tabloop.cli import UserError
 
 try:
     import fcntl
+
+    opened = os.open
 except ImportError:
 
     class fcntl:  # type: ignore[no-redef]
@@ -23,6 +25,8 @@ except ImportError:
 
         lockf = flock
 
+    opened = fcntl.flock  # Windows opens no folder
+
 
 @contextmanager
 def alone(path: Path, why: str) -> Iterator[None]:
@@ -31,12 +35,15 @@ def alone(path: Path, why: str) -> Iterator[None]:
     Raises:
         UserError: another process holds it; the text is `why`.
     """
-    lock = os.open(path, os.O_RDONLY)
+    lock = opened(path, os.O_RDONLY)
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(why) from None
+            mine = os.fstat(lock).st_ino == path.stat().st_ino  # the one before may have removed it
+        except (BlockingIOError, FileNotFoundError):
+            mine = False
+        if not mine:
+            raise UserError(why)
         yield
     finally:
         os.close(lock)

@@ -29,7 +29,9 @@ def run(*arguments: str, codes: tuple[int, ...] = (0,)) -> str:
     Raises:
         UserError: its exit code is not one of `codes`.
     """
-    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    done = subprocess.run(
+        arguments, cwd=ROOT, capture_output=True, encoding="utf-8", stdin=subprocess.DEVNULL
+    )
     if done.returncode not in codes:
         raise UserError(f"{' '.join(arguments)}: {(done.stderr or done.stdout).strip()[-2000:]}")
     return done.stdout.strip()
@@ -106,7 +108,7 @@ def traffic(rows: int, *options: str, seeds: Iterable[int] = (0,)) -> None:
 def verdict() -> str:
     """The verdict on the challenger as it stands."""
     print("  " + tabloop("experiment", ENVIRONMENT).replace("\n", "\n  "))
-    result = json.loads(experiment.REPORT.read_text())
+    result = json.loads(experiment.REPORT.read_text("utf-8"))
     STORY[-1] |= {name: result["days"][-1][name] for name in ("saving", "low", "high") if result["days"]}
     return str(STORY[-1].setdefault("verdict", result["verdict"]))
 
@@ -114,7 +116,7 @@ def verdict() -> str:
 def drifted(column: str, *codes: int) -> None:
     """What the log says of drift, and how far the column is from its reference."""
     print("  " + tabloop("drift", codes=codes).splitlines()[0])
-    found = json.loads(drift.REPORT.with_suffix(".json").read_text())["columns"][column]
+    found = json.loads(drift.REPORT.with_suffix(".json").read_text("utf-8"))["columns"][column]
     STORY[-1] |= {"distance": found["distance"], "bar": found["distance_bar"]}
 
 
@@ -179,9 +181,9 @@ def retrain_and_promote() -> None:
     )
     params = ROOT / "params.yaml"
     # Of the newest rows only some are held out, those of the last round: train has the others, whose labels came before.
-    text = re.sub(r"(?m)^  holdout: [\d.]+", "  holdout: 0.04", params.read_text())
+    text = re.sub(r"(?m)^  holdout: [\d.]+", "  holdout: 0.04", params.read_text("utf-8"))
     text = text.replace("feedback_in_holdout: false", "feedback_in_holdout: true", 1)
-    params.write_text(text.replace("  feedback: null", "  feedback: data/log", 1))
+    params.write_text(text.replace("  feedback: null", "  feedback: data/log", 1), "utf-8")
     run("dvc", "repro")
     print("  " + tabloop("summary", "--markdown").splitlines()[2])
     title = tabloop("rollout", "challenge")

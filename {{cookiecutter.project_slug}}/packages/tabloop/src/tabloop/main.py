@@ -77,6 +77,16 @@ def register() -> None:
     click.echo(f"register: {register(load(), REGISTRATION)}")
 
 
+@tabloop.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
+@click.argument("module")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def run(module: str, arguments: tuple[str, ...]) -> None:
+    """Run src/PACKAGE/MODULE.py of this folder, as `python -m` does: dvc.yaml runs `train` and `evaluate` by it."""
+    from tabloop import owner
+
+    owner.run(module, arguments)
+
+
 @tabloop.command()
 @click.option("--markdown", is_flag=True, help="As pull requests show it.")
 def summary(markdown: bool) -> None:

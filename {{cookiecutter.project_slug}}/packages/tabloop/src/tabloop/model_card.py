@@ -31,7 +31,9 @@ def write(params: Params, champion: ModelCard | None, challenger: ModelCard | No
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     path, judged = ROOT / "MODEL_CARD.md", roles.MODELS / "champion" / roles.EVALUATION.name
-    kept = re.search(r"<!-- use.*?<!-- /use -->", path.read_text(), re.DOTALL) if path.exists() else None
+    kept = (
+        re.search(r"<!-- use.*?<!-- /use -->", path.read_text("utf-8"), re.DOTALL) if path.exists() else None
+    )
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         undefined=StrictUndefined,

@@ -90,7 +90,7 @@ def stays(project: str, table: str) -> list[str]:
     if (where := predictions.location()) != str(ROOT / predictions.LOG):
         lines.append(f"PREDICTION_LOG={where} has predictions of the table before: give another")
     card = ROOT / "MODEL_CARD.md"
-    if card.exists() and "<!-- use" in (text := card.read_text()) and model_card.USE not in text:
+    if card.exists() and "<!-- use" in (text := card.read_text("utf-8")) and model_card.USE not in text:
         lines.append("MODEL_CARD.md: its section on intended use is about the table before")
     if running := release.running():
         lines.append(f"{running}: the model of the table before runs there until the next deploy")

@@ -1,7 +1,10 @@
 """The project's own package, `src/<package>/`: where it is, and its modules."""
 
 import importlib
+import os
+import runpy
 import sys
+from collections.abc import Iterable
 from types import ModuleType
 
 from tabloop.cli import UserError
@@ -26,7 +29,24 @@ def module(name: str) -> ModuleType:
     Raises:
         UserError: there is no such module.
     """
+    return importlib.import_module(_found(name))
+
+
+def run(name: str, arguments: Iterable[str]) -> None:
+    """Run a module of the project's package as `python -m` does, from this working tree; what it starts finds it there, too.
+
+    Raises:
+        UserError: there is no such module.
+    """
+    whole = _found(name)
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [sys.path[0], os.environ.get("PYTHONPATH")]))
+    sys.argv = [name, *arguments]
+    runpy.run_module(whole, run_name="__main__", alter_sys=True)
+
+
+def _found(name: str) -> str:
+    """The module's whole name, which this process now finds in src/."""
     if not (path := ROOT / "src" / package() / f"{name}.py").exists():
         raise UserError(f"{path.relative_to(ROOT)} is missing")
     sys.path.insert(0, str(ROOT / "src"))
-    return importlib.import_module(f"{package()}.{name}")
+    return f"{package()}.{name}"

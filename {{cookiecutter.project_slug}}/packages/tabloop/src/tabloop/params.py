@@ -303,7 +303,7 @@ def load(path: Path | None = None) -> Params:
     """
     path = path or ROOT / "params.yaml"
     try:
-        return Params.model_validate(yaml.safe_load(path.read_text()))
+        return Params.model_validate(yaml.safe_load(path.read_text("utf-8")))
     except FileNotFoundError:
         raise UserError(f"{path} is missing: run this in the project's folder") from None
     except yaml.YAMLError as error:

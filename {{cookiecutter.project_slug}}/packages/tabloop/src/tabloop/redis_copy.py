@@ -33,7 +33,7 @@ def write_redis(views: list[str], url: str, password: str) -> str:
     from redis import Redis, RedisError
     from redis.exceptions import AskError, ClusterCrossSlotError, ClusterError
 
-    project = yaml.safe_load((ROOT / "feature_repo/feature_store.yaml").read_text())["project"]
+    project = yaml.safe_load((ROOT / "feature_repo/feature_store.yaml").read_text("utf-8"))["project"]
     where, (written, known) = url.rpartition("@")[2], (0, 0)
     store = OnlineStore(str(STORE), project, None, {})
     for view in views:

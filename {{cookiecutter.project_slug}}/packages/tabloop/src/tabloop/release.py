@@ -62,7 +62,7 @@ class Release:
 
 def read(environment: str) -> Release:
     """What the environment runs by the file as it is."""
-    return Release.parse(path_of(environment).read_text())
+    return Release.parse(path_of(environment).read_text("utf-8"))
 
 
 def running() -> str:
@@ -77,7 +77,7 @@ def change(environment: str, **values: str) -> bool:
         UserError: the file has no such name, or a value contains a line break.
     """
     path = path_of(environment)
-    lines = path.read_text().splitlines()
+    lines = path.read_text("utf-8").splitlines()
     for name, value in values.items():
         at = [i for i, line in enumerate(lines) if line.partition("=")[0].strip() == name]
         if not at:
@@ -142,7 +142,7 @@ def model_version_of(image: str) -> str:
     label = '{{index .Config.Labels "org.opencontainers.image.version"}}'
     for command in (["pull", "--quiet", image], ["image", "inspect", "--format", label, image]):
         try:
-            done = subprocess.run(["docker", *command], capture_output=True, text=True)
+            done = subprocess.run(["docker", *command], capture_output=True, encoding="utf-8")
         except FileNotFoundError:
             raise UserError("docker is not installed: it reads the model version from the image") from None
         if done.returncode:

@@ -31,7 +31,7 @@ def dvc(*arguments: str) -> None:
 
 def run(*arguments: str, **options: Any) -> "subprocess.CompletedProcess[str]":
     """The finished DVC command, by the DVC of this environment."""
-    return subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=ROOT, text=True, **options)
+    return subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=ROOT, encoding="utf-8", **options)
 
 
 @contextmanager
@@ -41,7 +41,7 @@ def configured(url: str) -> Iterator[None]:
     Raises:
         UserError: DVC_CREDENTIALS is no configuration.
     """
-    before = CONFIG.read_text() if CONFIG.exists() else None
+    before = CONFIG.read_text("utf-8") if CONFIG.exists() else None
     try:
         if credentials := os.environ.get("DVC_CREDENTIALS"):
             files.write(CONFIG, credentials + "\n")
@@ -103,11 +103,11 @@ def pack(archive: Path) -> str:
         UserError: nothing is trained here.
     """
     lock = ROOT / "dvc.lock"
-    stages = yaml.safe_load(lock.read_text())["stages"] if lock.exists() else {}
+    stages = yaml.safe_load(lock.read_text("utf-8"))["stages"] if lock.exists() else {}
     if "train" not in stages:
         raise UserError("nothing is trained yet: run `make train`")
     (folder,) = (cached(out["md5"]) for out in stages["train"]["outs"])
-    objects = [folder, *(cached(file["md5"]) for file in json.loads(folder.read_text()))]
+    objects = [folder, *(cached(file["md5"]) for file in json.loads(folder.read_text("utf-8")))]
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
         for path in (*(CACHE / "runs").rglob("*"), *objects):
             file.write(path, path.relative_to(CACHE))

@@ -34,5 +34,5 @@ def retrain(params: Params, report: Path) -> str:
         return rollout.challenge(params)
     finally:
         if replay.REPORT.exists():
-            shown = replay.text(json.loads(replay.REPORT.read_text()))
+            shown = replay.text(json.loads(replay.REPORT.read_text("utf-8")))
             files.write(report, f"{summary.markdown()}\n\n### On production's rows\n\n{shown}\n")

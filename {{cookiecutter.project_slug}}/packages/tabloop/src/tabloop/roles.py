@@ -37,7 +37,7 @@ def pin_file(role: Role) -> Path:
 def pin(role: Role) -> str | None:
     """The hash of the model that git pins for a role; None if there is none."""
     try:
-        return str(yaml.safe_load(pin_file(role).read_text())["outs"][0]["md5"])
+        return str(yaml.safe_load(pin_file(role).read_text("utf-8"))["outs"][0]["md5"])
     except FileNotFoundError:
         return None
     except (yaml.YAMLError, KeyError, TypeError, IndexError):
@@ -109,7 +109,7 @@ def candidate() -> tuple[ModelCard, dict[str, Any]]:
     """
     if not EVALUATION.exists():
         raise UserError("metrics/evaluation.json is missing: run `dvc repro`")
-    evaluation, card = json.loads(EVALUATION.read_text()), ModelCard.read(CANDIDATE)
+    evaluation, card = json.loads(EVALUATION.read_text("utf-8")), ModelCard.read(CANDIDATE)
     if evaluation["version"] != card.version or not evaluation["gate"]["passed"]:
         raise UserError("the gate did not pass this candidate: `dvc repro evaluate` says why")
     judged, champion = evaluation["champion"].get("version"), current("champion")
@@ -154,7 +154,7 @@ def promote() -> None:
             repo.add(
                 str(MODELS / "challenger")
             )  # so that its files are in DVC's cache, wherever they came from
-        pins = yaml.safe_load(pin_file("challenger").read_text())
+        pins = yaml.safe_load(pin_file("challenger").read_text("utf-8"))
         pins["outs"][0]["path"] = "champion"
         files.write(pin_file("champion"), yaml.safe_dump(pins, sort_keys=False))
         git("add", "--", str(pin_file("champion")), where=ROOT)

@@ -26,7 +26,7 @@ def note_champion() -> str:
     champion, candidate = roles.current("champion"), ModelCard.read(roles.CANDIDATE)
     version = None if champion is None or champion.version == candidate.version else champion.version
     files.write(CHAMPION, json.dumps({"version": version}) + "\n")
-    applied = REGISTRATION.exists() and "experiment" in json.loads(REGISTRATION.read_text())
+    applied = REGISTRATION.exists() and "experiment" in json.loads(REGISTRATION.read_text("utf-8"))
     if champion is None or (applied and not registry.experiment()):
         # It may say that this candidate is the champion, which was given up since, or that it is an experiment, which
         # was applied since: `register` must run again.

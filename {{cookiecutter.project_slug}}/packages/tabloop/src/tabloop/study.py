@@ -34,7 +34,9 @@ def name_of(params: Params, train: Path, metric: str) -> str:
     study goes on after the best one was written to params.yaml.
     """
     files = {str(getattr(module, "__dict__", {}).get("__file__")) for module in list(sys.modules.values())}
-    code = [Path(file).read_text() for file in sorted(files) if file.startswith(f"{ROOT / 'src'}{os.sep}")]
+    code = [
+        Path(file).read_text("utf-8") for file in sorted(files) if file.startswith(f"{ROOT / 'src'}{os.sep}")
+    ]
     declared = params.model_dump(mode="json", include={"schema_", "tune"})
     declared["fixed"] = {name: value for name, value in params.train.items() if name not in params.tune}
     with train.open("rb") as rows:
@@ -48,7 +50,7 @@ def locked() -> Iterator[None]:
     """Hold the lock of all processes that work on data/tune.db."""
     path = (ROOT / DATABASE).with_suffix(".lock")
     path.parent.mkdir(exist_ok=True)
-    with path.open("w") as file:
+    with path.open("wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

@@ -21,7 +21,7 @@ def summary() -> str:
 
     if not roles.EVALUATION.exists() or not roles.CANDIDATE.exists():
         raise UserError("nothing is trained yet: run `make train`")
-    found, card = json.loads(roles.EVALUATION.read_text()), ModelCard.read(roles.CANDIDATE)
+    found, card = json.loads(roles.EVALUATION.read_text("utf-8")), ModelCard.read(roles.CANDIDATE)
     model = OnnxModel(roles.CANDIDATE / FILE, card.schema_)
     probability = float(model.probability(pd.DataFrame([card.example]))[0])
     precision, recall = (number(found[name], 3) for name in ("precision", "recall"))
@@ -67,9 +67,9 @@ def markdown() -> str:
     """
     if not roles.EVALUATION.exists():
         validation = ROOT / "reports/validation.json"
-        broken = validation.exists() and not json.loads(validation.read_text())["passed"]
+        broken = validation.exists() and not json.loads(validation.read_text("utf-8"))["passed"]
         raise UserError("the data break the schema" if broken else "nothing was evaluated: run `dvc repro`")
-    found, card = json.loads(roles.EVALUATION.read_text()), ModelCard.read(roles.CANDIDATE)
+    found, card = json.loads(roles.EVALUATION.read_text("utf-8")), ModelCard.read(roles.CANDIDATE)
     champion, rows, data = found["champion"], "", ""
     if "metrics" in champion:
         rows, data = f"{champion['training_rows']:,}", champion["data_hash"]
@@ -87,7 +87,7 @@ def markdown() -> str:
         "",
         *movers(found.get("importance", [])),
         *(
-            mermaid(name, json.loads((ROOT / f"reports/{name}.json").read_text()))
+            mermaid(name, json.loads((ROOT / f"reports/{name}.json").read_text("utf-8")))
             for name in ("roc", "calibration")
         ),
     ]

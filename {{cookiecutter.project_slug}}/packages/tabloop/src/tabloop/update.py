@@ -122,7 +122,9 @@ def bake(known: dict[str, Any], revision: str) -> str:
         answers = [f"{name}={value}" for name, value in known["answers"].items()]
         command = [sys.executable, "-m", "cookiecutter", "--no-input", "--default-config", "-o", str(out)]
         env = os.environ | {"TABLOOP_UPDATE": "1"}
-        done = subprocess.run([*command, str(clone), *answers], env=env, capture_output=True, text=True)
+        done = subprocess.run(
+            [*command, str(clone), *answers], env=env, capture_output=True, encoding="utf-8"
+        )
         if done.returncode:
             said = [line for line in done.stderr.splitlines() if line.strip()]
             raise UserError(f"{template} refuses the answers in {FILE}: {said[0] if said else 'no reason'}")

@@ -46,7 +46,7 @@ def view_rows(
 def view_sql(schema: Schema, view: str, definitions: Path = REPO) -> str:
     """SQL for all rows of a view, in no order."""
     path = definitions / f"{view}.sql"
-    source = path.read_text().rstrip().rstrip(";") if path.exists() else "FROM events"
+    source = path.read_text("utf-8").rstrip().rstrip(";") if path.exists() else "FROM events"
     return f"SELECT {typed(schema, schema.views[view])} FROM ({source}\n)"
 
 

@@ -29,9 +29,9 @@ def add_pages(app: FastAPI) -> None:
         swagger_ui_parameters={"tryItOutEnabled": True, "persistAuthorization": True},
     )
     app.mount("/swagger", StaticFiles(packages=[("fastapi_swagger", "resources")]))
-    page = PAGE.read_text().replace("Model service", escape(app.title))
-    page = page.replace("</style>", f"{STYLE.read_text()}</style>")
-    page = page.replace("</script>", f"{SCRIPT.read_text()}</script>")
+    page = PAGE.read_text("utf-8").replace("Model service", escape(app.title))
+    page = page.replace("</style>", f"{STYLE.read_text('utf-8')}</style>")
+    page = page.replace("</script>", f"{SCRIPT.read_text('utf-8')}</script>")
     for path, html in (("/", page), ("/docs", bytes(docs.body).decode())):
         scripts = re.findall("<script>(.*?)</script>", html, re.DOTALL)
         hashes = [b64encode(sha256(script.encode()).digest()).decode() for script in scripts]
