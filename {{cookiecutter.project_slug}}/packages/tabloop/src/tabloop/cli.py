@@ -82,7 +82,8 @@ def correction(error: BaseException) -> str | None:
 
 def begin() -> None:
     """Set what this process shares: garbage collection, the time zone, what is printed where a terminal lacks a letter."""
-    gc.set_threshold(100_000, 50, 50)  # imports make many objects and few cycles; MLflow's take a third less time
+    # Imports make many objects and few cycles; MLflow's take a third less time.
+    gc.set_threshold(100_000, 50, 50)
     use_utc()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
