@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import yaml
 from conftest import AUTHOR
+from forks import Forks
 
 TEMPLATE = Path(__file__).parents[2] / "{{cookiecutter.project_slug}}"
 PARAMS: dict[str, Any] = {
@@ -112,8 +113,16 @@ def project(tmp_path: Path) -> Project:
     return project
 
 
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    """What runs commands as processes of their own that need not import libraries again."""
+    made = Forks()
+    yield made
+    made.close()
+
+
 @pytest.fixture
-def tabloop() -> Tabloop:
+def tabloop(forks: Forks) -> Tabloop:
     """`tabloop(project, "ingest")`: the finished command.
 
     `code` is the exit status that it must have; further keywords are environment variables.
@@ -122,8 +131,7 @@ def tabloop() -> Tabloop:
     def tabloop(
         folder: Path, *arguments: str | Path, code: int = 0, **variables: str
     ) -> "subprocess.CompletedProcess[str]":
-        command = [sys.executable, "-m", "tabloop", *map(str, arguments)]
-        done = subprocess.run(command, cwd=folder, env=clean(**variables), capture_output=True, text=True)
+        done = forks.run([*map(str, arguments)], folder, clean(**variables))
         assert done.returncode == code, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 import duckdb
 import pytest
+from forks import Forks
 from tabloop.main import tabloop as program
 
 from kit.conftest import PARAMS, Project, Tabloop, begin_history, clean, orders
@@ -37,18 +38,11 @@ IDLE = {("remote", "push"), ("remote", "fetch"), ("compact",)}
 
 @pytest.mark.parametrize("command", list(commands(program)), ids=" ".join)
 def test_each_command_before_all_others_says_one_line_and_fails(
-    command: tuple[str, ...], tmp_path: Path
+    command: tuple[str, ...], tmp_path: Path, forks: Forks
 ) -> None:
     """In a folder that is no project."""
     env = clean(PROJECT_ROOT=str(tmp_path), CI="")
-    done = subprocess.run(
-        [sys.executable, "-m", "tabloop", *command],
-        cwd=tmp_path,
-        env=env,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-    )
+    done = forks.run(command, tmp_path, env)
     assert "Traceback" not in done.stderr, done.stderr
     if done.returncode == 0:
         assert command[:2] in IDLE or command[:1] in IDLE, done.stdout

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from kit.conftest import PARAMS, project, tabloop
+from kit.conftest import PARAMS, forks, project, tabloop
 from tabloop import registry
 
-__all__ = ["project", "tabloop"]
+__all__ = ["forks", "project", "tabloop"]
 
 
 @pytest.fixture(scope="module")

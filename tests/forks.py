@@ -1,0 +1,134 @@
+"""Commands as processes of their own, without the seconds that importing pandas or DuckDB takes each time.
+
+This file is a program: it imports libraries once, and forks for each command. A fork has its own folder, environment and
+output, begins without any module of tabloop, and ends by its exit code or a signal, as `python -m tabloop` does. That
+`tabloop` imports no library that it does not use is tested elsewhere, with new processes (tests/test_pipeline.py).
+"""
+
+import atexit
+import contextlib
+import importlib
+import json
+import os
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+ALWAYS = ["click", "duckdb", "httpx", "pandas", "psutil", "pyarrow.parquet", "pydantic", "yaml"]
+# Variables that libraries read when they are imported; a command gets its own.
+OWN = ("DVC_", "MLFLOW_", "PROMETHEUS_")
+# Libraries that a command needs besides: imported before its first fork.
+BESIDE = {
+    "featurize": ["fastapi", "pyarrow.compute", "pyarrow.dataset", "sqlalchemy", "tqdm"],
+    "materialize": ["fastapi", "pyarrow.compute", "pyarrow.dataset", "redis", "sqlalchemy"],
+    "propose": ["dvc.repo"],
+    "push": ["dvc.repo", "dvc.api"],
+    "fetch": ["dvc.repo", "dvc.api"],
+}
+
+
+class Forks:
+    """The program below, and what asks it for forks."""
+
+    def __init__(self) -> None:
+        self.socket, its = socket.socketpair()
+        command = [sys.executable, __file__, str(its.fileno())]
+        env = {name: value for name, value in os.environ.items() if not name.startswith(OWN)}
+        self.process = subprocess.Popen(command, pass_fds=[its.fileno()], env=env)
+        its.close()
+
+    def run(
+        self, arguments: Sequence[str], folder: Path, env: dict[str, str], code: str = ""
+    ) -> "subprocess.CompletedProcess[str]":
+        """Run `tabloop` with these arguments, or Python code; the finished process, as of `subprocess.run`."""
+        read, write = zip(*(os.pipe() for _ in range(2)), strict=True)
+        asked = {"arguments": list(arguments), "folder": str(folder), "env": env, "code": code}
+        socket.send_fds(self.socket, [f"{len(message := json.dumps(asked).encode()):012}".encode()], write)
+        self.socket.sendall(message)
+        for end in write:
+            os.close(end)
+        texts = ["", ""]
+
+        def collect(at: int) -> None:
+            with os.fdopen(read[at]) as pipe:
+                texts[at] = pipe.read()
+
+        threads = [threading.Thread(target=collect, args=[at]) for at in range(2)]
+        for thread in threads:
+            thread.start()
+        status = int(self.socket.recv(16))
+        for thread in threads:
+            thread.join()
+        return subprocess.CompletedProcess(["tabloop", *arguments], status, *texts)
+
+    def close(self) -> None:
+        """End the program."""
+        self.socket.close()
+        self.process.wait()
+
+
+def serve(asked: socket.socket) -> None:
+    """Fork for each command that is asked for, and answer with its exit code, until the other end is closed."""
+    for name in ALWAYS:
+        importlib.import_module(name)
+    while True:
+        size, given, *_ = socket.recv_fds(asked, 12, 2)
+        if not size:
+            return
+        left, parts = int(size), list[bytes]()
+        while left:
+            parts.append(asked.recv(left))
+            left -= len(parts[-1])
+        command = json.loads(b"".join(parts))
+        for argument in command["arguments"]:
+            for name in BESIDE.get(argument, []):
+                importlib.import_module(name)
+        assert threading.active_count() == 1  # a fork has none of the others
+        if not (pid := os.fork()):
+            asked.close()
+            be(command, *given)
+        for end in given:
+            os.close(end)
+        asked.sendall(str(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])).encode())
+
+
+def be(command: dict[str, Any], out: int, err: int) -> None:
+    """Become the command, and end as Python ends: after SystemExit, an exception, or at the end of the code."""
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(out, 1), os.dup2(err, 2)
+    os.environ.clear()
+    os.environ.update(command["env"])
+    os.chdir(command["folder"])
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.argv = ["tabloop", *command["arguments"]]
+    sys.path[0] = ""
+    status = 0
+    try:
+        if command["code"]:
+            exec(compile(command["code"], "<string>", "exec"), {"__name__": "__main__"})
+        else:
+            runpy.run_module("tabloop", run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    with contextlib.suppress(Exception):
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+        sys.stdout.flush(), sys.stderr.flush()
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    assert "tabloop" not in sys.modules
+    serve(socket.socket(fileno=int(sys.argv[1])))
