@@ -526,7 +526,7 @@ def test_redis_by_tls_and_a_cluster_which_is_refused(
         url += f"?ssl_ca_certs={certificate}"
         assert "41 of 41 entities written" in tabloop(folder, "materialize", ONLINE_STORE=url).stdout
         assert read(url) == read(folder / STORE)
-    with redis_server(tmp_path, "--cluster-enabled", "yes") as address:
+    with redis_server(tmp_path, "--cluster-enabled", "yes", "--cluster-port", str(free_port())) as address:
         failed = tabloop(folder, "materialize", code=1, ONLINE_STORE=f"redis://{address}/0").stderr
         assert (
             failed

@@ -1,10 +1,10 @@
 """data/raw to data/features and data/online: the views' SQL, the point-in-time join, the split by time."""
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 
@@ -157,8 +157,9 @@ def joined(
 
             for view in views:
                 view.result()
-            checked = pool.submit(refuse_to_look_ahead, raw, made, schema, begins) if begins else None
-            online = pool.submit(write_online, store)
+            beside: list[Future[Any]] = [pool.submit(write_online, store)]
+            if begins:
+                beside.append(pool.submit(refuse_to_look_ahead, raw, made, schema, begins))
             print(f"featurize: joining the labelled events with {', '.join(schema.views)} ...", flush=True)
             source = f"FROM read_parquet({literal(raw / 'events.parquet')})"
             events = f"WITH events AS ({source}) FROM ({labelled_events(db, schema).sql_query()})"
@@ -170,7 +171,7 @@ def joined(
                 with watched("joining"):
                     join(store, schema, db, events).write_parquet(str(file))
             yield db.read_parquet(str(file))
-            for done in filter(None, (checked, online)):
+            for done in beside:
                 done.result()
 
 

@@ -4,13 +4,14 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from tabloop.cli import UserError
 
 try:
     import fcntl
 
-    opened = os.open
+    opened: Any = os.open
 except ImportError:
 
     class fcntl:  # type: ignore[no-redef]
