@@ -103,6 +103,8 @@ def be(command: dict[str, Any], out: int, err: int) -> None:
     """Become the command, and end as Python ends: after SystemExit, an exception, or at the end of the code."""
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(out, 1), os.dup2(err, 2)
+    # Those of this program remember that a file, where its output went, could be sought.
+    sys.stdout, sys.stderr = (os.fdopen(at, "w", closefd=False, errors="backslashreplace") for at in (1, 2))
     os.environ.clear()
     os.environ.update(command["env"])
     os.chdir(command["folder"])

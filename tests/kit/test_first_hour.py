@@ -119,19 +119,27 @@ def test_what_windows_lacks_is_one_line_and_the_commands_load_all_the_same(proje
 
 
 def test_a_machine_whose_code_page_is_not_utf_8_reads_and_prints_all_the_same(
-    tabloop: Tabloop, project: Project
+    project: Project,
 ) -> None:
     """As Windows' cp1252, or a container without a locale. A letter that the terminal does not have is `?`."""
     events = orders(60).assign(country="不正")
     schema = {"request": {"grösse": {"type": "number"}}}
     folder = project(events.rename(columns={"amount": "grösse"}), schema=schema, project="Détection")
     plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "cp1252"}
-    tabloop(folder, "ingest", **plain)
-    assert "60 events" in tabloop(folder, "validate", **plain).stdout
+
+    def tabloop(*arguments: str, code: int = 0) -> "subprocess.CompletedProcess[str]":
+        """In a new Python, which reads these variables when it starts."""
+        command = [sys.executable, "-m", "tabloop", *arguments]
+        done = subprocess.run(command, cwd=folder, env=clean(**plain), capture_output=True, text=True)
+        assert done.returncode == code, done.stderr
+        return done
+
+    tabloop("ingest")
+    assert "60 events" in tabloop("validate").stdout
     raw = folder / "data/raw/events.parquet"
     assert duckdb.read_parquet(str(raw)).unique("country").fetchall() == [("不正",)]
-    wrong = tabloop(folder, "card", "candidate", "größe 不正", code=1, **plain)
+    wrong = tabloop("card", "candidate", "größe 不正", code=1)
     assert "Traceback" not in wrong.stderr
     params = folder / "params.yaml"
     params.write_text(params.read_text("utf-8").replace("gates:", "不正: 1\ngates:"), "utf-8")
-    assert tabloop(folder, "validate", code=1, **plain).stderr.startswith("validate: params.yaml: ??: ")
+    assert tabloop("validate", code=1).stderr.startswith("validate: params.yaml: ??: ")
