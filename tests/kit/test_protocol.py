@@ -185,6 +185,32 @@ def test_a_body_arrives_whole_however_it_is_cut(service: Service, size: int) -> 
     assert got.count(b"HTTP/1.1 200 OK") == 2 and b"\r\n\r\n" + body + b"HTTP/1.1" in got
 
 
+@pytest.mark.parametrize("wish", [b"h2c", b"websocket", b"TLS/1.0"])
+@pytest.mark.parametrize("cut", [1, 60, 10_000])
+def test_a_wish_for_another_protocol_is_not_heard(service: Service, wish: bytes, cut: int) -> None:
+    """As Java's HTTP client, curl --http2 and proxies ask; the request and those behind it are answered as HTTP/1.1."""
+    asking = b"connection: Upgrade, HTTP2-Settings\r\nhttp2-settings: AAMAAABk\r\nupgrade: %s\r\n\r\n" % wish
+    body = b"GET /7 HTTP/1.1\r\n\r\n" * 20  # smuggles nothing
+    first, chunked = (part.replace(b"\r\n\r\n", b"\r\n" + asking, 1) for part in (post(body), CHUNKED))
+    sent = first + GET % b"slow" + chunked + b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+    sent += (GET % b"3").replace(b"\r\n\r\n", b"\r\n" + asking) + LAST
+    with service.connect() as line:
+        for at in range(0, len(sent), cut):
+            line.sendall(sent[at : at + cut])
+        got = answer(line, 5)
+    assert service.app.asked == ["echo", "slow", "echo", "3", "5"]
+    assert (
+        got.count(b"HTTP/1.1 200 OK") == 5
+        and got.count(b"\r\n\r\n" + body) == 2
+        and got.endswith(b"xxxxx<end>")
+    )
+
+
+def test_connect_is_no_tunnel(service: Service) -> None:
+    got = service.ask(b"CONNECT example.com:443 HTTP/1.1\r\nhost: example.com\r\n\r\n\x16\x03\x01")
+    assert got.count(b"HTTP/1.1") == 1
+
+
 def test_what_the_application_does_not_take_is_not_read(service: Service) -> None:
     most, chunks = 0, b"10\r\n0123456789abcdef\r\n" * 1000
     with service.connect(CHUNKED.replace(b"echo", b"slow")) as line:

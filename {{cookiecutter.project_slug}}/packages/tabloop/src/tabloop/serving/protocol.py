@@ -9,6 +9,7 @@ from heapq import nsmallest
 from operator import attrgetter
 from typing import Any, ClassVar
 
+import httptools
 from pydantic_core import to_json
 from uvicorn import Server as Uvicorn
 from uvicorn.protocols.http import httptools_impl
@@ -25,6 +26,7 @@ LEAVING_SECONDS = 0.5  # after SIGTERM, a connection that is idle for so long is
 HEAD_BYTES, HEADERS = 64 << 10, 100  # the longest head of a request, and its most lines
 # Parsed at once, so that few requests of one connection can wait; and, of heads and parts of bodies, in one turn.
 PART_BYTES, EVENTS = 4 << 10, 64
+WISH = (b"connection", b"upgrade", b"http2-settings")  # headers of a request that would like another protocol
 CONNECTIONS = 500  # open at a time; for a newer one, a tenth is closed: those that are silent for longest
 EXTENSIONS: Any = {WHOLE: {}}
 
@@ -125,6 +127,11 @@ class Protocol(HttpToolsProtocol):
         """Whether a head is, or what should be one."""
         return self.quiet > HEAD_BYTES or len(self.headers) > HEADERS
 
+    @property
+    def wishful(self) -> bool:
+        """Whether the request would like another protocol; then it comes again, see `_parse`."""
+        return self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
+
     def data_received(self, data: bytes) -> None:
         self.events = 0
         for at in range(0, len(data), PART_BYTES):
@@ -139,9 +146,30 @@ class Protocol(HttpToolsProtocol):
                 return
             part = data[at : at + PART_BYTES]
             self.quiet += len(part)
-            super().data_received(part)
+            self._parse(part)
             if self.quiet and self.too_long and not self.ended:
                 self.send_400_response("")
+
+    def _parse(self, data: bytes) -> None:
+        """Parse a part. A request that would like another protocol, as Java's client asks for h2c, is parsed without the wish.
+
+        A server may go on in HTTP/1.1 (RFC 9110, section 7.8); the parser would take the body for that protocol's.
+        """
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as wish:
+            if not self.wishful:
+                return
+            line = b"%s %s HTTP/%s\r\n" % (
+                self.parser.get_method(),
+                self.url,
+                self.parser.get_http_version().encode(),
+            )
+            kept = b"".join(b"%s: %s\r\n" % header for header in self.headers if header[0] not in WISH)
+            self.parser = httptools.HttpRequestParser(self)
+            self._parse(line + kept + b"\r\n" + data[wish.args[0] :])
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
 
     def _go_on(self) -> None:
         """Parse what was left, and read on, once the application has taken what came before."""
@@ -157,6 +185,8 @@ class Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if len(self.headers) > HEADERS:
             raise ValueError  # httptools makes it a parser's error
+        if self.wishful:
+            return
         self.quiet = 0
         self.events += 1
         self.began = self.loop.time()
@@ -165,6 +195,10 @@ class Protocol(HttpToolsProtocol):
         super().on_headers_complete()
         if self.leaving:
             self.cycle.keep_alive = False
+
+    def on_message_complete(self) -> None:
+        if not self.wishful:
+            super().on_message_complete()
 
     def on_body(self, body: bytes) -> None:
         self.quiet = 0
