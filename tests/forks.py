@@ -127,7 +127,8 @@ def be(command: dict[str, Any], out: int, err: int) -> None:
     with contextlib.suppress(Exception):
         threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
-        sys.stdout.flush(), sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
     os._exit(status)
 
 
