@@ -3,6 +3,7 @@
 import json
 import keyword
 import re
+import shlex
 import sys
 
 answers = json.loads(r"""{{ cookiecutter|tojson }}""")
@@ -30,5 +31,13 @@ def problem() -> str | None:
     return None
 
 
+def again(wrong: str) -> str:
+    """The command that gives the same answers again, without a question, but for the one to mend."""
+    given = {name: value for name, value in answers.items() if not name.startswith("_") and name != wrong}
+    pairs = [f"{name}={value}" for name, value in given.items()]
+    command = shlex.join(["cookiecutter", answers.get("_template", "TEMPLATE"), "--no-input", *pairs])
+    return f"Nothing was written. Your other answers are kept in this command; fill in the last one:\n  {command} {wrong}="
+
+
 if found := problem():
-    sys.exit(f"ml-template: {found}")
+    sys.exit(f"ml-template: {found}\n{again(found.split()[0])}")

@@ -5,6 +5,7 @@ import io
 import itertools
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -403,6 +404,34 @@ def test_what_cannot_work_is_refused(answer: str, why: str, tmp_path: Path) -> N
     assert first.startswith(f"ml-template: {answer.split('=')[0]} ")
     assert why in first
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_refusal_gives_the_other_answers_back_as_a_command(tmp_path: Path) -> None:
+    name = "O'Brien & Sons"
+    done = cookiecutter(
+        tmp_path,
+        "project_slug=Fraud",
+        f"project_name={name}",
+        "license=Apache-2.0",
+        "package_name=fraud_model",
+    )
+    (line,) = (line for line in done.stderr.splitlines() if line.startswith("  cookiecutter "))
+    assert line.endswith(" project_slug=")
+    _, *answers = shlex.split(f"{line}fraud")
+    command = [
+        sys.executable,
+        "-m",
+        "cookiecutter",
+        *answers,
+        "--default-config",
+        "--output-dir",
+        str(tmp_path),
+    ]
+    done = subprocess.run(command, env=clean(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "fraud"
+    assert name in (folder / "README.md").read_text() and "Apache" in (folder / "LICENSE").read_text()
+    assert (folder / "src/fraud_model").is_dir()
 
 
 @pytest.mark.parametrize("answer", ["python_version=3.10", "framework=jax", "license=GPL"])

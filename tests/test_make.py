@@ -28,6 +28,13 @@ def test_before_training_the_summary_names_the_command(run: Run, project: Projec
     assert done.stderr.splitlines()[0] == "summary: nothing is trained yet: run `make train`"
 
 
+def test_before_training_no_image_is_built(run: Run, project: Project) -> None:
+    """Docker is never asked: an image that says no version could not be told from another."""
+    said = run(project(), "make", f"UV={UV}", "image", code=2, DOCKER_HOST="tcp://127.0.0.1:1").stderr
+    assert said.startswith("card: ") and "`make train` makes a model" in said
+    assert "127.0.0.1" not in said and "docker" not in said.lower()
+
+
 def test_make_lint_passes_and_format_has_nothing_to_do(
     run: Run, project: Project, quick: Path, environment: Path
 ) -> None:
