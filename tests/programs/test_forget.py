@@ -13,6 +13,7 @@ import duckdb
 import fsspec
 import pandas as pd
 import pytest
+from forks import Forks
 from kit.conftest import Tabloop, orders, project, tabloop
 from redis import Redis
 from redis_server import redis_server
@@ -73,11 +74,11 @@ def raw(log: str, table: str, column: str) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Path:
     """A project with data and a store."""
     folder = project.__wrapped__(tmp_path_factory.mktemp("made"))(orders())  # type: ignore[attr-defined]
     for stage in ("ingest", "validate", "featurize"):
-        tabloop.__wrapped__()(folder, stage)  # type: ignore[attr-defined]
+        tabloop.__wrapped__(forks)(folder, stage)  # type: ignore[attr-defined]
     return Path(folder)
 
 

@@ -135,15 +135,13 @@ def train(network: nn.Module, rows: Rows, settings: Training) -> None:
                 best = {name: tensor.clone() for name, tensor in network.state_dict().items()}
                 done |= {"waited": 0, "loss": loss, "auc": area, "best": best}
             if time.monotonic() - began >= SAVE_AFTER:
-                save(
-                    done | {"network": network.state_dict(), "optimizer": optimizer.state_dict()}, checkpoint
-                )
+                states = {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
+                save(done | states, checkpoint)
     network.load_state_dict(done["best"])
     network.eval().cpu()
     by = f"log loss {done['loss']:.4f}, AUC {done['auc']:.4f} on the last {len(held):,} rows"
-    why = (
-        by if stopping else f"fewer than {MIN_CLASS} rows of a class among the last {len(held):,} to stop by"
-    )
+    few = f"fewer than {MIN_CLASS} rows of a class among the last {len(held):,} to stop by"
+    why = by if stopping else few
     taken = f"epoch {done['epoch'] - done['waited']} of {done['epoch']}"
     print(f"train: on {device} in {str(precision).split('.')[1]}: {taken}, {why}", flush=True)
 

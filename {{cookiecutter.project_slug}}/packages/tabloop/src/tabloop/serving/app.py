@@ -240,7 +240,8 @@ def serve(make_app: Callable[[Settings], FastAPI]) -> None:
 
         from tabloop.serving.access_log import AccessLog
         from tabloop.serving.processes import Processes
-        from tabloop.serving.protocol import Cycle, Protocol, Server
+        from tabloop.serving.protocol import Cycle, Protocol
+        from tabloop.serving.server import Server
 
         settings = load_settings()
         app = make_app(settings)

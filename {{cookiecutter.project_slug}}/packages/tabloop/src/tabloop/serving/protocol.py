@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 
 import httptools
 from pydantic_core import to_json
-from uvicorn import Server as Uvicorn
 from uvicorn.protocols.http import httptools_impl
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
@@ -83,16 +82,6 @@ def count(scope: Any, status: int) -> None:
 httptools_impl.RequestResponseCycle = Cycle  # type: ignore[misc]  # uvicorn has no other way to choose it
 
 
-class Server(Uvicorn):
-    """uvicorn's server. It ends with the access log: behind `run` is too late, as it raises SIGTERM again."""
-
-    async def shutdown(self, sockets: Any = None) -> None:
-        """Stop, after the last answer and the end of the application."""
-        await super().shutdown(sockets)
-        if Cycle.access:
-            Cycle.access.stop()
-
-
 class Protocol(HttpToolsProtocol):
     """HTTP on one connection."""
 
@@ -160,11 +149,8 @@ class Protocol(HttpToolsProtocol):
         except httptools.HttpParserUpgrade as wish:
             if not self.wishful:
                 return
-            line = b"%s %s HTTP/%s\r\n" % (
-                self.parser.get_method(),
-                self.url,
-                self.parser.get_http_version().encode(),
-            )
+            method, version = self.parser.get_method(), self.parser.get_http_version().encode()
+            line = b"%s %s HTTP/%s\r\n" % (method, self.url, version)
             kept = b"".join(b"%s: %s\r\n" % header for header in self.headers if header[0] not in WISH)
             self.parser = httptools.HttpRequestParser(self)
             self._parse(line + kept + b"\r\n" + data[wish.args[0] :])
@@ -228,9 +214,8 @@ class Protocol(HttpToolsProtocol):
             if not cycle.more_body:
                 cycle.keep_alive = False
                 return
-            if (
-                self.pipeline or cycle.response_started
-            ):  # within the body of one that waits, or has its answer
+            # Within the body of one that waits, or has its answer.
+            if self.pipeline or cycle.response_started:
                 self.transport.close()
                 return
             cycle.disconnected = True
