@@ -45,11 +45,11 @@ class Forks:
         its.close()
 
     def run(
-        self, arguments: Sequence[str], folder: Path, env: dict[str, str], code: str = ""
+        self, arguments: Sequence[str], folder: Path, env: dict[str, str]
     ) -> "subprocess.CompletedProcess[str]":
-        """Run `tabloop` with these arguments, or Python code; the finished process, as of `subprocess.run`."""
+        """Run `tabloop` with these arguments; the finished process, as of `subprocess.run`."""
         read, write = zip(*(os.pipe() for _ in range(2)), strict=True)
-        asked = {"arguments": list(arguments), "folder": str(folder), "env": env, "code": code}
+        asked = {"arguments": list(arguments), "folder": str(folder), "env": env}
         socket.send_fds(self.socket, [f"{len(message := json.dumps(asked).encode()):012}".encode()], write)
         self.socket.sendall(message)
         for end in write:
@@ -100,7 +100,7 @@ def serve(asked: socket.socket) -> None:
 
 
 def be(command: dict[str, Any], out: int, err: int) -> None:
-    """Become the command, and end as Python ends: after SystemExit, an exception, or at the end of the code."""
+    """Become the command, and end as Python ends: after SystemExit, an exception, or at its last line."""
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(out, 1), os.dup2(err, 2)
     # Those of this program remember that a file, where its output went, could be sought.
@@ -113,10 +113,7 @@ def be(command: dict[str, Any], out: int, err: int) -> None:
     sys.path[0] = ""
     status = 0
     try:
-        if command["code"]:
-            exec(compile(command["code"], "<string>", "exec"), {"__name__": "__main__"})
-        else:
-            runpy.run_module("tabloop", run_name="__main__", alter_sys=True)
+        runpy.run_module("tabloop", run_name="__main__", alter_sys=True)
     except SystemExit as end:
         if isinstance(end.code, str):
             print(end.code, file=sys.stderr)

@@ -206,6 +206,13 @@ def test_a_wish_for_another_protocol_is_not_heard(service: Service, wish: bytes,
     )
 
 
+def test_with_a_wish_the_connection_ends_where_it_should(service: Service) -> None:
+    asking = b"connection: close, Upgrade\r\nupgrade: h2c\r\n\r\n"
+    with service.connect(post(b"{}").replace(b"\r\n\r\n", b"\r\n" + asking) + GET % b"3") as line:
+        got = answer(line, 5)
+    assert got.count(b"HTTP/1.1 200 OK") == 1 and got.endswith(b"{}<end>") and b"connection: close" in got
+
+
 def test_connect_is_no_tunnel(service: Service) -> None:
     got = service.ask(b"CONNECT example.com:443 HTTP/1.1\r\nhost: example.com\r\n\r\n\x16\x03\x01")
     assert got.count(b"HTTP/1.1") == 1

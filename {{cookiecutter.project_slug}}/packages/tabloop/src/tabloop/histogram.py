@@ -167,9 +167,8 @@ def correlations(
     """The correlation of each pair of columns that are not constant, in one scan of a table as `count` takes it."""
     weights = {name: each.weight for name, each in bins.items() if each.weight}
     moments = np.zeros((len(weights) + 1, len(weights) + 1))
-    for batch in db.sql(f"SELECT {', '.join(['1e0', *weights.values()])} FROM ({table})").to_arrow_reader(
-        BATCH
-    ):
+    rows = db.sql(f"SELECT {', '.join(['1e0', *weights.values()])} FROM ({table})")
+    for batch in rows.to_arrow_reader(BATCH):
         numbers = np.stack([column.to_numpy() for column in batch.columns])
         moments += numbers @ numbers.T
     moments /= max(moments[0, 0], 1)

@@ -204,9 +204,8 @@ def train_epoch(step: Step, size: int, done: Done) -> float:
         size: of a batch.
         done: is told the number of rows after each batch.
     """
-    total = torch.zeros(
-        (), device=step.device
-    )  # asking for its value in each batch would wait for the device
+    # Asking for its value in each batch would wait for the device.
+    total = torch.zeros((), device=step.device)
     for batch in torch.randperm(len(step.rows), device=step.device).split(size):
         total += step(batch, len(batch) == size) * len(batch)
         done(len(batch))

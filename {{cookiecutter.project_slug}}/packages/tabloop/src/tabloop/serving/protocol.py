@@ -25,7 +25,6 @@ LEAVING_SECONDS = 0.5  # after SIGTERM, a connection that is idle for so long is
 HEAD_BYTES, HEADERS = 64 << 10, 100  # the longest head of a request, and its most lines
 # Parsed at once, so that few requests of one connection can wait; and, of heads and parts of bodies, in one turn.
 PART_BYTES, EVENTS = 4 << 10, 64
-WISH = (b"connection", b"upgrade", b"http2-settings")  # headers of a request that would like another protocol
 CONNECTIONS = 500  # open at a time; for a newer one, a tenth is closed: those that are silent for longest
 EXTENSIONS: Any = {WHOLE: {}}
 
@@ -116,10 +115,9 @@ class Protocol(HttpToolsProtocol):
         """Whether a head is, or what should be one."""
         return self.quiet > HEAD_BYTES or len(self.headers) > HEADERS
 
-    @property
-    def wishful(self) -> bool:
-        """Whether the request would like another protocol; then it comes again, see `_parse`."""
-        return self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
+    def _should_upgrade(self) -> bool:
+        """Whether uvicorn leaves a request alone that would like another protocol: it comes again, see `_parse`."""
+        return bool(self.parser.get_method() != b"CONNECT")
 
     def data_received(self, data: bytes) -> None:
         self.events = 0
@@ -147,12 +145,15 @@ class Protocol(HttpToolsProtocol):
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as wish:
-            if not self.wishful:
+            if not self._should_upgrade():
                 return
             method, version = self.parser.get_method(), self.parser.get_http_version().encode()
             line = b"%s %s HTTP/%s\r\n" % (method, self.url, version)
-            kept = b"".join(b"%s: %s\r\n" % header for header in self.headers if header[0] not in WISH)
-            self.parser = httptools.HttpRequestParser(self)
+            kept = b"".join(b"%s: %s\r\n" % header for header in self.headers if header[0] != b"upgrade")
+            self.parser = httptools.HttpRequestParser(
+                self
+            )  # after `Connection: close` the old one takes no more
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
             self._parse(line + kept + b"\r\n" + data[wish.args[0] :])
         except httptools.HttpParserError:
             self.send_400_response("Invalid HTTP request received.")
@@ -171,7 +172,7 @@ class Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if len(self.headers) > HEADERS:
             raise ValueError  # httptools makes it a parser's error
-        if self.wishful:
+        if self.parser.should_upgrade() and self._should_upgrade():
             return
         self.quiet = 0
         self.events += 1
@@ -181,10 +182,6 @@ class Protocol(HttpToolsProtocol):
         super().on_headers_complete()
         if self.leaving:
             self.cycle.keep_alive = False
-
-    def on_message_complete(self) -> None:
-        if not self.wishful:
-            super().on_message_complete()
 
     def on_body(self, body: bytes) -> None:
         self.quiet = 0
