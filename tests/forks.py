@@ -18,8 +18,9 @@ import sys
 import threading
 import traceback
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 ALWAYS = ["click", "duckdb", "httpx", "pandas", "psutil", "pyarrow.parquet", "pydantic", "yaml"]
 # Variables that libraries read when they are imported; a command gets its own.
@@ -42,31 +43,28 @@ class Forks:
         command = [sys.executable, __file__, str(its.fileno())]
         env = {name: value for name, value in os.environ.items() if not name.startswith(OWN)}
         self.process = subprocess.Popen(command, pass_fds=[its.fileno()], env=env)
+        self.asking = threading.Lock()
         its.close()
 
     def run(
         self, arguments: Sequence[str], folder: Path, env: dict[str, str]
     ) -> "subprocess.CompletedProcess[str]":
-        """Run `tabloop` with these arguments; the finished process, as of `subprocess.run`."""
-        read, write = zip(*(os.pipe() for _ in range(2)), strict=True)
-        asked = {"arguments": list(arguments), "folder": str(folder), "env": env}
-        socket.send_fds(self.socket, [f"{len(message := json.dumps(asked).encode()):012}".encode()], write)
-        self.socket.sendall(message)
+        """Run `tabloop` with these arguments; the finished process, as of `subprocess.run`. Several may run at once."""
+        read, write = zip(*(os.pipe() for _ in range(3)), strict=True)
+        message = json.dumps({"arguments": list(arguments), "folder": str(folder), "env": env}).encode()
+        with self.asking:
+            socket.send_fds(self.socket, [b"%012d" % len(message)], write)
+            self.socket.sendall(message)
         for end in write:
             os.close(end)
-        texts = ["", ""]
 
-        def collect(at: int) -> None:
-            with os.fdopen(read[at]) as pipe:
-                texts[at] = pipe.read()
+        def text(end: int) -> str:
+            with os.fdopen(end) as pipe:
+                return pipe.read()
 
-        threads = [threading.Thread(target=collect, args=[at]) for at in range(2)]
-        for thread in threads:
-            thread.start()
-        status = int(self.socket.recv(16))
-        for thread in threads:
-            thread.join()
-        return subprocess.CompletedProcess(["tabloop", *arguments], status, *texts)
+        with ThreadPoolExecutor() as pool:
+            out, err, status = pool.map(text, read)
+        return subprocess.CompletedProcess(["tabloop", *arguments], int(status), out, err)
 
     def close(self) -> None:
         """End the program."""
@@ -75,11 +73,15 @@ class Forks:
 
 
 def serve(asked: socket.socket) -> None:
-    """Fork for each command that is asked for, and answer with its exit code, until the other end is closed."""
+    """Fork for each command that is asked for, until the other end is closed.
+
+    Between this program and the command stands a process that waits for it, and writes its exit code.
+    """
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody here waits for those
     for name in ALWAYS:
         importlib.import_module(name)
     while True:
-        size, given, *_ = socket.recv_fds(asked, 12, 2)
+        size, given, *_ = socket.recv_fds(asked, 12, 3)
         if not size:
             return
         left, parts = int(size), list[bytes]()
@@ -91,15 +93,26 @@ def serve(asked: socket.socket) -> None:
             for name in BESIDE.get(argument, []):
                 importlib.import_module(name)
         assert threading.active_count() == 1  # a fork has none of the others
-        if not (pid := os.fork()):
+        if not os.fork():
             asked.close()
-            be(command, *given)
+            watch(command, *given)
         for end in given:
             os.close(end)
-        asked.sendall(str(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])).encode())
 
 
-def be(command: dict[str, Any], out: int, err: int) -> None:
+def watch(command: dict[str, Any], out: int, err: int, status: int) -> NoReturn:
+    """Fork for the command, and write its exit code, or the number of the signal that ended it below zero."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    if not (pid := os.fork()):
+        os.close(status)
+        be(command, out, err)
+    for end in (out, err):
+        os.close(end)
+    os.write(status, str(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])).encode())
+    os._exit(0)
+
+
+def be(command: dict[str, Any], out: int, err: int) -> NoReturn:
     """Become the command, and end as Python ends: after SystemExit, an exception, or at its last line."""
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(out, 1), os.dup2(err, 2)
