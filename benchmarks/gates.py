@@ -67,6 +67,22 @@ def blocked(random: Random, margin: float, samples: int) -> None:
             )
 
 
+def calibrated(random: Random, bar: float, samples: int) -> None:
+    """How often a gate on the calibration error fails: a calibrated model, and one whose probabilities are too high."""
+    print("\n| probabilities too high by | rows | value | better end |\n|---|---|---|---|")
+    for shift in (0.0, 0.05, 0.1):
+        for rows in (200, 1_000, 5_000, 20_000):
+            fails = np.zeros(2)
+            for _ in range(samples):
+                probability = random.beta(1, 8, rows)
+                target = (random.random(rows) < probability).astype(int)
+                model = Scored(np.minimum(1, probability + shift), 0.5)
+                found = estimate("calibration_error", target, model, None, COST, CONFIDENCE)
+                fails += np.array([found.value, found.low]) > bar
+            shares = " | ".join(f"{share:.0%}" for share in fails / samples)
+            print(f"| {shift:g} | {rows:,} | {shares} |", flush=True)
+
+
 def seconds(random: Random) -> None:
     """The time of all metrics and their differences."""
     target, candidate, champion = population(random, 0.2)
@@ -83,4 +99,5 @@ if __name__ == "__main__":
     coverage(np.random.default_rng(0), 2_000, 1_000)
     coverage(np.random.default_rng(1), 20_000, 400)
     blocked(np.random.default_rng(2), 0.005, 200)
+    calibrated(np.random.default_rng(4), 0.02, 400)
     seconds(np.random.default_rng(3))

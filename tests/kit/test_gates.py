@@ -151,6 +151,20 @@ def test_an_absolute_bar_is_for_the_value_unless_an_end_decides() -> None:
     assert not judge(alone({"metric": "brier", "max": low["value"] - 1e-6}), NONE, None)["passed"]
 
 
+def test_a_calibrated_model_passes_in_small_segments_and_another_fails() -> None:
+    """The calibration error itself is above the bar there, by chance."""
+    gate, random = {"metric": "calibration_error", "by": "country", "max": 0.02}, np.random.default_rng(0)
+    found, probability = alone(gate, rows=2000), random.beta(1, 3, 2000)
+    target = (random.random(2000) < probability).astype(int)
+    for shift, passed in ((0, True), (0.15, False)):
+        model = Scored(np.minimum(probability + shift, 1), 0.5)
+        checks = judge(replace(found, target=target, candidate=model), NONE, None)["checks"][:3]
+        assert [c["level"] for c in checks] == ["DE", "FR", "US"] and all(c["value"] > 0.02 for c in checks)
+        assert {c["passed"] for c in checks} == {passed}
+        assert ("not significantly" in checks[0]["note"]) == passed
+        assert checks[0]["rule"] == "at most 0.02, at the interval's better end"
+
+
 def test_the_option_replaces_the_bar_of_auc_and_no_other_gate() -> None:
     gates = [AUC, {"metric": "auc", "by": "country", "min": 0.5}, {"metric": "auc", **VERSUS, "margin": 0.1}]
     result = judge(holdout(*gates), "", 0.9999)

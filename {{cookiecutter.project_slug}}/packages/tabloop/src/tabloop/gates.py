@@ -67,8 +67,12 @@ class Gate(BaseModel):
 
     @property
     def end(self) -> str:
-        """What is held against the bar: against the champion the better end, so that only what is shown to be worse fails."""
-        return self.decides or ("better_end" if self.against else "value")
+        """What is held against the bar: the value, or against the champion the better end: only what is shown to be worse fails.
+
+        So it is for the calibration error, too: with few rows its value is that of chance.
+        """
+        chance = self.against or self.metric == "calibration_error"
+        return self.decides or ("better_end" if chance else "value")
 
     @model_validator(mode="after")
     def _consistent(self) -> "Gate":
