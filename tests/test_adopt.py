@@ -1,4 +1,4 @@
-"""Bring your own data: what `adopt` infers, and that the pipeline then runs. tests/kit/test_adopt.py has its refusals."""
+"""Bring your own data: what `adopt` infers, and that the pipeline then runs. tests/programs/test_adopt.py has its refusals."""
 
 import importlib.util
 import json

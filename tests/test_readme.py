@@ -12,7 +12,7 @@ ELSEWHERE = {
     "make serve": "test_serving.py",
     "make train": "test_make.py",
     "make adopt": "test_make.py",
-    "make tune": "kit/test_tune.py",
+    "make tune": "programs/test_tune.py",
     "make mlflow": "programs/test_registry.py",
     "make challenge": "test_monitoring.py",
     "make promote": "test_monitoring.py",

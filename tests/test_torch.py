@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT, Bake, Project, Run, environment_of, runner, trained_quickly, wait_for, within
-from kit.test_round_trip import model_of, test_the_service_gives_each_row_what_the_model_gives_it
+from programs.test_round_trip import model_of, test_the_service_gives_each_row_what_the_model_gives_it
 from tabloop.candidate import in_order
 from tabloop.export import check_parity, serialize
 from tabloop.onnx_model import model_inputs

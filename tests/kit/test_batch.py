@@ -1,10 +1,6 @@
 """Batch scoring: the service's answers for a whole table, however often it is killed; what can't be scored is in a file."""
 
-import resource
 import shutil
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +17,7 @@ from tabloop.params import Schema
 from tabloop.serving import create_app
 from tabloop.serving.predictor import UNSCORABLE
 
-from .conftest import Project, Tabloop, clean
+from .conftest import Project, Tabloop
 from .test_card import CARD
 from .test_serving import graph, settings
 
@@ -262,28 +258,6 @@ def interrupt() -> None:
     raise KeyboardInterrupt
 
 
-KILLED = """
-import os, sys
-from tabloop import batch
-batch.BLOCK, batch.PART = 8, 16
-function, calls = getattr(batch, sys.argv[1]), int(sys.argv[2])
-def killed(*arguments):
-    global calls
-    if calls == 0:
-        os.kill(os.getpid(), 9)
-    calls -= 1
-    return function(*arguments)
-setattr(batch, sys.argv[1], killed)
-batch.batch("in.parquet", sys.argv[3], "champion")
-"""
-
-
-def killed(here: Path, function: str, calls: int, output: str) -> None:
-    """A run that dies by SIGKILL instead of calling a function once more."""
-    done = subprocess.run([sys.executable, "-c", KILLED, function, str(calls), output], cwd=here, env=clean())
-    assert done.returncode == -signal.SIGKILL
-
-
 @pytest.fixture
 def scored(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The numbers of rows that were scored, in parts of 16 and blocks of 8."""
@@ -297,24 +271,6 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(batch_score.Scorer, "__call__", counted)
     return scored
-
-
-def test_a_run_that_is_killed_again_and_again_goes_on_after_its_last_part(
-    here: Path, scored: list[int]
-) -> None:
-    orders().to_parquet("in.parquet")
-    batch.batch("in.parquet", "whole.parquet", "champion")
-    for calls in (1, 1):
-        killed(
-            here, "write_part", calls, "out.parquet"
-        )  # one part more is there, blocks of the next are scored
-        assert not Path("out.parquet").exists()
-    scored.clear()
-    batch.batch("in.parquet", "out.parquet", "champion")
-    assert sum(scored) == 60 - 32
-    pd.testing.assert_frame_equal(read("out.parquet"), read("whole.parquet"))
-    pd.testing.assert_frame_equal(read("out.refused.parquet"), read("whole.refused.parquet"))
-    assert not list(here.glob(".*.batch"))
 
 
 @pytest.mark.parametrize("output", ["out.parquet", "out"])
@@ -377,20 +333,6 @@ def test_two_runs_at_once_do_not_write_the_same_output(here: Path) -> None:
     ):
         batch.batch("in.csv", "out.parquet", "champion")
     batch.batch("in.csv", "out.parquet", "champion")
-
-
-def test_a_full_disk_is_one_line_and_the_output_is_as_it_was(here: Path) -> None:
-    orders(20_000).to_parquet("in.parquet")
-    Path("out.parquet").write_text("precious")
-
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-
-    command = [sys.executable, "-m", "tabloop", "batch", "in.parquet", "out.parquet"]
-    done = subprocess.run(command, cwd=here, env=clean(), capture_output=True, text=True, preexec_fn=limit)
-    assert done.returncode == 1
-    assert done.stderr.startswith("batch: out.parquet can't be written: ") and done.stderr.count("\n") == 1
-    assert Path("out.parquet").read_text() == "precious"
 
 
 def test_folders_and_patterns_are_read_and_a_folder_of_parts_is_replaced(here: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from tabloop import drift, evidently_pages
+from tabloop import drift
 from tabloop.cli import UserError
 from tabloop.params import Params
 
@@ -215,31 +215,6 @@ def test_features_called_like_columns_of_the_log_are_compared(folder: Path) -> N
     result = check(folder, chosen)
     assert set(result["columns"]) == {*NAMES, "probability"} and not result["notes"]
     assert drifted(result) == {"date"}
-
-
-def test_evidentlys_pages_say_what_the_check_says(folder: Path) -> None:
-    target = params().schema_.target.name
-    reference = served(3000, seed=9).rename(columns={"outcome": target})
-    install(folder, "champion", params(), reference, categories=LEVELS)
-    rows = served(1500, seed=2).assign(amount=lambda rows: rows.amount * 4, age=None)
-    log(folder, params(), rows, labels=0.4)
-    written = evidently_pages.write(params(), result := check(folder))
-    assert [path.name for path in written] == ["evidently_drift.html", "evidently_classification.html"]
-    page = written[0].read_text()
-    said = re.findall(
-        r"Drift in column '(\w+)'.{,40}Data drift (not )?detected.{,80}Drift score: ([\d.]+)", page
-    )
-    expected = [
-        (n, "" if c["drift"] else "not ", c["distance"]) for n, c in result["columns"].items() if n != "age"
-    ]
-    assert [(name, no, float(score)) for name, no, score in said] == [
-        (*e[:2], round(e[2], 3)) for e in expected
-    ]
-    assert {"amount"} == drifted(result) - {"age"}
-    assert "Jensen-Shannon distance of all rows" in page and "<script src=" not in page
-    assert "Classification" in written[1].read_text()
-    check(folder)
-    assert not any(path.exists() for path in written)  # they would be about another result
 
 
 def test_no_champion_no_reference_an_old_report_stays(folder: Path) -> None:

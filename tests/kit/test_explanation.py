@@ -1,20 +1,16 @@
 """/explain: why a row gets its score, by the model that answers it, and out of the way of the predictions."""
 
 import math
-import statistics
-import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import httpx
 import pytest
 from fastapi.testclient import TestClient
 from tabloop.serving import create_app, explanation
 from tabloop.serving.direct_route import ROW_BYTES
-from tabloop.serving.explanation import MAX_WAITING, UNEXPLAINED
+from tabloop.serving.explanation import UNEXPLAINED
 
-from .test_predictor import BAD, PARTIAL, beside_partial, counted, predictor_of, rounds_of, service
+from .test_predictor import BAD, PARTIAL, beside_partial, counted, predictor_of
 from .test_serving import LOOKED_UP, NAMES, ROW, Models, models, settings, store  # noqa: F401
 
 # The graph with number_in="variant": P is the sigmoid of `label` + `variant`. ROW is the baseline: 0.5 and "1".
@@ -213,35 +209,3 @@ def test_an_explanation_that_takes_too_long_is_ended(
     assert "retry-after" not in refused.headers  # it would take as long again
     monkeypatch.undo()
     assert client.post("/explain", json=OTHER).status_code == 200
-
-
-def test_while_explanations_are_computed_predictions_are_answered_and_few_wait(models: Models) -> None:  # noqa: F811
-    """Each takes more than 0.06 s for one call. If predictions waited for it, their median could not be below that."""
-    models("champion")
-    folder = models("challenger", made={"slow": rounds_of(0.12)})
-    some = {"CHALLENGER_MODE": "ab", "CHALLENGER_SHARE": "0", "PREDICTION_LOG": ""}
-    with service(folder, **some) as (client, process):
-
-        def ask(_: int) -> httpx.Response:
-            return httpx.post(f"{client.base_url}/explain/challenger", json=ROW | {"label": 2.0}, timeout=60)
-
-        with ThreadPoolExecutor(MAX_WAITING + 6) as pool:
-            began = time.perf_counter()
-            answers, took = [pool.submit(ask, at) for at in range(MAX_WAITING + 6)], list[float]()
-            while not all(answer.done() for answer in answers):
-                predicted = client.post("/predict", json=ROW).raise_for_status()
-                took.append(predicted.elapsed.total_seconds())
-            seconds = time.perf_counter() - began
-        found = [answer.result() for answer in answers]
-        explained = [answer.json() for answer in found if answer.status_code == 200]
-        refused = [answer for answer in found if answer.status_code != 200]
-        assert len(explained) == MAX_WAITING + 1 and seconds > 0.06 * len(explained)
-        assert all(answer == explained[0] for answer in explained)
-        assert {(answer.status_code, answer.headers["retry-after"]) for answer in refused} == {(503, "1")}
-        assert "too many explanations wait" in refused[0].json()["detail"]
-        assert statistics.median(took) < 0.05
-        assert client.post("/explain", json=ROW).json()["variant"] == "champion"  # the queue is empty again
-        text = client.get("/metrics").text
-        assert 'responses_total{status="503"} 5.0' in text
-        process.terminate()
-        assert "Traceback" not in process.communicate(timeout=30)[1]

@@ -2,8 +2,6 @@
 
 import contextlib
 import sqlite3
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ from tabloop.params import Params
 from tabloop.split import split
 from tabloop.views import connect, view_rows
 
-from .conftest import PARAMS, Project, Tabloop, clean, orders
+from .conftest import PARAMS, Project, Tabloop, orders
 
 NO_VIEWS = {"views": {}, "request": {"amount": {"type": "number"}, "express": {"type": "boolean"}}}
 SETTINGS = {"evaluate": PARAMS["evaluate"] | {"segments": []}}
@@ -103,31 +101,6 @@ def test_a_rerun_in_another_process_gives_the_same_bytes(
     failed = tabloop(folder, "featurize", code=1).stderr
     assert failed.startswith("featurize: customer_features.sql: ") and len(failed.splitlines()) == 1
     assert features(folder) == first and not list((folder / "data").glob(".*"))
-
-
-def test_killed_in_the_middle_the_old_outputs_are_whole_and_the_next_run_works(
-    project: Project, tabloop: Tabloop
-) -> None:
-    def outputs() -> dict[str, bytes]:
-        with contextlib.closing(sqlite3.connect(folder / "data/online/store.db")) as store:
-            return features(folder) | {"store": "\n".join(store.iterdump()).encode()}
-
-    folder = project(orders())
-    tabloop(folder, "ingest"), tabloop(folder, "featurize")
-    before = outputs()
-    # When the views are there; when all is, and the first folder has its old name no more.
-    for at in ("tabloop.featurize.write_part", "tabloop.files.shutil.rmtree"):
-        when = "'.old' in str(v[0]) and kill()" if "rmtree" in at else "kill()"
-        code = f"import os, tabloop.featurize; kill = lambda: os.kill(os.getpid(), 9); own = {at}; "
-        code += (
-            f"{at} = lambda *v, **o: ({when}, own(*v, **o))[1]; from tabloop.main import tabloop; tabloop()"
-        )
-        killed = subprocess.run([sys.executable, "-c", code, "featurize"], cwd=folder, env=clean())
-        assert killed.returncode == -9 and (folder / "data/.features.part").exists()
-        assert outputs() == before
-    tabloop(folder, "featurize")
-    assert features(folder) == {name: content for name, content in before.items() if name != "store"}
-    assert not list((folder / "data").glob(".*"))
 
 
 def test_sums_of_floats_do_not_depend_on_threads(tmp_path: Path) -> None:

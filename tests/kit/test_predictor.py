@@ -4,20 +4,16 @@ import asyncio
 import inspect
 import json
 import math
-import sqlite3
-import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import httpx
-import numpy as np
 import onnxruntime
 import pytest
 from conftest import answers, free_port, wait_for
@@ -296,74 +292,6 @@ def test_where_the_challenger_can_not_be_loaded_no_row_is_of_an_experiment(model
     assert logged(folder).project("mode, share, champion, challenger").fetchall() == [
         ("off", None, "champion", None)
     ]
-
-
-def test_a_slow_challenger_in_the_shadow_delays_no_answer(models: Models) -> None:  # noqa: F811
-    """It takes more than 0.4 s for a call. If an answer waited for it, the median could not be below that."""
-    models("champion")
-    folder = models("challenger", made={"slow": rounds_of(0.5)})
-    with service(folder, CHALLENGER_MODE="shadow") as (client, process):
-        took = []
-        for row in rows(40):
-            began = time.perf_counter()
-            assert client.post("/predict", json=row).json()["variant"] == "champion"
-            took.append(time.perf_counter() - began)
-        assert statistics.median(took) < 0.2
-        many = rows(5_000)
-        for _ in range(3):  # more than may wait
-            assert len(client.post("/predict/batch", json=many).raise_for_status().json()) == 5_000
-        metrics = client.get("/metrics").text
-        dropped = float(metrics.split("\nshadow_dropped_total ")[1].split()[0])
-        assert 0 < dropped < 15_040
-        assert "too slow" in client.get("/model").json()["challenger_error"]
-        began = time.monotonic()
-        process.terminate()
-        said = process.communicate(timeout=30)[1]
-        assert time.monotonic() - began < 20  # it does not score all that waits
-    assert said.count("serve: challenger: too slow for the shadow") == 1
-
-
-def rounds_of(seconds: float) -> int:
-    """How many rounds of the graph's loop take so long on this machine, now; at least half of it later."""
-    session = onnxruntime.InferenceSession(graph(SCHEMA, slow=50_000))
-    inputs = {
-        name: np.array([[ROW[name]]], object if column.type == "category" else np.float32)
-        for name, column in SCHEMA.features.items()
-    }
-    began = time.perf_counter()
-    session.run(["probability"], inputs)
-    return round(50_000 * seconds / (time.perf_counter() - began))
-
-
-def test_while_the_store_is_locked_other_clients_are_answered(models: Models) -> None:  # noqa: F811
-    """A batch whose rows are looked up, beside a client that gives all features.
-
-    A look-up that waits for the lock would take 100 s for the batch and 0.1 s for each turn of the event loop.
-    """
-    folder = models("champion", schema_=LOOKED_UP)
-    given = {name: value for name, value in ROW.items() if name != "label"}
-    batch = [given | {"customer": f"c{i % 10}"} for i in range(2000)]
-    path = store(folder / "store.db")
-    with service(folder, ONLINE_STORE=str(path)) as (client, _), closing(sqlite3.connect(path)) as writer:
-        assert client.get("/health/ready").status_code == 200
-        by_key = client.post("/predict/batch", json=batch).raise_for_status().json()
-        assert by_key[9]["probability"] == pytest.approx(1 / (1 + math.exp(-9)))
-        writer.execute("BEGIN EXCLUSIVE")
-        with ThreadPoolExecutor(1) as pool:
-            slow = pool.submit(lambda: client.post("/predict/batch", json=batch))
-            took: list[float] = []
-            with httpx.Client(base_url=client.base_url) as other:
-                while not slow.done() or len(took) < 20:
-                    began = time.perf_counter()
-                    assert other.post("/predict", json=ROW).json()["prediction"] == 1
-                    took.append(time.perf_counter() - began)
-        assert statistics.median(took) < 0.05 and slow.result().elapsed.total_seconds() < 10
-        # This graph gives no probability to a missing label, and says so.
-        assert slow.result().status_code == 500 and slow.result().json() == {"detail": DETAIL}
-        writer.rollback()
-        text = client.get("/metrics").text
-        assert 'online_store_errors_total{reason="locked"} 1.0' in text
-        assert "missing_online_features_total 0.0" in text
 
 
 def test_a_breaker_says_one_line_however_often_it_opens(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 import yaml
+from kit.conftest import PARAMS, Tabloop, begin_history, clean
+from kit.test_card import CARD, METRICS
 from tabloop import roles
 from tabloop.cli import UserError
-
-from .conftest import PARAMS, Tabloop, begin_history, clean
-from .test_card import CARD, METRICS
 
 
 @pytest.fixture

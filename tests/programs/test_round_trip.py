@@ -16,6 +16,7 @@ import plotly
 import pytest
 import statsmodels
 from fastapi.testclient import TestClient
+from kit.conftest import PARAMS, TEMPLATE
 from sklearn import datasets
 from tabloop import candidate, featurize, ingest, predictions, validate, views
 from tabloop.export import check_parity, serialize
@@ -24,8 +25,6 @@ from tabloop.onnx_model import FILE, model_inputs
 from tabloop.params import Params
 from tabloop.reading.read import read
 from tabloop.serving import Settings, create_app
-
-from .conftest import PARAMS, TEMPLATE
 
 FEW_ROUNDS = {"sklearn": {"max_iter": 5, "min_samples_leaf": 5}, "torch": {"epochs": 3}}
 STATSMODELS = Path(statsmodels.__file__).parent / "datasets"

@@ -1,21 +1,24 @@
-"""Several processes of one service: one address, one log, one count, one limit; each may be killed."""
+"""The service as processes: one address, log, count and limit, each may be killed; its metrics, traces and access log."""
 
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 
 import duckdb
 import httpx
 import pytest
-from conftest import wait_for
-
-from .conftest import clean
-from .test_predictor import rows, service
-from .test_serving import ROW, Models, models  # noqa: F401
+from conftest import answers, free_port, wait_for
+from kit.conftest import clean
+from kit.test_predictor import rows, service
+from kit.test_serving import ROW, Models, models  # noqa: F401
+from kit.test_trace import GIVEN, ID
+from tabloop import predictions
 
 FEW = 40  # labels that a client may send in an hour
 
@@ -133,3 +136,73 @@ def test_a_process_that_ends_by_itself_ends_the_service(tmp_path: Path) -> None:
     began = time.monotonic()
     assert subprocess.run([sys.executable, "-c", script], cwd=tmp_path, timeout=30).returncode == 3
     assert time.monotonic() - began < 10
+
+
+def test_the_trace_is_on_every_answer_and_with_each_prediction_in_the_log(models: Models) -> None:  # noqa: F811
+    folder = models("champion")
+    with service(folder) as (client, process):
+        headers = {"traceparent": GIVEN}
+        for path, body in (
+            ("/predict", ROW),
+            ("/predict/batch", rows(3)),
+            ("/predict", {}),
+            ("/nowhere", {}),
+        ):
+            assert client.post(path, json=body, headers=headers).headers["traceparent"][3:35] == ID
+        assert client.get("/health/live").headers["traceparent"][:3] == "00-"
+        own = client.post("/predict", json=ROW).headers["traceparent"][3:35]
+        process.terminate()
+        process.wait(20)
+    found = duckdb.read_parquet(f"{folder}/log/predictions/*/*.parquet").project("trace_id").fetchall()
+    assert sorted(trace for (trace,) in found) == sorted([ID] * 4 + [own])
+
+
+def test_metrics_tell_readiness_and_the_last_drift_check(models: Models) -> None:  # noqa: F811
+    folder = models("champion")
+    with service(folder) as (client, _):
+        client.post("/predict", json=ROW).raise_for_status()
+        assert metric(client, "service_ready") == 1
+        assert metric(client, "drift_checked_timestamp_seconds") == 0
+        wait_for(lambda: (folder / "log").exists())
+        predictions.mark_checked(str(folder / "log"))
+        wait_for(lambda: abs(metric(client, "drift_checked_timestamp_seconds") - time.time()) < 60)
+
+
+@pytest.mark.parametrize("stdout", ["read", "blocked", "closed"])
+def test_the_access_log_never_stops_the_service(models: Models, stdout: str) -> None:  # noqa: F811
+    folder, port = models("champion"), free_port()
+    code = "from tabloop.serving import create_app, serve; serve(lambda chosen: create_app('kit', chosen))"
+    env = clean(MODELS=str(folder), PORT=str(port), PREDICTION_LOG="", ACCESS_LOG="1")
+    read, write = os.pipe()
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=folder, env=env, stdout=write)
+    os.close(write)
+    if stdout == "closed":
+        os.close(read)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
+            wait_for(lambda: answers(client, "/health/live"))
+            for _ in range(600 if stdout == "blocked" else 3):  # a pipe holds 64 KiB
+                assert (
+                    client.post(
+                        "/predict/batch?key=secret", json=[ROW], headers={"traceparent": GIVEN}
+                    ).status_code
+                    == 200
+                )
+            if stdout == "closed":
+                wait_for(lambda: metric(client, "access_log_dropped_total") > 0)
+    finally:
+        process.terminate()
+        assert process.wait(10) == -signal.SIGTERM  # it waits for nobody
+    if stdout == "closed":
+        return
+    with os.fdopen(read) as file:
+        lines = [json.loads(line) for line in file if line.endswith("\n")]
+    posts = [line for line in lines if line["path"] == "/predict/batch"]
+    assert "secret" not in json.dumps(lines)
+    if stdout == "read":  # those that waited at the end, too
+        assert len(posts) == 3 and lines[-3:] == posts
+    assert len(posts) >= 3
+    for line in posts:
+        found = line["method"], line["status"], line["trace_id"], line["rows"]
+        assert found == ("POST", 200, ID, 1) and 0 < line["seconds"] < 10
+        assert abs(datetime.fromisoformat(line["time"]).timestamp() - time.time()) < 60

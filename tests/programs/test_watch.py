@@ -5,11 +5,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from kit import monitored
+from kit.monitored import install, log, params, released, served
+from kit.test_drift import LEVELS, check, drifted
+from tabloop import evidently_pages
 from tabloop.cli import UserError
 from tabloop.watch import watch
-
-from . import monitored
-from .monitored import install, log, params, released, served
 
 
 @pytest.fixture
@@ -68,3 +69,28 @@ def test_if_one_check_can_not_be_done_there_is_no_result(folder: Path) -> None:
     with pytest.raises(UserError, match=r"reference\.parquet can't be read"):
         watch(params(), folder / "result.md")
     assert not (folder / "result.md").exists()
+
+
+def test_evidentlys_pages_say_what_the_check_says(folder: Path) -> None:
+    target = params().schema_.target.name
+    reference = served(3000, seed=9).rename(columns={"outcome": target})
+    install(folder, "champion", params(), reference, categories=LEVELS)
+    rows = served(1500, seed=2).assign(amount=lambda rows: rows.amount * 4, age=None)
+    log(folder, params(), rows, labels=0.4)
+    written = evidently_pages.write(params(), result := check(folder))
+    assert [path.name for path in written] == ["evidently_drift.html", "evidently_classification.html"]
+    page = written[0].read_text()
+    said = re.findall(
+        r"Drift in column '(\w+)'.{,40}Data drift (not )?detected.{,80}Drift score: ([\d.]+)", page
+    )
+    expected = [
+        (n, "" if c["drift"] else "not ", c["distance"]) for n, c in result["columns"].items() if n != "age"
+    ]
+    assert [(name, no, float(score)) for name, no, score in said] == [
+        (*e[:2], round(e[2], 3)) for e in expected
+    ]
+    assert {"amount"} == drifted(result) - {"age"}
+    assert "Jensen-Shannon distance of all rows" in page and "<script src=" not in page
+    assert "Classification" in written[1].read_text()
+    check(folder)
+    assert not any(path.exists() for path in written)  # they would be about another result

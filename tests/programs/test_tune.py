@@ -14,14 +14,13 @@ import numpy as np
 import pytest
 import yaml
 from conftest import wait_for
+from kit.conftest import PARAMS, clean, orders
 from pydantic import ValidationError
 from tabloop import candidate, owner, params, registry, study, tune, tune_page
 from tabloop.cli import UserError
 from tabloop.params import Params
 from tabloop.params_file import with_arguments
 from tabloop.space import Range
-
-from .conftest import PARAMS, clean, orders
 
 MODEL = """
 import os, time

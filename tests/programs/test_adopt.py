@@ -15,13 +15,12 @@ import pytest
 import tabloop.adopt as adopt
 import yaml
 from dvc.repo import Repo
+from kit.conftest import PARAMS, TEMPLATE, Project, begin_history, clean, commit, orders
 from tabloop import files, ingest, own_params, place, predictions, release
 from tabloop.main import tabloop as command
 from tabloop.params import Schema, load
 from tabloop.reading.read import read
 from tabloop.reading.source import save
-
-from .conftest import PARAMS, TEMPLATE, Project, begin_history, clean, commit, orders
 
 EXAMPLE = ["src/kit/simulator.py", "tests/test_example.py", "feature_repo/customer_features.sql"]
 RESULTS = [
