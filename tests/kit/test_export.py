@@ -1,10 +1,5 @@
 """From a fitted estimator to a graph whose bytes are its own and whose answers are the estimator's."""
 
-import hashlib
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,8 +10,6 @@ from tabloop.cli import UserError
 from tabloop.export import check_parity, classifier_to_onnx, flat_inputs, serialize
 from tabloop.onnx_model import OnnxModel, model_inputs
 from tabloop.params import Column, Schema, Target
-
-from .conftest import clean
 
 # Names that skl2onnx gives its own results, or that other parts of the project use.
 NAMES = ("label", "variable", "probabilities", "variant", "date")
@@ -67,22 +60,6 @@ def test_a_graph_that_is_not_the_model_is_refused_with_its_worst_rows() -> None:
     expected[3] = np.nan
     with pytest.raises(UserError, match="on 1 of 400"):
         check_parity(expected, graph, table, SCHEMA)
-
-
-def test_the_bytes_are_the_same_whatever_pythons_hash_seed() -> None:
-    """In this process, whose seed is random, and in one that has another."""
-    script = (
-        "import hashlib; from kit.test_export import *;"
-        "print(hashlib.sha256(serialize(classifier_to_onnx(fitted(rows()), SCHEMA))).hexdigest())"
-    )
-    here = hashlib.sha256(serialize(classifier_to_onnx(fitted(rows()), SCHEMA))).hexdigest()
-    seed = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
-    variables = clean(PYTHONHASHSEED=seed, OMP_NUM_THREADS="1", PYTHONPATH="tests")
-    command, root = [sys.executable, "-c", script], Path(__file__).parents[2]
-    assert (
-        subprocess.run(command, cwd=root, env=variables, capture_output=True, text=True).stdout.strip()
-        == here
-    )
 
 
 def test_a_graph_that_can_not_be_loaded_is_one_line() -> None:

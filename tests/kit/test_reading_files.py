@@ -551,13 +551,13 @@ def test_what_takes_long_shows_its_progress_on_a_terminal_only(
 
 
 def test_a_table_need_not_fit_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database, "MEMORY", "60MB")
+    monkeypatch.setenv(database.SETTING, "0.03")
     monkeypatch.setattr(database, "LARGE", 0)
     wide = ", ".join(
         f"repeat(md5((range + {i})::VARCHAR), 8) AS t{i}" for i in range(4)
-    )  # some 30 MB as text and 30 more as typed columns
-    duckdb.sql(f"COPY (SELECT range AS id, {wide} FROM range(30000)) TO '{tmp_path}/t.csv'")
+    )  # some 15 MB as text and 15 more as typed columns
+    duckdb.sql(f"COPY (SELECT range AS id, {wide} FROM range(15000)) TO '{tmp_path}/t.csv'")
     found = read("t.csv", tmp_path)
     assert found.relation.aggregate("count(*), sum(id), min(length(t3))").fetchall() == [
-        (30_000, 449_985_000, 256)
+        (15_000, 112_492_500, 256)
     ]

@@ -105,7 +105,7 @@ def written(dialect: Dialect, columns: dict[str, list[Any]]) -> bytes:
 
 
 @settings(
-    max_examples=15, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+    max_examples=10, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
 )
 @given(frames())
 def test_a_frame_comes_back_or_a_line_says_why_not(frame: tuple[Dialect, dict[str, list[Any]]]) -> None:

@@ -124,7 +124,7 @@ def test_columns_are_taken_and_refused_as_rows_are(predictor: Predictor) -> None
     checker = RowChecker(predictor.champion.card, SCHEMA.features, predictor.looked_up)
     validate = TypeAdapter(predictor.row).validate_python
 
-    @chosen(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+    @chosen(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
     @given(tables())
     def check(batch: pa.RecordBatch) -> None:
         checked, rows = checker.check(batch), python_rows(batch)

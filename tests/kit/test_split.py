@@ -146,9 +146,11 @@ def test_other_threads_and_less_memory_give_the_same_bytes(
     featurized: Featurize, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also of rows that are the same but for one value, and of more rows than one part of a file has."""
-    table = pd.concat([late(1000)] * 150, ignore_index=True)
+    params, raw = params_of(), tmp_path / "data/raw/events.parquet"
+    featurized(late(1000), params)
+    table = pd.concat([pd.read_parquet(raw)] * 130, ignore_index=True)
     table = table.assign(amount=np.random.default_rng(0).random(len(table)), order_id=table.index.astype(str))
-    params = params_of()
+    table.to_parquet(raw)
     connect, written = database.connect, list[dict[str, bytes]]()
     for many, memory in ((1, "1"), (3, "0.2")):
 
@@ -157,8 +159,6 @@ def test_other_threads_and_less_memory_give_the_same_bytes(
 
         monkeypatch.setattr(database, "connect", other)
         monkeypatch.setenv(database.SETTING, memory)
-        if not written:
-            featurized(table, params)
         featurize.featurize(params, tmp_path / "data/raw")
         written.append({path.name: path.read_bytes() for path in (tmp_path / "data/features").iterdir()})
     assert len(written[0]) == 2 and written[0] == written[1]

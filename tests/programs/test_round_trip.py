@@ -1,9 +1,13 @@
 """File to model to service: each row of the file gets from the service the probability that the model gives it."""
 
 import gzip
+import hashlib
 import importlib.util
 import json
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -16,10 +20,12 @@ import plotly
 import pytest
 import statsmodels
 from fastapi.testclient import TestClient
-from kit.conftest import PARAMS, TEMPLATE
+from kit.conftest import PARAMS, TEMPLATE, clean
+from kit.test_export import SCHEMA, fitted
+from kit.test_export import rows as some_rows
 from sklearn import datasets
 from tabloop import candidate, featurize, ingest, predictions, validate, views
-from tabloop.export import check_parity, serialize
+from tabloop.export import check_parity, classifier_to_onnx, serialize
 from tabloop.infer import Choices, infer
 from tabloop.onnx_model import FILE, model_inputs
 from tabloop.params import Params
@@ -270,3 +276,19 @@ def as_json(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return json.loads(json.dumps(value, default=float))
+
+
+def test_the_bytes_are_the_same_whatever_pythons_hash_seed() -> None:
+    """In this process, whose seed is random, and in one that has another."""
+    script = (
+        "import hashlib; from kit.test_export import *; some_rows = rows;"
+        "print(hashlib.sha256(serialize(classifier_to_onnx(fitted(some_rows()), SCHEMA))).hexdigest())"
+    )
+    here = hashlib.sha256(serialize(classifier_to_onnx(fitted(some_rows()), SCHEMA))).hexdigest()
+    seed = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
+    variables = clean(PYTHONHASHSEED=seed, OMP_NUM_THREADS="1", PYTHONPATH="tests")
+    command, root = [sys.executable, "-c", script], Path(__file__).parents[2]
+    assert (
+        subprocess.run(command, cwd=root, env=variables, capture_output=True, text=True).stdout.strip()
+        == here
+    )
