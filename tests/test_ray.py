@@ -3,6 +3,7 @@
 They are started by Ray's `cluster_utils.Cluster`, which runs what `ray start` runs.
 """
 
+import json
 import os
 import shutil
 import signal
@@ -11,7 +12,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,20 @@ def fit(features, target, schema, params):
     time.sleep(0.3)
     return make_pipeline(make_column_transformer(("passthrough", ["amount"])), LogisticRegression(C=params["C"])).fit(features, target)
 """
+FEW = "SELECT customer_id, ordered_at, age, country FROM events WHERE customer_id < 'c002'"
+# tabloop with small parts and blocks, so that few rows have many.
+TABLOOP = "import runpy; from tabloop import batch, ray_join; batch.PART = 1 << 15; ray_join.ROWS = 150; runpy.run_module('tabloop', run_name='__main__')"
+# What a trial's first score is, computed here.
+SCORE = """
+from tabloop import owner, tune
+from tabloop.metrics import auc
+from tabloop.params import load
+params = load()
+rows = tune.read_rows(params)
+fit = owner.module("model").fit
+print([auc(rows.target[rows.part == part], tune.predict(fit, rows, params, part)) for part in tune.FOLDS])
+"""
+Kill = Callable[["subprocess.Popen[str]"], None]
 
 
 def children(cluster: Any) -> list[psutil.Process]:
@@ -52,8 +67,16 @@ def cluster() -> Iterator[Any]:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     from ray.cluster_utils import Cluster
 
-    small: dict[str, Any] = {"object_store_memory": 80_000_000, "include_dashboard": False}
-    started = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **small})
+    small: dict[str, Any] = {
+        "object_store_memory": 80_000_000,
+        "include_dashboard": False,
+        "include_log_monitor": False,
+    }
+    soon = {"health_check_initial_delay_ms": 1000, "health_check_period_ms": 500}  # that a node is lost
+    started = Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 0, "no_monitor": True, "_system_config": soon, **small},
+    )
     for _ in range(2):
         started.add_node(num_cpus=1, **small)
     before = children(started)
@@ -65,13 +88,14 @@ def cluster() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project with raw data, a champion, a table to score and a space to search."""
+    """A project with features, a champion, a table to score and a space to search."""
     folder = tmp_path_factory.mktemp("ray")
     shutil.copytree(
         Path(__file__).parents[1] / "{{cookiecutter.project_slug}}/feature_repo", folder / "feature_repo"
     )
     for sql in folder.glob("feature_repo/*.sql"):
         sql.unlink()
+    (folder / "feature_repo/customer_features.sql").write_text(FEW)  # most blocks have none of its rows
     store = folder / "feature_repo/feature_store.yaml"
     store.write_text(store.read_text().replace("{{ cookiecutter.package_name }}", "kit"))
     (folder / "src/kit").mkdir(parents=True)
@@ -83,128 +107,135 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     table = table.assign(amount=table.label * 10 + 25, country="DE")  # some are negative, which is refused
     table.to_parquet(folder / "in.parquet")
     tabloop(folder, "local", "ingest")
+    tabloop(folder, "local", "featurize")
     return folder
 
 
 def tabloop(
-    folder: Path, engine: str, *arguments: str, code: int = 0, kill: Any = None, **variables: str
+    folder: Path, engine: str, *arguments: str, code: int = 0, kill: Kill | None = None, **variables: str
 ) -> str:
-    """What the command says; `kill`: a cluster of which a worker ends in the middle, by SIGKILL."""
+    """What the command says. `kill` gets its process once it has workers, and ends something by SIGKILL."""
     changes = {"engine": engine, "train": {"C": 1.0}, "tune": {"C": {"low": 0.1, "high": 10.0, "log": True}}}
     (folder / "params.yaml").write_text(yaml.safe_dump(PARAMS | changes, sort_keys=False))
-    command = [sys.executable, "-m", "tabloop", *arguments]
-    with subprocess.Popen(
-        command,
-        cwd=folder,
-        env=clean(**variables),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
+    command = [sys.executable, "-c", TABLOOP, *arguments]
+    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with subprocess.Popen(command, cwd=folder, env=clean(**variables), text=True, **pipe) as process:
+        said = ""
         if kill:
-            at_work = list[psutil.Process]()
-            while not at_work and process.poll() is None:
-                at_work = [child for child in children(kill) if "ray::call" in name_of(child)]
-            assert at_work and process.poll() is None
-            at_work[0].send_signal(signal.SIGKILL)
-        said = process.communicate(timeout=80)[0]
+            assert process.stdout
+            while "engine: ray at" not in said and (line := process.stdout.readline()):
+                said += line
+            kill(process)
+        said += process.communicate(timeout=80)[0]
     assert process.returncode == code, said
     return said
 
 
-def name_of(process: psutil.Process) -> str:
-    """What a process is called now; "" if it is gone."""
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return ""
+def at_work(cluster: Any, process: "subprocess.Popen[str]") -> psutil.Process:
+    """A worker that computes a block, once there is one."""
+    while process.poll() is None:
+        for child in children(cluster):
+            try:
+                if "ray::call" in " ".join(child.cmdline()):
+                    return child
+            except psutil.Error:
+                pass  # it is gone
+        time.sleep(0.005)
+    raise AssertionError("the command has ended")
 
 
-def test_a_batch_has_the_same_bytes_and_a_worker_may_die(home: Path, cluster: Any) -> None:
+def test_a_batch_has_the_same_bytes_and_command_and_worker_may_die(home: Path, cluster: Any) -> None:
     tabloop(home, "local", "batch", "in.parquet", "local.parquet", code=3)
-    said = tabloop(
-        home, "ray", "batch", "in.parquet", "ray.parquet", code=3, kill=cluster, RAY_ADDRESS=cluster.address
-    )
+
+    def command(process: "subprocess.Popen[str]") -> None:
+        wait_for(lambda: list(home.glob(".ray.parquet.batch/*.refused")))
+        process.kill()
+
+    run = home, "ray", "batch", "in.parquet", "ray.parquet"
+    tabloop(*run, code=-signal.SIGKILL, kill=command, RAY_ADDRESS=cluster.address)
+    left = len(list(home.glob(".ray.parquet.batch/*.refused")))
+    assert 1 <= left < 5 and not (home / "ray.parquet").exists()
+    said = tabloop(*run, code=3, kill=lambda p: at_work(cluster, p).kill(), RAY_ADDRESS=cluster.address)
+    assert f"goes on after {left} parts of an interrupted run" in said
     assert f"engine: ray at {cluster.address}, 2 cores" in said and " refused -> " in said
     for ending in ("parquet", "refused.parquet"):
         assert (home / f"ray.{ending}").read_bytes() == (home / f"local.{ending}").read_bytes()
 
 
-def test_features_have_the_same_bytes_and_a_worker_may_die(home: Path, cluster: Any) -> None:
-    made = {}
-    for engine in ("local", "ray"):
-        kill = cluster if engine == "ray" else None
-        tabloop(home, engine, "featurize", kill=kill, RAY_ADDRESS=cluster.address)
-        made[engine] = {p.name: p.read_bytes() for p in (home / "data/features").iterdir()}
-    assert {"train.parquet", "holdout.parquet"} < made["ray"].keys() and made["ray"] == made["local"]
-
-
 def test_a_search_computes_the_same_and_a_worker_may_die(home: Path, cluster: Any) -> None:
-    found = {}
-    for engine, trials in (("ray", 4), ("local", 1)):
-        kill = cluster if engine == "ray" else None
-        if not (home / "data/features/train.parquet").exists():
-            tabloop(home, "local", "featurize")
-        tabloop(
-            home,
-            engine,
-            "tune",
-            "--trials",
-            str(trials),
-            "--no-write",
-            kill=kill,
-            RAY_ADDRESS=cluster.address,
-        )
-        with sqlite3.connect(home / "data/tune.db") as db:
-            found[engine] = db.execute(
-                "SELECT number, state, value, param_value FROM trials JOIN trial_params USING (trial_id) "
-                "LEFT JOIN trial_values USING (trial_id) ORDER BY number"
-            ).fetchall()
-        (home / "data/tune.db").unlink()
-    assert len(found["ray"]) == 4 and {state for _, state, *_ in found["ray"]} <= {"COMPLETE", "PRUNED"}
-    assert found["ray"][0] == found["local"][0]
+    search = home, "ray", "tune", "--trials", "3", "--no-write"
+    tabloop(*search, kill=lambda p: at_work(cluster, p).kill(), RAY_ADDRESS=cluster.address)
+    with sqlite3.connect(home / "data/tune.db") as db:
+        states = [state for (state,) in db.execute("SELECT state FROM trials")]
+        steps = "SELECT intermediate_value FROM trial_intermediate_values WHERE trial_id = 1 ORDER BY step"
+        means = [mean for (mean,) in db.execute(steps)]
+    assert len(states) == 3 and set(states) <= {"COMPLETE", "PRUNED"}
+    here = subprocess.run(
+        [sys.executable, "-c", SCORE], cwd=home, env=clean(), capture_output=True, text=True
+    )
+    scores = json.loads(here.stdout)
+    assert means == [float(np.mean(scores[: n + 1])) for n in range(3)], here.stderr
 
 
-def test_what_is_missing_is_a_line_within_seconds(home: Path, tmp_path: Path) -> None:
+def test_features_have_the_same_bytes_and_a_machine_may_be_lost(home: Path, cluster: Any) -> None:
+    def files() -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in (home / "data/features").iterdir()}
+
+    def machine(process: "subprocess.Popen[str]") -> None:
+        """End a raylet, with which its workers and its part of the object store are gone."""
+        worker = at_work(cluster, process)
+        (node,) = (node for node in cluster.worker_nodes if raylet(node).pid == worker.ppid())
+        raylet(node).kill()
+
+    def raylet(node: Any) -> Any:
+        return node.all_processes["raylet"][0].process
+
+    local = files()
+    shutil.rmtree(home / "data/features")
+    tabloop(home, "ray", "featurize", kill=machine, RAY_ADDRESS=cluster.address)
+    assert {"train.parquet", "holdout.parquet"} < local.keys() and files() == local
+
+
+def test_what_is_missing_is_a_line_within_seconds(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tabloop import ray_engine
+
+    said = tabloop(home, "ray", "batch", "in.parquet", "out.parquet", code=1, RAY_ADDRESS="")
+    line = "RAY_ADDRESS is not set: give the host:port that `ray start --head` prints"
+    assert said.endswith(f"\nbatch: {line}\n") and "Traceback" not in said and not list(home.glob("out*"))
     with socket.socket() as free, socket.socket() as other:
         free.bind(("127.0.0.1", 0))
         other.bind(("127.0.0.1", 0))
         other.listen()  # takes connections and never answers
         addresses = {
-            "": "RAY_ADDRESS is not set: give the host:port that `ray start --head` prints",
             "ray://here:10001": "RAY_ADDRESS is ray://here:10001: give the host:port",
             f"127.0.0.1:{free.getsockname()[1]}": "no Ray cluster answers at 127.0.0.1:",
             f"127.0.0.1:{other.getsockname()[1]}": "no Ray cluster answers at 127.0.0.1:",
         }
         for address, line in addresses.items():
+            monkeypatch.setenv("RAY_ADDRESS", address)
             began = time.monotonic()
-            said = tabloop(home, "ray", "batch", "in.parquet", "out.parquet", code=1, RAY_ADDRESS=address)
-            assert line in said and "Traceback" not in said and time.monotonic() - began < 20, said
-    (tmp_path / "sitecustomize.py").write_text(
-        "import importlib.util as u\nfind = u.find_spec\nu.find_spec = lambda n, *a: None if n == 'ray' else find(n, *a)\n"
-    )
-    said = tabloop(home, "ray", "batch", "in.parquet", "out.parquet", code=1, PYTHONPATH=str(tmp_path))
-    assert "Ray is not installed: run `uv sync --group ray`" in said
+            with pytest.raises(ray_engine.LostError, match=line), ray_engine.cluster(len):
+                pass
+            assert time.monotonic() - began < 10
+    monkeypatch.setattr(ray_engine, "find_spec", lambda name: None)
+    with (
+        pytest.raises(ray_engine.LostError, match="Ray is not installed: run `uv sync"),
+        ray_engine.cluster(len),
+    ):
+        pass
 
 
-def test_a_worker_with_another_tabloop_is_a_line(home: Path, cluster: Any) -> None:
-    code = """
-import importlib.metadata, sys
-from tabloop import ray_engine
-ray_engine.version = lambda name: "0.0.1"
-with ray_engine.cluster(len) as cluster:
-    try:
-        cluster.submit("abc").result()
-    except ray_engine.LostError as error:
-        print(error)
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=home,
-        env=clean(RAY_ADDRESS=cluster.address),
-        capture_output=True,
-        text=True,
-    )
-    assert "a worker of the Ray cluster has tabloop " in done.stdout and done.stdout.endswith(
-        "and here is 0.0.1\n"
-    )
+def test_a_worker_with_another_tabloop_is_a_line(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tabloop import ray_engine
+
+    here = ray_engine.version("tabloop")
+    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+    monkeypatch.setattr(ray_engine, "version", lambda name: "0.0.1")
+    with (
+        pytest.raises(
+            ray_engine.LostError,
+            match=f"a worker of the Ray cluster has tabloop {here}, and here is 0.0.1",
+        ),
+        ray_engine.cluster(len) as found,
+    ):
+        found.submit("abc").result()

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     import duckdb
 
 EVENTS = "events."  # no name of a view has a dot
-BLOCKS = 2  # for each core: of blocks that differ in size, no core waits long for the last one
+BLOCK = "tabloop.block"
+BLOCKS = 2  # for each core, which are in the object store at a time: no core waits for the next one
+ROWS = 250_000  # of events in a block, about
 
 
 def join(db: "duckdb.DuckDBPyConnection", events: str, schema: Schema, views: Path, joined: Path) -> None:
@@ -29,21 +31,27 @@ def join(db: "duckdb.DuckDBPyConnection", events: str, schema: Schema, views: Pa
     sources |= {view: f"read_parquet({literal(views / f'{view}.parquet')})" for view in schema.views}
     entity = quote(str(schema.entity))
     kinds = {str(db.sql(f"SELECT {entity} FROM {source}").types[0]) for source in sources.values()}
+    rows = db.sql(f"SELECT count(*) FROM {sources[EVENTS]}").fetchall()[0][0]
     with ray_engine.cluster(Block(schema)) as cluster, TemporaryDirectory(dir=joined.parent) as folder:
+        most = BLOCKS * cluster.cores
         # Equal values of two types may have two hashes.
-        blocks = BLOCKS * cluster.cores if len(kinds) == 1 else 1
+        blocks = max(most, rows // ROWS) if len(kinds) == 1 else 1
+        for name, source in sources.items():
+            cut = f"SELECT *, hash({entity}) % {blocks} AS {quote(BLOCK)} FROM {source}"
+            to = f"{literal(Path(folder, name))} (FORMAT parquet, PARTITION_BY ({quote(BLOCK)}))"
+            database.run(db, f"COPY ({cut}) TO {to}", f"cutting {name.removesuffix('.')}")
+            db.sql(f"FROM {source} LIMIT 0").write_parquet(str(Path(folder, f"{name}.none")))
 
-        def cut() -> Iterator[dict[str, bytes]]:
+        def read() -> Iterator[dict[str, list[bytes]]]:
             for block in range(blocks):
-                files = {}
-                for name, source in sources.items():
-                    rows = f"FROM {source} WHERE hash({entity}) % {blocks} = {block}"
-                    db.sql(rows).write_parquet(str(path := Path(folder) / "rows.parquet"))
-                    files[name] = path.read_bytes()
-                yield files
+                yield {
+                    name: [path.read_bytes() for path in Path(folder, name, f"{BLOCK}={block}").glob("*")]
+                    or [Path(folder, f"{name}.none").read_bytes()]
+                    for name in sources
+                }
 
-        for number, rows in enumerate(ahead(cluster.submit, cut(), blocks)):
-            Path(folder, f"{number:05}.joined").write_bytes(rows)
+        for number, content in enumerate(ahead(cluster.submit, read(), most)):
+            Path(folder, f"{number:05}.joined").write_bytes(content)
         # As one file: what DuckDB sorts and writes after reading several files has other bytes.
         db.read_parquet(f"{folder}/*.joined").write_parquet(str(joined))
 
@@ -54,11 +62,13 @@ class Block:
     def __init__(self, schema: Schema) -> None:
         self.schema = schema
 
-    def __call__(self, files: dict[str, bytes]) -> bytes:
+    def __call__(self, files: dict[str, list[bytes]]) -> bytes:
         """The joined events, for the events and views of the block; all of them Parquet."""
         with TemporaryDirectory() as folder:
-            for name, content in files.items():
-                Path(folder, f"{name}.parquet").write_bytes(content)
+            for name, contents in files.items():
+                Path(folder, f"{name}.parquet").mkdir()
+                for number, content in enumerate(contents):
+                    Path(folder, f"{name}.parquet", f"{number}.parquet").write_bytes(content)
             db = database.connect(threads=1)
             events = db.read_parquet(str(Path(folder, f"{EVENTS}.parquet")))
             made = Path(folder, "joined.parquet.")
