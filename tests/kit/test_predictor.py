@@ -25,7 +25,7 @@ from tabloop.params import Schema
 from tabloop.serving import create_app
 from tabloop.serving.breaker import Breaker
 from tabloop.serving.predictor import Predictor
-from tabloop.serving.served_model import FAILURES
+from tabloop.serving.served_model import FAILURES, SLOW, SLOW_LIMIT, ServedModel
 
 from .conftest import clean
 from .test_serving import FEATURES, LOOKED_UP, ROW, Models, graph, models, settings, store  # noqa: F401
@@ -292,6 +292,32 @@ def test_where_the_challenger_can_not_be_loaded_no_row_is_of_an_experiment(model
     assert logged(folder).project("mode, share, champion, challenger").fetchall() == [
         ("off", None, "champion", None)
     ]
+
+
+def test_a_challenger_may_be_slow_now_and_then(models: Models) -> None:  # noqa: F811
+    """What counts is the sum of the time beyond the limit, from which quick calls take some away."""
+    challenger = ServedModel("challenger", models("challenger") / "challenger")
+    for _ in range(100):
+        challenger.took(SLOW + SLOW_LIMIT / 2)
+        for _ in range(5):
+            challenger.took(SLOW / 2)
+    assert not challenger.breaker.resting and challenger.breaker.error is None
+    for _ in range(10):
+        challenger.took(SLOW + SLOW_LIMIT / 9)
+    assert challenger.breaker.resting and "too slow" in (challenger.breaker.error or "")
+
+
+def test_without_an_entity_each_row_is_routed_by_its_own_id(models: Models) -> None:  # noqa: F811
+    """Not by its trace, which all rows of a batch share, and which a client may send with each request."""
+    schema = SCHEMA.model_copy(update={"entity": None})
+    folder = models("champion", "challenger", schema_=schema)
+    row = {name: value for name, value in ROW.items() if name != "customer"}
+    trace = {"traceparent": f"00-{'1' * 32}-{'2' * 16}-00"}
+    with service(folder, CHALLENGER_MODE="ab", CHALLENGER_SHARE="0.5") as (client, _):
+        batch = client.post("/predict/batch", json=[row] * 100, headers=trace).raise_for_status().json()
+        assert 20 < sum(answer["variant"] == "challenger" for answer in batch) < 80
+        single = [client.post("/predict", json=row, headers=trace).json()["variant"] for _ in range(40)]
+        assert 5 < single.count("challenger") < 35
 
 
 def test_a_breaker_says_one_line_however_often_it_opens(capsys: pytest.CaptureFixture[str]) -> None:

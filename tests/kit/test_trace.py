@@ -76,7 +76,7 @@ def test_values_outside_the_range_of_training_are_counted(models: Models) -> Non
         0,
     ]
     single = [[int(not 0.1 <= label <= 1), int(date is not None), 0] for label, date in values]
-    many = [wanted * 3 for wanted in batch]
+    many = [wanted * 9 for wanted in batch]
 
     def outside() -> list[float]:
         return [counted("values_outside_range_total", column=name) for name in ("label", "date", "self")]
@@ -84,9 +84,9 @@ def test_values_outside_the_range_of_training_are_counted(models: Models) -> Non
     with TestClient(create_app("kit", settings(folder)).entry()) as client:
         requests: list[tuple[str, dict[str, Any], list[int]]] = [
             ("/predict/batch", {"json": given}, batch),
-            ("/predict/batch", {"json": given * 3}, many),  # numpy compares them
+            ("/predict/batch", {"json": given * 9}, many),  # numpy compares them
             ("/predict/batch", {"content": stream(pa.Table.from_pylist(given)), "headers": SENT}, batch),
-            ("/predict/batch", {"content": stream(pa.Table.from_pylist(given * 3)), "headers": SENT}, many),
+            ("/predict/batch", {"content": stream(pa.Table.from_pylist(given * 9)), "headers": SENT}, many),
             *(("/predict", {"json": row}, wanted) for row, wanted in zip(given, single, strict=True)),
         ]
         for path, body, wanted in requests:

@@ -115,8 +115,7 @@ class ArrowBatches:
             columns: dict[str, Any] = {name: column.to_pylist() for name, column in batch.logged.items()}
             columns |= {predictor.entity: batch.keys} if predictor.entity else {}
             columns[TRACE] = [trace_id(REQUEST.get())] * n
-            rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-            predictor.shadow.add(batch.ids, rows)
+            predictor.shadow.add(batch.ids, columns)
         return scores, challenged
 
     async def _score_by(
@@ -145,13 +144,13 @@ class ArrowBatches:
         if len(kept) < len(scores):
             batch, scores, challenged = batch.take(kept), scores[kept], challenged[kept]
         known: dict[str, Any] = {name: batch.inputs[name][:, 0].tolist() for name, *_ in predictor.levels}
-        known |= {name: batch.inputs[name][:, 0] for name, *_ in predictor.ranges}
+        known |= {name: batch.inputs[name][:, 0] for name in predictor.ranges}
         share = int(challenged.sum())
         if predictor.challenger and share:
             predictor.count(predictor.challenger, share)
         if share < len(scores):
             predictor.count(predictor.champion, len(scores) - share)
-        predictor.count_unknown(known, len(scores))
+        predictor.count_unknown(known)
         models = [predictor.champion, *([predictor.challenger] if share and predictor.challenger else [])]
         predictor.log.add_columns(models, challenged, batch.ids, batch.keys, batch.logged, scores)
 

@@ -26,14 +26,14 @@ class Breaker:
     @property
     def error(self) -> str | None:
         """The last failure, unless that was long ago."""
-        return self.reason if time.monotonic() < self.quiet_until else None
+        return self.reason if time.monotonic() < max(self.quiet_until, self.asked_from) else None
 
-    def failed(self, reason: str) -> None:
-        """Count a failure. The first one is printed, those that follow closely are not."""
+    def failed(self, reason: str, rest: float = 0) -> None:
+        """Count a failure. The first one is printed, those that follow closely are not, but one with a `rest` of its own is."""
         now = time.monotonic()
-        if now >= self.quiet_until:
+        if rest or now >= self.quiet_until:
             print(f"serve: {reason}", file=sys.stderr, flush=True)
         self.reason, self.quiet_until = reason, now + QUIET
         self.failures += 1
-        if self.failures == self.limit:
-            self.failures, self.asked_from = 0, now + self.rest
+        if rest or self.failures == self.limit:
+            self.failures, self.asked_from = 0, now + (rest or self.rest)

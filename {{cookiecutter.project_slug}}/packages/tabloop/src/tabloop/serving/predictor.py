@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import sys
+import time
 from collections.abc import Mapping, Set
 from datetime import UTC, datetime
 from math import inf
@@ -17,7 +18,7 @@ from tabloop.serving.online_store import open_store
 from tabloop.serving.prediction_ids import PredictionIds
 from tabloop.serving.prediction_log import TRACE, PredictionLog
 from tabloop.serving.request import missing_entity, request_columns, row_type
-from tabloop.serving.served_model import Row, Scored, ServedModel
+from tabloop.serving.served_model import Columns, Row, Scored, ServedModel
 from tabloop.serving.settings import Settings
 from tabloop.serving.shadow import Shadow
 from tabloop.serving.telemetry import CHALLENGER_ERRORS, NEWEST_ROW, OUTSIDE, PREDICTIONS, UNSEEN
@@ -25,7 +26,6 @@ from tabloop.serving.trace import REQUEST, trace_id
 
 # What strangers do not see of the service and of a model, if there are API keys.
 PRIVATE = {"inputs", "data_hash", "example", "online_store", "log", "challenger_error"}
-FEW = 8  # numbers that Python compares in less time than numpy
 UNSCORABLE = "the model can't score this row"
 
 
@@ -49,15 +49,13 @@ class Predictor:
                 CHALLENGER_ERRORS.inc()
                 self.not_loaded = str(error)
         self.mode = settings.challenger_mode if self.challenger else "off"
-        shadowed = self.challenger if self.mode == "shadow" else None
-        self.shadow = Shadow(shadowed, self._keep) if shadowed else None
+        other = self.challenger
+        self.shadow = Shadow(other, self._keep) if other and self.mode == "shadow" else None
         self.entity = self.champion.schema.entity
-        other = self.challenger.schema if self.challenger else None
-        columns, views = request_columns(self.champion.schema, other)
-        self.columns = columns
+        self.columns, views = request_columns(self.champion.schema, other.schema if other else None)
         self.looked_up = frozenset(name for columns in views.values() for name in columns)
-        self.row = row_type(self.champion.card, columns, self.looked_up)
-        self.blank = dict.fromkeys([*([self.entity] if self.entity else []), *columns])
+        self.row = row_type(self.champion.card, self.columns, self.looked_up)
+        self.blank = dict.fromkeys([*([self.entity] if self.entity else []), *self.columns])
         self.online = open_store(settings, project, self.entity, views)
         categories = self.champion.card.categories
         self.levels = [
@@ -67,10 +65,9 @@ class Predictor:
         # In training none was seen: all are outside. Wider by a float32's rounding, which inputs may have.
         bounds = [(inf, -inf) if None in own else own for own in ranges.values()]
         with np.errstate(over="ignore"):
-            low, high = np.array(bounds, np.float32).reshape(-1, 2).T
-            low, high = np.nextafter(low, np.float32(-inf)), np.nextafter(high, np.float32(inf))
-        counters = map(OUTSIDE.labels, ranges)
-        self.ranges = list(zip(ranges, low.tolist(), high.tolist(), counters, strict=True))
+            limits = np.array(bounds, np.float32).reshape(-1, 2, 1)
+            self.low, self.high = np.nextafter(limits, np.array([[-inf], [inf]], np.float32)).swapaxes(0, 1)
+        self.ranges = {name: OUTSIDE.labels(name) for name in ranges}
         models = [self.champion, *([self.challenger] if self.challenger else [])]
         self.answered = {model.role: PREDICTIONS.labels(model.role, model.version) for model in models}
         for model in models:
@@ -82,10 +79,10 @@ class Predictor:
         self.bar = int(settings.challenger_share * 2**64)
         self.waiting: list[tuple[Row, asyncio.Future[bytes]]] = []
         self.ids = PredictionIds(settings.feedback_key or project)
-        target, seconds = settings.prediction_log, settings.prediction_log_seconds
+        target = settings.prediction_log, settings.prediction_log_seconds
         share = settings.challenger_share if self.mode == "ab" else None
-        roles = {model.role: model.version for model in models}
-        self.log = PredictionLog(target, seconds, self.entity, columns, mode=self.mode, share=share, **roles)
+        roles: dict[str, Any] = {model.role: model.version for model in models}
+        self.log = PredictionLog(*target, self.entity, self.columns, mode=self.mode, share=share, **roles)
 
     def describe(self, known: bool = True) -> dict[str, Any]:
         """Models, routing, store and log as JSON's types. Without what is PRIVATE if the client is not `known`."""
@@ -176,21 +173,28 @@ class Predictor:
 
     def predict(self, ids: list[str], rows: list[Row]) -> list[bytes | None]:
         """The answers to completed rows with these ids, in their order; None where a row can't be scored."""
+        columns = {name: [row[name] for row in rows] for name in rows[0]}
+        self.count_unknown(columns)
         if self.challenger and self.mode == "ab" and not self.challenger.breaker.resting:
-            return self._predict_ab(self.challenger, ids, rows)
-        answers = self._keep(self.champion, self.champion.score_apart(ids, rows))
+            return self._predict_ab(self.challenger, ids, columns)
+        answers = self._keep(self.champion, self.champion.score_apart(ids, columns))
         if self.shadow:
-            self.shadow.add(ids, rows)
+            self.shadow.add(ids, columns)
         return answers
 
-    def _predict_ab(self, challenger: ServedModel, ids: list[str], rows: list[Row]) -> list[bytes | None]:
+    def _predict_ab(self, challenger: ServedModel, ids: list[str], columns: Columns) -> list[bytes | None]:
         """The challenger's answers for its share, and the champion's for the rest and where the challenger fails."""
-        answers: list[bytes | None] = [None] * len(rows)
-        share = [at for at, row in enumerate(rows) if self.challenged(row.get(self.entity or "") or ids[at])]
+        answers: list[bytes | None] = [None] * len(ids)
+        keys = columns[self.entity] if self.entity else ids
+        share = [at for at, (key, id) in enumerate(zip(keys, ids, strict=True)) if self.challenged(key or id)]
         for model in (challenger, self.champion):
             places = share if model is challenger else [at for at, a in enumerate(answers) if a is None]
             if places:
-                scored = model.score_apart([ids[at] for at in places], [rows[at] for at in places])
+                own = {name: [values[at] for at in places] for name, values in columns.items()}
+                began = time.thread_time()
+                scored = model.score_apart([ids[at] for at in places], own)
+                if model is challenger:
+                    challenger.took(time.thread_time() - began)
                 for at, answer in zip(places, self._keep(model, scored), strict=True):
                     answers[at] = answer
         return answers
@@ -220,10 +224,8 @@ class Predictor:
                 answers.append(None)
             else:
                 self.count(model, len(ids))
-                if model is self.champion or self.mode == "ab":  # in the shadow the champion has counted them
-                    self.count_unknown(columns, len(ids))
-                self.log.add_predictions(model, ids, columns, scores)
-                answers += model.answers(ids, scores)
+                self.log.add_predictions(model, ids, columns, values := scores.tolist())
+                answers += model.answers(ids, values)
         return answers
 
     def count(self, model: ServedModel, rows: int) -> None:
@@ -231,17 +233,14 @@ class Predictor:
         model.breaker.failures = 0
         self.answered[model.role].inc(rows)
 
-    def count_unknown(self, columns: Mapping[str, Any], rows: int) -> None:
+    def count_unknown(self, columns: Mapping[str, Any]) -> None:
         """Count the levels that the champion never saw in training, and the numbers outside the range of those it saw."""
-        few = rows <= FEW
-        for name, low, high, outside in self.ranges:
-            if few:
-                for value in columns[name]:
-                    if value is not None and (value < low or value > high):
-                        outside.inc()
-            else:
-                numbers = np.asarray(columns[name], np.float64)
-                outside.inc(int(np.count_nonzero((numbers < low) | (numbers > high))))
+        if self.ranges:
+            numbers = np.array([columns[name] for name in self.ranges], np.float64)
+            beyond = (numbers < self.low) | (numbers > self.high)
+            if beyond.any():
+                for outside, rows in zip(self.ranges.values(), beyond.sum(axis=1).tolist(), strict=True):
+                    outside.inc(rows)
         for name, levels, unseen in self.levels:
             if not levels.issuperset(columns[name]):
                 unseen.inc(sum(value not in levels for value in columns[name]))

@@ -62,8 +62,8 @@ class Cycle(RequestResponseCycle):
             Cycle.known = self.default_headers, lines + b"content-type: application/json\r\ntraceparent: "
         end = b"\r\n\r\n" if self.keep_alive else b"\r\nconnection: close\r\n\r\n"
         own: bytes = self.scope["trace"]  # type: ignore[typeddict-item]
-        head = b"%s%s%s\r\ncontent-length: %d" % (STATUS_LINE[status], self.known[1], own, len(body))
-        self.transport.write(b"%s%s%s" % (head, end, body))
+        head = STATUS_LINE[status] + self.known[1] + own
+        self.transport.write(b"%s\r\ncontent-length: %d%s%s" % (head, len(body), end, body))
         self.response_started = self.response_complete = True
         self.message_event.set()
         if not self.keep_alive:

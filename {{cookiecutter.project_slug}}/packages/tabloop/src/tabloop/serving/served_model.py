@@ -16,9 +16,12 @@ from tabloop.serving.telemetry import CHALLENGER_ERRORS, UNSCORED
 ROUNDING = 1e-5  # of float32: a sum of a forest's votes may be a little more than 1
 FAILURES = 5  # of the challenger in a row, after which it rests
 REST = 30.0  # seconds until it is tried again
+# Seconds of CPU that a call of the challenger may take while others wait, and beyond it in all; then it rests for so long.
+SLOW, SLOW_LIMIT, SLOW_REST = 0.02, 0.1, 3600.0
 
 Row = dict[str, Any]
-Scored = tuple[list[str], dict[str, list[Any]], list[float] | Exception]  # ids, columns, scores
+Columns = dict[str, list[Any]]  # of n rows, n values each
+Scored = tuple[list[str], Columns, np.ndarray | Exception]  # ids, columns, scores
 
 
 class ServedModel:
@@ -48,10 +51,7 @@ class ServedModel:
         # What keeps failing is not asked for a while. There is nothing else to ask than the champion.
         limit, self.failures = (0, UNSCORED) if role == "champion" else (FAILURES, CHALLENGER_ERRORS)
         self.breaker = Breaker(REST, limit)
-
-    def score(self, columns: Mapping[str, list[Any]]) -> list[float]:
-        """P(positive) of each row, (n,), for the columns that `inputs` takes. It raises what `probability` raises."""
-        return self.probability(self.inputs(columns)).tolist()
+        self.slow = 0.0  # seconds beyond SLOW
 
     def inputs(self, columns: Mapping[str, list[Any]]) -> dict[str, np.ndarray]:
         """The graph's inputs, each (n, 1) of float32 or str.
@@ -82,17 +82,13 @@ class ServedModel:
             raise ValueError(f"the graph's output is no probability: {scores}")
         return scores if low >= 0 and high <= 1 else scores.clip(0, 1)
 
-    def score_apart(self, ids: list[str], rows: list[Row]) -> list[Scored]:
-        """Rows with their scores: all at once, or where that fails in ever smaller parts, so that a bad row fails alone."""
-        columns = {name: [row[name] for row in rows] for name in rows[0]}
-        try:
-            return [(ids, columns, self.score(columns))]
-        except Exception as error:  # onnxruntime's exceptions have no common base
-            if len(rows) == 1:
-                return [(ids, columns, error)]
-        step = -(-len(rows) // 16)
-        parts = (slice(at, at + step) for at in range(0, len(rows), step))
-        return [scored for part in parts for scored in self.score_apart(ids[part], rows[part])]
+    def score_apart(self, ids: list[str], columns: Columns) -> list[Scored]:
+        """Rows with their scores: all at once, or where that fails in parts, so that a bad row fails alone."""
+        scored, at = list[Scored](), 0
+        for scores in self.score_parts(self.inputs(columns)):
+            part = slice(at, at := at + (1 if isinstance(scores, Exception) else len(scores)))
+            scored.append((ids[part], {name: values[part] for name, values in columns.items()}, scores))
+        return scored
 
     def score_parts(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray | Exception]:
         """P(positive) of rows, in parts: (k,), or of one row the error. `inputs`: the graph's, (n, 1) each."""
@@ -102,9 +98,7 @@ class ServedModel:
             if (rows := len(next(iter(inputs.values())))) == 1:
                 return [error]
         step = -(-rows // 16)
-        parts = (
-            {name: values[at : at + step] for name, values in inputs.items()} for at in range(0, rows, step)
-        )
+        parts = ({n: own[at : at + step] for n, own in inputs.items()} for at in range(0, rows, step))
         return [scored for part in parts for scored in self.score_parts(part)]
 
     @staticmethod
@@ -117,10 +111,19 @@ class ServedModel:
         self.failures.inc()
         self.breaker.failed(f"{self.role}: a row can't be scored: {one_line(error)[:300]}")
 
+    def took(self, seconds: float) -> None:
+        """Note the CPU time of a call for which the event loop waited, so that a slow model rests: its time stays as it is."""
+        self.slow = max(0.0, self.slow + seconds - SLOW)
+        if self.slow > SLOW_LIMIT:
+            self.slow = 0.0
+            self.failures.inc()
+            reason = f"too slow for an A/B test: {seconds:.2f} s of CPU for a call"
+            self.breaker.failed(f"{self.role}: {reason}; it rests for an hour", SLOW_REST)
+
     def answer_example(self) -> bytes:
-        """The answer to the card's example row. It raises what `score` raises."""
+        """The answer to the card's example row. It raises what `probability` raises."""
         example = {name: [self.card.example.get(name)] for name in self.schema.features}
-        return self.answers(["0" * 32], self.score(example))[0]
+        return self.answers(["0" * 32], self.probability(self.inputs(example)).tolist())[0]
 
     def answers(self, ids: list[str], scores: list[float]) -> list[bytes]:
         """The answers to rows with these prediction ids and scores, each as JSON."""

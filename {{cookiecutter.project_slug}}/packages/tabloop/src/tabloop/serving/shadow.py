@@ -9,7 +9,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from tabloop.serving.breaker import Breaker
-from tabloop.serving.served_model import Row, Scored, ServedModel
+from tabloop.serving.served_model import Columns, Scored, ServedModel
 from tabloop.serving.telemetry import SHADOW_DROPPED, SHADOWED
 
 MAX_WAITING = 10_000  # rows; those that come while more are waiting are dropped
@@ -25,29 +25,29 @@ class Shadow:
         self.challenger, self.keep = challenger, keep
         self.lag = Breaker()
         self.waiting = 0  # rows
-        self.parts: SimpleQueue[tuple[list[str], list[Row]]] = SimpleQueue()
+        self.parts: SimpleQueue[tuple[list[str], Columns]] = SimpleQueue()
         self.loop: asyncio.AbstractEventLoop | None = None
 
-    def add(self, ids: list[str], rows: list[Row]) -> None:
+    def add(self, ids: list[str], columns: Columns) -> None:
         """Let these rows be scored, unless too many are waiting."""
         if self.loop is None:
             self.loop = asyncio.get_running_loop()
             # A daemon, as a graph that hangs must not keep the process from ending.
             threading.Thread(target=self._work, name="shadow", daemon=True).start()
         if self.waiting > MAX_WAITING:
-            SHADOW_DROPPED.inc(len(rows))
+            SHADOW_DROPPED.inc(len(ids))
             self.lag.failed("challenger: too slow for the shadow; rows are dropped")
         else:
-            self.waiting += len(rows)
-            self.parts.put((ids, rows))
+            self.waiting += len(ids)
+            self.parts.put((ids, columns))
 
     def _work(self) -> None:
         assert self.loop
         while True:
-            ids, rows = self.parts.get()
-            scored = [] if self.challenger.breaker.resting else self.challenger.score_apart(ids, rows)
+            ids, columns = self.parts.get()
+            scored = [] if self.challenger.breaker.resting else self.challenger.score_apart(ids, columns)
             with suppress(RuntimeError):  # the event loop has ended
-                self.loop.call_soon_threadsafe(self._scored, len(rows), scored)
+                self.loop.call_soon_threadsafe(self._scored, len(ids), scored)
 
     def _scored(self, rows: int, scored: list[Scored]) -> None:
         self.waiting -= rows
