@@ -9,6 +9,7 @@ the other, and score the holdout.
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -75,6 +76,7 @@ def main(trees: Path, torch: Path, sizes: list[int]) -> None:
     for size in sizes:
         data, first = featurized(trees, size), 0.0
         for name, project, device in fits:
+            shutil.rmtree(project / ".checkpoints", ignore_errors=True)  # with one, nothing is left to train
             rows, area, wall, cpu, memory, card = json.loads(
                 run(project, sys.executable, "-c", FIT, str(data), device)
             )

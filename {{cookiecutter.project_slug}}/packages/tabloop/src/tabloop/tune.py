@@ -61,7 +61,8 @@ def read_rows(params: Params) -> Rows:
     Raises:
         UserError: there is no train, or a part lacks a class.
     """
-    rows, schema = candidate.read_features("train"), params.schema_
+    schema = params.schema_
+    rows = candidate.in_order(candidate.read_features("train"), schema)
     if schema.timestamp:  # rows of one time are in one part
         part = ((rows[schema.timestamp].rank(method="min") - 1) * PARTS // len(rows)).to_numpy(int)
     else:
