@@ -169,7 +169,8 @@ def test_no_model_sees_its_own_rows_nor_a_trial_the_newest(
     project()
     known = Params.model_validate(PARAMS | {"schema": PARAMS["schema"] | {"timestamp": timestamp}})
     rows = tune.read_rows(known)
-    newest = set(np.flatnonzero(rows.part == tune.NEWEST))
+    newest = set(rows.inputs.index[rows.part == tune.NEWEST])
+    as_in_training = candidate.in_order(candidate.read_features("train"), known.schema_).index.tolist()
     fits: list[set[int]] = []
 
     class Constant:
@@ -180,6 +181,7 @@ def test_no_model_sees_its_own_rows_nor_a_trial_the_newest(
 
     def fit(features: Any, target: np.ndarray, *_: Any) -> Constant:
         fits.append(set(features.index))
+        assert features.index.tolist() == [row for row in as_in_training if row in fits[-1]]
         assert (orders(600).returned.to_numpy()[features.index] == target).all()
         return Constant()
 
