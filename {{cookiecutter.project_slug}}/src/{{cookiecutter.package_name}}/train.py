@@ -1,6 +1,6 @@
 """Fit the model, export it as one ONNX graph, prove that the graph is the model, choose its threshold: models/candidate."""
 
-from tabloop import candidate, registry
+from tabloop import candidate
 from tabloop.cli import command
 from tabloop.export import check_parity, serialize
 from tabloop.onnx_model import model_inputs
@@ -20,8 +20,7 @@ def train(params: Params) -> str:
     target = rows[schema.target.name].to_numpy()
     estimator = candidate.fit_or_explain(fit, model_inputs(rows, schema), target, params)
 
-    model = to_onnx(estimator, schema)
-    graph = serialize(model)
+    graph = serialize(to_onnx(estimator, schema))
     fitted = estimator.predict_proba(model_inputs(holdout, schema))[:, 1]
     served, parity = check_parity(fitted, graph, holdout, schema)
 
@@ -29,7 +28,6 @@ def train(params: Params) -> str:
     card = candidate.describe(graph, FRAMEWORK, threshold, parity, rows, params)
     with candidate.written(card, graph, candidate.reference(holdout, served, schema)) as folder:
         save(estimator, folder)
-        registry.track(params, card, model, folder)
     parity_line = f"parity {parity.largest_difference:.1e} on {parity.rows:,} holdout rows"
     return f"version {card.version}, {parity_line}, trained from {origin(card.inputs)}"
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tabloop import files, verdicts
+from tabloop import files, registry, verdicts
 from tabloop.candidate import read_features
 from tabloop.card import ModelCard
 from tabloop.cli import UserError
@@ -140,6 +140,8 @@ def _points(at: np.ndarray, **axes: np.ndarray) -> list[dict[str, float]]:
 def write(card: ModelCard, result: dict[str, Any], holdout: Holdout) -> None:
     """Write metrics/evaluation.json, its numbers as DVC's metrics, the plots' points and reports/evaluation.html.
 
+    What the gate refuses is logged in MLflow here; what it passes, by register.
+
     Args:
         result: what is to stand in evaluation.json; see the design's contract.
     """
@@ -156,3 +158,5 @@ def write(card: ModelCard, result: dict[str, Any], holdout: Holdout) -> None:
     numbers = {name: round(value, 5) for name, value in result.items() if type(value) in (int, float)}
     files.write_json(ROOT / "metrics/metrics.json", numbers)
     files.write_json(EVALUATION, result)
+    if not result["gate"]["passed"]:
+        registry.log(holdout.params, card, result, CANDIDATE)

@@ -9,13 +9,14 @@ from tabloop.params import Params
 def register(params: Params, out: Path) -> str:
     """Register the candidate, let aliases and MODEL_CARD.md follow git, write `out`; what was done.
 
-    An experiment of DVC's registers nothing: it is a branch that may never be merged.
+    An experiment of DVC's has its run, and registers nothing: it is a branch that may never be merged.
 
     Raises:
         UserError: the gate did not pass this candidate, or the champion is pinned but not here.
     """
     card, evaluation = roles.candidate()
     if name := registry.experiment():
+        registry.log(params, card, evaluation, roles.CANDIDATE)
         files.write_json(out, {"experiment": name, "version": card.version})
         return f"{card.version} is not registered, as it is the experiment {name}: `dvc exp apply`, then `make train`"
     champion = roles.current("champion")

@@ -119,8 +119,8 @@ def run_of(client: "MlflowClient", params: Params, version: str) -> str | None:
     return str(runs[0].info.run_id) if runs else None
 
 
-def register(params: Params, card: ModelCard, evaluation: dict[str, Any], folder: Path) -> int:
-    """The registry's version of this model: the one that exists, or a new one.
+def log(params: Params, card: ModelCard, evaluation: dict[str, Any], folder: Path) -> str:
+    """The run of this model, the one that exists or a new one, with its evaluation.
 
     Args:
         evaluation: metrics/evaluation.json, whose numbers become the run's metrics.
@@ -129,12 +129,19 @@ def register(params: Params, card: ModelCard, evaluation: dict[str, Any], folder
     client = connect(params)
     with answering():
         run_id = run_of(client, params, card.version)
-        if not run_id:  # trained elsewhere and fetched from DVC's cache
+        if not run_id:
             import onnx
 
             track(params, card, onnx.load(str(folder / FILE)), folder)
             run_id = str(run_of(client, params, card.version))
         tracking.log_evaluation(client, run_id, evaluation)
+        return run_id
+
+
+def register(params: Params, card: ModelCard, evaluation: dict[str, Any], folder: Path) -> int:
+    """The registry's version of this model: the one that exists, or a new one; of the run that `log` gives."""
+    run_id, client = log(params, card, evaluation, folder), connect(params)
+    with answering():
         return entry_of(client, params, card.version) or _new_entry(client, params, card, evaluation, run_id)
 
 
