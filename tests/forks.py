@@ -27,6 +27,7 @@ ALWAYS = ["click", "duckdb", "httpx", "pandas", "psutil", "pyarrow.parquet", "py
 OWN = ("DVC_", "MLFLOW_", "PROMETHEUS_")
 # Libraries that a command needs besides: imported before its first fork.
 BESIDE = {
+    "github": ["github"],
     "featurize": ["fastapi", "pyarrow.compute", "pyarrow.dataset", "sqlalchemy", "tqdm"],
     "materialize": ["fastapi", "pyarrow.compute", "pyarrow.dataset", "redis", "sqlalchemy"],
     "propose": ["dvc.repo"],

@@ -111,7 +111,7 @@ class GitHub(ThreadingHTTPServer):
     def started(self) -> "Iterator[GitHub]":
         """Answer until the end of the block."""
         with self:
-            threading.Thread(target=self.serve_forever, daemon=True).start()
+            threading.Thread(target=self.serve_forever, args=[0.05], daemon=True).start()
             yield self
             self.shutdown()
 

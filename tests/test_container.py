@@ -203,7 +203,7 @@ def test_reconcile_runs_an_environment_by_its_release(
         release = server / "deploy/staging/release.env"
         release.write_text(release.read_text() + "PREDICTION_LOG=/nowhere\nPREDICTION_LOG_SECONDS=0.1\n")
         with posting("http://127.0.0.1:18080/predict", KEY, {"X-API-Key": "secret"}):
-            said = run(server, *up, code=2, PORT="18080", WATCH_SECONDS="20")
+            said = run(server, *up, code=2, PORT="18080", WATCH_SECONDS="8")
         why = rf"release: {IMAGE}: the prediction log lost 0 rows and failed \d+ times; staging runs {IMAGE} again"
         assert re.search(f"^{why}$", said.stderr, re.M)
     finally:

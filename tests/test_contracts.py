@@ -107,6 +107,10 @@ def test_every_workflow_has_least_privileges_a_description_and_a_time_limit(bake
             assert "uses" in job or job.get("timeout-minutes"), f"{path.name}: {name} has no time limit"
             for step in job.get("steps", []):
                 assert "${{" not in step.get("run", ""), f"{path.name}: {name}: untrusted text in run"
+                if step.get("uses", "").startswith(
+                    "actions/upload-artifact@"
+                ):  # else GitHub refuses a re-run
+                    assert step["with"].get("overwrite") is True, f"{path.name}: {step['with']['name']}"
         for action, version in re.findall(r"uses: (?!org/ml-template)([\w/.-]+)@(.*)", path.read_text()):
             assert re.fullmatch(r"[0-9a-f]{40} # v\d+\.\d+\.\d+", version), f"{path.name}: {action}"
 

@@ -47,7 +47,7 @@ class Issuer(BaseHTTPRequestHandler):
 def issuer() -> Iterator[list[str]]:
     """The options by which the runner tells a job where its issuer is."""
     with ThreadingHTTPServer(("127.0.0.1", 0), Issuer) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=[0.05], daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}/token?version=2"
         yield [
             "--env",

@@ -123,7 +123,7 @@ class Advisories(BaseHTTPRequestHandler):
 def test_a_known_vulnerability_of_the_lock_is_red_until_it_is_accepted(project: Project, run: Run) -> None:
     copy = project()
     with ThreadingHTTPServer(("127.0.0.1", 0), Advisories) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=[0.05], daemon=True).start()
         audit = ["make", f"UV={UV}", "audit", f"ARGS=--service-url http://127.0.0.1:{server.server_port}"]
         found = run(copy, *audit, code=2)
         assert "GHSA-test: A hole" in found.stdout and "Fixed in: 99.0" in found.stdout
@@ -138,7 +138,7 @@ def test_a_known_vulnerability_of_the_lock_is_red_until_it_is_accepted(project: 
 def test_the_weekly_audit_is_red_when_there_is_a_vulnerability(another: Forge) -> None:
     weekly = ["schedule", "--workflows", ".github/workflows/ci.yml"]
     with ThreadingHTTPServer(("127.0.0.1", 0), Advisories) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=[0.05], daemon=True).start()
         asked = ["--env", f"ARGS=--service-url http://127.0.0.1:{server.server_port}"]
         code, said = another.run(*weekly, *asked)
         assert code and "osv.dev/vulnerability/GHSA-test" in said, said[-3000:]
@@ -237,7 +237,7 @@ def test_a_digest_is_asked_for_without_a_login() -> None:
     hook = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(hook)
     with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=[0.05], daemon=True).start()
         here = f"127.0.0.1:{server.server_port}/library"
         assert hook.digest(f"{here}/python:3.11-slim") == DIGEST
         for other in (f"{here}/python:2", f"{here}/uv:0.13", "127.0.0.1:1/python:3"):
@@ -275,7 +275,7 @@ def test_torch_is_the_cpu_build_from_pytorchs_index_which_nothing_else_asks(
     local = ("UV_FIND_LINKS", "UV_INDEX")
     env = {name: value for name, value in clean().items() if name not in local}
     with ThreadingHTTPServer(("127.0.0.1", 0), PyTorch) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=[0.05], daemon=True).start()
         settings, index = copy / "pyproject.toml", f"http://127.0.0.1:{server.server_port}/"
         text, replaced = re.subn("https://download.pytorch.org/whl/cpu", index, settings.read_text())
         assert replaced == 1

@@ -512,7 +512,7 @@ class Server(http.server.BaseHTTPRequestHandler):
 def test_a_table_of_a_web_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(source, "SILENCE", 0.3)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=[0.05], daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}"
         assert read(f"{url}/t.csv?token=x&b=[1]", tmp_path).relation.fetchall() == ROWS
         for name in ("moved.csv", "slow.csv", "folder/?format=csv"):

@@ -220,34 +220,52 @@ def test_a_rate_limit_is_red_and_says_when_it_ends(step: Step, kind: str, second
     assert ends in near and len(step.github.requests) == 1
 
 
-@pytest.mark.parametrize("failure", [502, 0])
-def test_an_outage_is_tried_again_twice_and_is_then_red(step: Step, failure: int) -> None:
-    options = ("pull-request", "Text", "--title", "Title", "--branch", "topic")
-    step.github.failing = [failure] * 3
-    said = step(*options, code=1)
-    assert ("Server Error" if failure else "Connection") in said and len(step.github.requests) == 3
-    step.github.failing = [failure, failure]
-    assert "/pull/" in step(*options)
-    (pull,) = step.github.things["pulls"]
-    assert pull["title"] == "Title"
+def at_once(step: Step, *runs: tuple[GitHub, int, list[Any], dict[str, Any]]) -> list[str]:
+    """What steps say that run at once, each on a GitHub of its own: the pauses between their attempts are real."""
+    with contextlib.ExitStack() as stack, ThreadPoolExecutor() as pool:
+        jobs = []
+        for github, code, options, variables in runs:
+            stack.enter_context(github.started())
+            where = {"GITHUB_API_URL": github.url} | variables
+            jobs.append(pool.submit(step, *options, code=code, **where))
+        return [job.result() for job in jobs]
+
+
+def test_an_outage_is_tried_again_twice_and_is_then_red(step: Step) -> None:
+    options = ["pull-request", "Text", "--title", "Title", "--branch", "topic"]
+    cases = [(502, 3), (0, 3), (502, 2), (0, 2)]
+    githubs = [GitHub(step.github.origin, HOME) for _ in cases]
+    for github, (failure, times) in zip(githubs, cases, strict=True):
+        github.failing = [failure] * times
+    said = at_once(
+        step, *((github, times // 3, options, {}) for github, (_, times) in zip(githubs, cases, strict=True))
+    )
+    assert "Server Error" in said[0] and "Connection" in said[1]
+    assert [len(github.requests) for github in githubs[:2]] == [3, 3]
+    for github, text in zip(githubs[2:], said[2:], strict=True):
+        (pull,) = github.things["pulls"]
+        assert pull["title"] == "Title" and "/pull/" in text
 
 
 def test_what_github_did_without_an_answer_is_not_done_twice(step: Step) -> None:
     """A gateway gives up (502), or the connection is cut (0), after the work was done."""
-    step.github.lost = [502]
-    pull = step.github.add_pull("same")
-    step("comment", "AUC 0.9", "--part", "model", **step.on(pull))
-    (body,) = bodies(step.github)
-    assert "AUC 0.9" in body and step.summary == "AUC 0.9\n\n"
-
-    step.github.lost = [0]
-    step("pull-request", "Text", "--title", "Title", "--branch", "topic")
-    assert [each["head"]["ref"] for each in step.github.things["pulls"]] == ["same", "topic"]
-
-    step.github.lost = [502, 200, 0]  # the issue; what is written into it by the second attempt; the dispatch
-    step("issue", "Drift", "--title", "Drift", "--retrain-every", "7")
-    (issue,) = step.github.things["issues"]
-    assert not step.github.lost and len(step.github.things["dispatches"]) == 1
+    comments, pulls, issues = (GitHub(step.github.origin, HOME) for _ in range(3))
+    comments.lost, pulls.lost = [502], [0]
+    # The issue; what is written into it by the second attempt; the dispatch.
+    issues.lost = [502, 200, 0]
+    pull = comments.add_pull("same")
+    at_once(
+        step,
+        (comments, 0, ["comment", "AUC 0.9", "--part", "model"], step.on(pull)),
+        (pulls, 0, ["pull-request", "Text", "--title", "Title", "--branch", "topic"], {}),
+        (issues, 0, ["issue", "Drift", "--title", "Drift", "--retrain-every", "7"], {}),
+    )
+    (body,) = bodies(comments)
+    assert "AUC 0.9" in body and step.summary.count("AUC 0.9") == step.summary.count("Drift") == 1
+    (opened,) = pulls.things["pulls"]
+    assert opened["head"]["ref"] == "topic"
+    (issue,) = issues.things["issues"]
+    assert not issues.lost and len(issues.things["dispatches"]) == 1
     assert "Retrain was dispatched on " in issue["body"]
 
 

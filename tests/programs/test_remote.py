@@ -127,7 +127,9 @@ def test_a_remote_that_does_not_answer_is_red_and_leaves_the_configuration(
     broken = tabloop(
         folder, "remote", "fetch", code=1, DVC_REMOTE_URL="x", DVC_CREDENTIALS="no config"
     ).stderr
-    assert broken.startswith("remote: DVC_CREDENTIALS is not the text of a .dvc/config.local: configuration")
+    assert broken.startswith(
+        "remote: DVC_CREDENTIALS is not the text of a .dvc/config.local: config file error: "
+    )
     assert len(broken.splitlines()) == 1
     assert (folder / ".dvc/config.local").read_text() == MINE
     empty = {"DVC_REMOTE_URL": str(folder.parent / "empty")}

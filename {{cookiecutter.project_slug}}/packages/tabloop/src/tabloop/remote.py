@@ -8,30 +8,24 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from tabloop import actions, files, roles, rollout
-from tabloop.cli import UserError, explained, one_line
+from tabloop.cli import UserError, explained
 from tabloop.params import ROOT
 
 CONFIG, CACHE = ROOT / ".dvc/config.local", ROOT / ".dvc/cache"
 
 
 def dvc(*arguments: str) -> None:
-    """Run a DVC command in the project.
+    """Run a DVC command in the project, by the DVC of this environment.
 
     Raises:
         UserError: it fails; DVC has said why.
     """
-    if run(*arguments).returncode:
+    if subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=ROOT).returncode:
         raise UserError(f"`dvc {arguments[0]}` failed: see the lines above")
-
-
-def run(*arguments: str, **options: Any) -> "subprocess.CompletedProcess[str]":
-    """The finished DVC command, by the DVC of this environment."""
-    return subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=ROOT, encoding="utf-8", **options)
 
 
 @contextmanager
@@ -41,14 +35,15 @@ def configured(url: str) -> Iterator[None]:
     Raises:
         UserError: DVC_CREDENTIALS is no configuration.
     """
+    from dvc.config import Config, ConfigError  # `dvc remote modify` would take half a second
+
     before = CONFIG.read_text("utf-8") if CONFIG.exists() else None
     try:
         if credentials := os.environ.get("DVC_CREDENTIALS"):
             files.write(CONFIG, credentials + "\n")
-        done = run("remote", "modify", "--local", "local", "url", url, capture_output=True)
-        if done.returncode:
-            said = one_line(done.stderr.partition("Traceback")[0].removeprefix("ERROR: "))
-            raise UserError(f"DVC_CREDENTIALS is not the text of a .dvc/config.local: {said}")
+        with explained("DVC_CREDENTIALS is not the text of a .dvc/config.local", ConfigError):
+            with Config(str(CONFIG.parent), str(CONFIG.parent)).edit("local") as config:
+                config["remote"].setdefault("local", {})["url"] = url
         yield
     finally:
         CONFIG.unlink(missing_ok=True)
