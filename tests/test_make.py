@@ -1,7 +1,9 @@
 """The commands that people type."""
 
 from pathlib import Path
+from urllib.parse import unquote
 
+import pytest
 from conftest import UV, Project, Run, know_types
 
 
@@ -13,12 +15,12 @@ def test_make_demo_from_nothing_to_a_prediction(demo: Path) -> None:
     assert "pre-commit" in hook.read_text()
 
 
-def test_make_train_ends_with_the_summary(run: Run, project: Project, quick: Path) -> None:
-    copy = project(quick)
+def test_make_train_ends_with_the_summary(run: Run, project: Project, quick: Path, tmp_path: Path) -> None:
+    copy = project(quick).rename(tmp_path / "Größe & Umsatz 2026")  # as people call folders
     said = run(copy, "make", f"UV={UV}", "train").stdout
     for line in ("AUC ", "gate        passed: ", "prediction  is_fraud = "):
         assert f"\n{line}" in said
-    report = said.split("report      file://")[1].splitlines()[0]
+    report = unquote(said.split("report      file://")[1].splitlines()[0])
     assert Path(report) == copy / "reports/evaluation.html"
     assert Path(report).exists()
 
@@ -33,6 +35,34 @@ def test_before_training_no_image_is_built(run: Run, project: Project) -> None:
     said = run(project(), "make", f"UV={UV}", "image", code=2, DOCKER_HOST="tcp://127.0.0.1:1").stderr
     assert said.startswith("card: ") and "`make train` makes a model" in said
     assert "127.0.0.1" not in said and "docker" not in said.lower()
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_a_setup_without_a_network_ends_with_a_line_that_says_what_it_needs(
+    run: Run, project: Project, tmp_path: Path, installed: bool
+) -> None:
+    """With uv, and where it has to be installed first: an index that does not answer, and nothing in a cache."""
+    nowhere = "http://127.0.0.1:1/simple"
+    offline = {
+        "UV_DEFAULT_INDEX": nowhere,
+        "PIP_INDEX_URL": nowhere,
+        "UV_HTTP_RETRIES": "0",
+        "PIP_RETRIES": "0",
+    }
+    own = {
+        "UV_CACHE_DIR": str(tmp_path / "cache"),
+        "UV_PROJECT_ENVIRONMENT": str(tmp_path / "venv"),
+        "UV_NO_SYNC": "0",
+    }
+    empty = dict.fromkeys(
+        ("UV_FIND_LINKS", "PIP_FIND_LINKS", "PIP_EXTRA_INDEX_URL", "UV_EXTRA_INDEX_URL", "CI"), ""
+    )
+    uv = [f"UV={UV}"] if installed else ["UV=.uv/bin/uv"]
+    said = run(project(), "make", *uv, "setup", code=2, **offline, **own, **empty).stderr.splitlines()
+    assert "see above: " in said[-2] and said[-2].endswith(
+        "_INDEX_URL, HTTPS_PROXY)" if not installed else "HTTPS_PROXY)"
+    )
+    assert said[-1].startswith("make: ***")
 
 
 def test_make_lint_passes_and_format_has_nothing_to_do(

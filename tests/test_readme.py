@@ -64,7 +64,7 @@ def shown(readme: str) -> list[str]:
 def test_each_command_of_the_readme_runs_here_or_in_a_named_file(
     run: Run, project: Project, quick: Path, tmp_path: Path
 ) -> None:
-    copy = project(quick)
+    copy = project(quick).rename(tmp_path / "Größe & Umsatz 2026")
     holdout = copy / "data/features/holdout.parquet"
     assert holdout.exists()
     (copy / "transactions.parquet").write_bytes(holdout.read_bytes())

@@ -1,5 +1,7 @@
 """Whatever a newcomer types first, in whatever order: one line, no traceback, and an exit code that tells the truth."""
 
+import errno
+import os
 import re
 import signal
 import socket
@@ -12,6 +14,7 @@ import click
 import duckdb
 import pytest
 from forks import Forks
+from tabloop.cli import correction
 from tabloop.main import tabloop as program
 
 from kit.conftest import PARAMS, Project, Tabloop, begin_history, clean, orders
@@ -48,6 +51,25 @@ def test_each_command_before_all_others_says_one_line_and_fails(
         assert command[:2] in IDLE or command[:1] in IDLE, done.stdout
     else:
         assert len(done.stderr.splitlines()) == 1, done.stderr
+
+
+def test_outside_of_a_project_each_command_says_so(tmp_path: Path, forks: Forks) -> None:
+    for command in ("summary", "loop", "update", "card champion", "drift", "release show staging"):
+        said = forks.run(command.split(), tmp_path, clean(CI=""))
+        assert said.returncode == 1 and said.stderr.count("\n") == 1
+        assert f"neither {tmp_path} nor a folder above it has a params.yaml: run this in" in said.stderr
+
+
+def test_a_disk_that_is_full_is_said_as_such() -> None:
+    """By a device that is, and in the words of a quota and of a limit, as Arrow and DuckDB repeat them."""
+    with pytest.raises(OSError) as full, Path("/dev/full").open("w") as device:
+        device.write("x" * 100_000)
+    for error in (
+        full.value,
+        OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)),
+        OSError(errno.EFBIG, "File too large"),
+    ):
+        assert (correction(error) or "").startswith("the disk is full: make room in the project's folder")
 
 
 def test_wrong_arguments_are_one_line(tabloop: Tabloop, tmp_path: Path) -> None:

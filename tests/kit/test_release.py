@@ -1,5 +1,6 @@
 """release.env and its history, in a real git repository: set, roll back, refuse."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,19 @@ def unchanged(folder: Path, before: str) -> None:
 def deploy(*versions: str) -> None:
     for name in versions:
         release.set_values("staging", IMAGE=f"registry/kit@sha256:{name}", MODEL_VERSION=name)
+
+
+def test_where_git_does_not_know_who_commits_one_line_says_how_it_does_and_nothing_changes(
+    folder: Path, tabloop: Tabloop
+) -> None:
+    before, command = text(folder), ("release", "set", "staging", "CHALLENGER_MODE=shadow")
+    nobody = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull, "GIT_COMMITTER_NAME": ""}
+    said = tabloop(folder, *command, code=1, **nobody).stderr
+    assert said.startswith("release: git does not know who you are: `git config --global user.name NAME`")
+    assert said.count("\n") == 1
+    unchanged(folder, before)
+    tabloop(folder, *command)
+    assert "CHALLENGER_MODE=shadow" in text(folder)
 
 
 def test_set_is_one_commit_of_one_file_and_the_same_again_is_none(folder: Path) -> None:

@@ -84,15 +84,37 @@ def test_a_run_that_is_killed_again_and_again_goes_on_after_its_last_part(
     assert not list(here.glob(".*.batch"))
 
 
+def limited(folder: Path, *arguments: str) -> str:
+    """What a command says that may write no file of more than 50 kB."""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+
+    command, env = [sys.executable, "-B", "-m", "tabloop", *arguments], clean()
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, preexec_fn=limit)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
+    return done.stderr
+
+
+def test_a_stage_whose_disk_is_full_is_one_line_and_its_old_outputs_are_whole(
+    project: Project, tabloop: Tabloop
+) -> None:
+    folder = project(orders(200))
+    tabloop(folder, "ingest"), tabloop(folder, "featurize")
+    before = {path: path.read_bytes() for path in (folder / "data").rglob("*.parquet")}
+    orders(40_000).to_csv(folder / "events.csv", index=False)
+    full = "the disk is full: make room in the project's folder"
+    assert full in limited(folder, "ingest")
+    assert {path: path.read_bytes() for path in (folder / "data").rglob("*.parquet")} == before
+    tabloop(folder, "ingest")
+    assert full in limited(folder, "featurize")
+    assert all(path.read_bytes() == before[path] for path in before if path.parent.name == "features")
+
+
 def test_a_full_disk_is_one_line_and_the_output_is_as_it_was(here: Path) -> None:  # noqa: F811
     test_batch.orders(20_000).to_parquet("in.parquet")
     Path("out.parquet").write_text("precious")
 
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-
-    command = [sys.executable, "-m", "tabloop", "batch", "in.parquet", "out.parquet"]
-    done = subprocess.run(command, cwd=here, env=clean(), capture_output=True, text=True, preexec_fn=limit)
-    assert done.returncode == 1
-    assert done.stderr.startswith("batch: out.parquet can't be written: ") and done.stderr.count("\n") == 1
+    said = limited(here, "batch", "in.parquet", "out.parquet")
+    assert said.startswith("batch: out.parquet can't be written: the disk is full: make room")
     assert Path("out.parquet").read_text() == "precious"

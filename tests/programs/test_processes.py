@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -155,6 +156,20 @@ def test_the_trace_is_on_every_answer_and_with_each_prediction_in_the_log(models
         process.wait(20)
     found = duckdb.read_parquet(f"{folder}/log/predictions/*/*.parquet").project("trace_id").fetchall()
     assert sorted(trace for (trace,) in found) == sorted([ID] * 4 + [own])
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_port_that_is_taken_is_one_line_before_a_model_is_loaded(tmp_path: Path, processes: str) -> None:
+    code = "from tabloop.serving import serve; serve(lambda chosen: 1 / 0)"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        env = clean(PORT=port, MODELS=str(tmp_path), WEB_CONCURRENCY=processes)
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True
+        )
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith(f"serve: 127.0.0.1:{port} can't be listened on: ")
+    assert done.stderr.endswith(": end what listens there, or set PORT to another\n")
 
 
 def test_metrics_tell_readiness_and_the_last_drift_check(models: Models) -> None:  # noqa: F811

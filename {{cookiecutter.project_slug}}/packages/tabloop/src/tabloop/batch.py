@@ -20,7 +20,7 @@ import duckdb
 from tabloop import files, ray_engine
 from tabloop.batch_score import Scorer
 from tabloop.batch_source import BatchTable, look_up, open_table
-from tabloop.cli import UserError, one_line
+from tabloop.cli import UserError, correction, one_line
 from tabloop.locks import alone
 from tabloop.progress import progress
 from tabloop.roles import MODELS, pin, required
@@ -60,7 +60,7 @@ def batch(source: str, output: str, role: Role) -> tuple[str, int]:
             left = publish(folder, target, refused == rows)
     except (OSError, duckdb.Error) as error:
         raise UserError(
-            f"{output} can't be written: {getattr(error, 'strerror', '') or one_line(error)}"
+            f"{output} can't be written: {correction(error) or getattr(error, 'strerror', '') or one_line(error)}"
         ) from None
     why = f"{refused:,} refused -> {left}" if refused else "none refused"
     if refused == rows:

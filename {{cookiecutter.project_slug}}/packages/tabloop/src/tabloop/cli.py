@@ -14,6 +14,9 @@ from typing import Any
 
 import click
 
+# How the operating system, Arrow and DuckDB say that nothing more can be written: for want of room, a quota, a limit.
+FULL = "No space left on device", "Disk quota exceeded", "File too large", "max_temp_directory_size"
+IDENTIFIED = "commit", "commit-tree", "merge"  # what git does by somebody's name
 FOUND = 3  # exit code of a check that worked and found what it looks for: drift, a model that is worse
 
 
@@ -33,6 +36,8 @@ class Commands(click.Group):
         except (Exception, KeyboardInterrupt) as error:
             if (text := correction(error)) is None:
                 raise
+            if isinstance(error, UserError) and (folder := outside()):
+                text = f"neither {folder} nor a folder above it has a params.yaml: run this in the project's folder"
             name = ctx.info_name if ctx.parent else ctx.invoked_subcommand
             click.echo(f"{name}: {text}", err=True)
             ctx.exit(exit_code(error))
@@ -73,11 +78,18 @@ def correction(error: BaseException) -> str | None:
     if isinstance(error, FileNotFoundError) and error.filename:
         return f"{error.filename} is missing"
     text = one_line(error)
-    if "No space left on device" in text or "max_temp_directory_size" in text:
+    if any(words in text for words in FULL):
         return f"the disk is full: make room in the project's folder and in TMPDIR ({tempfile.gettempdir()})"
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryException":
         return "out of memory: give this machine more, or DuckDB another part of it by TABLOOP_MEMORY, in GB"
     return None
+
+
+def outside() -> Path | None:
+    """The working directory, where it is in no project and the environment names none."""
+    from tabloop.params import ROOT
+
+    return None if "PROJECT_ROOT" in os.environ or (ROOT / "params.yaml").exists() else ROOT
 
 
 def begin() -> None:
@@ -130,9 +142,19 @@ def git(*arguments: str, where: Path, text: str = "") -> str:
         )
     except FileNotFoundError:
         raise UserError("git is not installed: install it and run this again") from None
+    if done.returncode and arguments[0] in IDENTIFIED and not identified(where):
+        raise UserError(
+            "git does not know who you are: `git config --global user.name NAME`, the same with user.email, and run this again"
+        )
     if done.returncode:
         raise UserError(f"git {arguments[0]} failed: {' '.join((done.stderr or done.stdout).split())}")
     return done.stdout.rstrip("\n")
+
+
+def identified(where: Path) -> bool:
+    """Whether git has a name and an email for a commit in the folder `where`."""
+    asked = ["git", "var", "GIT_COMMITTER_IDENT"]
+    return not subprocess.run(asked, cwd=where, capture_output=True).returncode
 
 
 @contextmanager

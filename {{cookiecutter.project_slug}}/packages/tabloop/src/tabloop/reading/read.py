@@ -6,7 +6,7 @@ from pathlib import Path
 
 import duckdb
 
-from tabloop.cli import UserError, one_line
+from tabloop.cli import UserError, correction, one_line
 from tabloop.database import batches, connect
 from tabloop.reading import typed
 from tabloop.reading.guess import guess
@@ -60,7 +60,7 @@ def read(
         if not db.execute("SELECT 1 FROM typed LIMIT 1").fetchall():
             raise UserError(f"{source} has no rows")
     except duckdb.Error as error:
-        why = re.split(" Possible | file = | Try setting| LINE 1:", one_line(error))[0]
+        why = correction(error) or re.split(" Possible | file = | Try setting| LINE 1:", one_line(error))[0]
         raise UserError(f"{source} can't be read as a table: {why[:300]}") from None
     notes = [note for note in loaded.notes if note.column not in gone]
     notes += [note for column in columns for note in column.notes]

@@ -5,7 +5,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from socket import socket
+from socket import AF_INET, AF_INET6, create_server, socket
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
@@ -13,7 +13,7 @@ from fastapi.security import APIKeyHeader
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, ConfigDict, Field
 
-from tabloop.cli import command, one_line
+from tabloop.cli import command, explained, one_line
 from tabloop.serving import telemetry
 from tabloop.serving.arrow_batches import ArrowBatches
 from tabloop.serving.direct_route import MAX_ERRORS, Refused, problem
@@ -233,6 +233,17 @@ def _add_status(app: ModelApp, predictor: Predictor) -> None:
         return Response(telemetry.exposition(), media_type=CONTENT_TYPE_LATEST)
 
 
+def refuse_port(host: str, port: int) -> None:
+    """Say that nothing can listen there before a model is loaded, which takes seconds.
+
+    Raises:
+        UserError: another program listens there, the user must not, or this machine has no such address.
+    """
+    then = ": end what listens there, or set PORT to another"
+    with explained(f"{host}:{port} can't be listened on", OSError, then=then):
+        create_server((host, port), family=AF_INET6 if ":" in host else AF_INET).close()
+
+
 def serve(make_app: Callable[[Settings], FastAPI]) -> None:
     """Run the application that `make_app` returns until SIGTERM. If it can't start: one line, and exit code 1."""
     with command("serve"):
@@ -244,6 +255,7 @@ def serve(make_app: Callable[[Settings], FastAPI]) -> None:
         from tabloop.serving.server import Server
 
         settings = load_settings()
+        refuse_port(settings.host, settings.port)
         app = make_app(settings)
         if settings.access_log:
             Cycle.access = AccessLog()
