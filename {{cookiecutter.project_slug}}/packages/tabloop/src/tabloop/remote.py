@@ -41,9 +41,9 @@ def configured(url: str) -> Iterator[None]:
     try:
         if credentials := os.environ.get("DVC_CREDENTIALS"):
             files.write(CONFIG, credentials + "\n")
-        with explained("DVC_CREDENTIALS is not the text of a .dvc/config.local", ConfigError):
-            with Config(str(CONFIG.parent), str(CONFIG.parent)).edit("local") as config:
-                config["remote"].setdefault("local", {})["url"] = url
+        what, at = "DVC_CREDENTIALS is not the text of a .dvc/config.local", str(CONFIG.parent)
+        with explained(what, ConfigError), Config(at, at).edit("local") as config:
+            config["remote"].setdefault("local", {})["url"] = url
         yield
     finally:
         CONFIG.unlink(missing_ok=True)
