@@ -292,9 +292,14 @@ def test_from_the_first_push_to_a_rollback(forge: Forge) -> None:
     # A second commit with a better model follows.
     forge.change("max_iter: 10\n", "max_iter: 100\n")
     forge.commit("A better model")
-    code, said = forge.run("push")
+    code, said = forge.run("push", "--var", "BATCH_IMAGE=true")
     assert code == 0, said[-5000:]
     second = forge.release()
+    name = second["IMAGE"].split("@")[0]
+    batch = f"{name}:batch-{second['MODEL_VERSION']}"  # as the CronJob names it
+    features = docker("run", "--rm", "--pull=always", "--entrypoint=ls", batch, "data/features")
+    assert features.split() == ["transaction_features.parquet", "user_features.parquet"]
+    assert len(set(re.findall(rf"attested {name}@(\S+) provenance", said))) == 2
     assert f"now runs {second['IMAGE']}" in forge.reconcile()
     after = forge.served()
     assert after["version"] == second["MODEL_VERSION"] != first["MODEL_VERSION"]
