@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -561,3 +562,17 @@ def test_a_table_need_not_fit_in_memory(tmp_path: Path, monkeypatch: pytest.Monk
     assert found.relation.aggregate("count(*), sum(id), min(length(t3))").fetchall() == [
         (15_000, 112_492_500, 256)
     ]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_the_rows_of_a_large_file_stay_in_order(tmp_path: Path, stream: bool) -> None:
+    """DuckDB's threads read its row groups, and a list of 20 words for a missing value is looked up for each cell."""
+    number = np.arange(300_000)
+    texts = {f"text{i}": np.char.add("t", (number * (i + 1)).astype(str)) for i in range(3)}
+    pq.write_table(pa.table({"number": number, **texts}), tmp_path / "t.parquet", row_group_size=30_000)
+    columns = {"number": "integer", **dict.fromkeys(texts, "text")}
+    reading = Reading.model_validate({"columns": {name: {"type": kind} for name, kind in columns.items()}})
+    table = read(source.locate(str(tmp_path / "t.parquet"), tmp_path), tmp_path, reading, stream=stream)
+    found = pa.Table.from_batches(table.relation.to_arrow_reader(1 << 15))
+    assert (found["number"].to_numpy() == number).all()
+    assert found["text0"].to_pylist() == texts["text0"].tolist()

@@ -9,7 +9,6 @@ import os
 import pickle
 import socket
 import sys
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -22,13 +21,12 @@ from tabloop.params import ROOT, load
 RETRIES = 10  # of a block whose worker died: one that ends each worker, by its memory, is not tried forever
 PATIENCE = 3.0  # seconds in which a cluster must take a connection
 
-loaded = OrderedDict[str, Callable[..., Any]]()  # in a worker: the work that it has
+loaded = dict[str, Callable[..., Any]]()  # in a worker: the work that it has
 
 
 def is_chosen() -> bool:
     """Whether params.yaml says `engine: ray`; an image has none."""
-    path = ROOT / "params.yaml"
-    return path.exists() and load(path).engine == "ray"
+    return (path := ROOT / "params.yaml").exists() and load(path).engine == "ray"
 
 
 class LostError(UserError):
@@ -121,9 +119,7 @@ def cluster(work: Callable[..., Any]) -> Iterator[Cluster]:
         LostError: Ray is not installed, or the cluster is not there, has no cores, or is of another version.
     """
     if not find_spec("ray"):
-        raise LostError(
-            "Ray is not installed: run `uv sync --group ray`, or set `engine: local` in params.yaml"
-        )
+        raise LostError("Ray is not installed: run `uv sync --group ray`, or set `engine: local`")
     address = os.environ.get("RAY_ADDRESS", "")
     host, _, port = address.rpartition(":")
     if not port.isdecimal() or "/" in address:
@@ -133,9 +129,8 @@ def cluster(work: Callable[..., Any]) -> Iterator[Cluster]:
     try:
         with socket.create_connection((host.strip("[]"), int(port)), PATIENCE) as connection:
             connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
-            if (
-                connection.recv(4)[3:] != b"\x04"
-            ):  # SETTINGS, which gRPC sends first; Ray itself waits forever
+            # SETTINGS is what gRPC sends first; Ray itself waits forever.
+            if connection.recv(4)[3:] != b"\x04":
                 raise ConnectionError("what answers there is not Ray")
     except (OSError, OverflowError) as error:
         raise LostError(f"no Ray cluster answers at {address}: {one_line(error)}") from None

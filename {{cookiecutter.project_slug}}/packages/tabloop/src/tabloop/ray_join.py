@@ -1,6 +1,6 @@
 """The point-in-time join on a Ray cluster: by blocks of entities, each joined by `asof` in a worker."""
 
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -32,7 +32,8 @@ def join(db: "duckdb.DuckDBPyConnection", events: str, schema: Schema, views: Pa
     entity = quote(str(schema.entity))
     kinds = {str(db.sql(f"SELECT {entity} FROM {source}").types[0]) for source in sources.values()}
     rows = db.sql(f"SELECT count(*) FROM {sources[EVENTS]}").fetchall()[0][0]
-    with ray_engine.cluster(Block(schema)) as cluster, TemporaryDirectory(dir=joined.parent) as folder:
+    work = partial(join_block, schema)
+    with ray_engine.cluster(work) as cluster, TemporaryDirectory(dir=joined.parent) as folder:
         most = BLOCKS * cluster.cores
         # Equal values of two types may have two hashes.
         blocks = max(most, rows // ROWS) if len(kinds) == 1 else 1
@@ -42,35 +43,25 @@ def join(db: "duckdb.DuckDBPyConnection", events: str, schema: Schema, views: Pa
             database.run(db, f"COPY ({cut}) TO {to}", f"cutting {name.removesuffix('.')}")
             db.sql(f"FROM {source} LIMIT 0").write_parquet(str(Path(folder, f"{name}.none")))
 
-        def read() -> Iterator[dict[str, list[bytes]]]:
-            for block in range(blocks):
-                yield {
-                    name: [path.read_bytes() for path in Path(folder, name, f"{BLOCK}={block}").glob("*")]
-                    or [Path(folder, f"{name}.none").read_bytes()]
-                    for name in sources
-                }
+        def read(block: int) -> dict[str, list[bytes]]:
+            paths = {n: [*Path(folder, n, f"{BLOCK}={block}").glob("*")] for n in sources}
+            found = {name: parts or [Path(folder, f"{name}.none")] for name, parts in paths.items()}
+            return {name: [path.read_bytes() for path in parts] for name, parts in found.items()}
 
-        for number, content in enumerate(ahead(cluster.submit, read(), most)):
+        for number, content in enumerate(ahead(cluster.submit, map(read, range(blocks)), most)):
             Path(folder, f"{number:05}.joined").write_bytes(content)
         # As one file: what DuckDB sorts and writes after reading several files has other bytes.
         db.read_parquet(f"{folder}/*.joined").write_parquet(str(joined))
 
 
-class Block:
-    """The join of one block of entities."""
-
-    def __init__(self, schema: Schema) -> None:
-        self.schema = schema
-
-    def __call__(self, files: dict[str, list[bytes]]) -> bytes:
-        """The joined events, for the events and views of the block; all of them Parquet."""
-        with TemporaryDirectory() as folder:
-            for name, contents in files.items():
-                Path(folder, f"{name}.parquet").mkdir()
-                for number, content in enumerate(contents):
-                    Path(folder, f"{name}.parquet", f"{number}.parquet").write_bytes(content)
-            db = database.connect(threads=1)
-            events = db.read_parquet(str(Path(folder, f"{EVENTS}.parquet")))
-            made = Path(folder, "joined.parquet.")
-            asof_join(events, schema_views(self.schema, Path(folder))).write_parquet(str(made))
-            return made.read_bytes()
+def join_block(schema: Schema, files: dict[str, list[bytes]]) -> bytes:
+    """In a worker: the joined events, for the events and views of a block; all of them Parquet."""
+    with TemporaryDirectory() as folder:
+        for name, contents in files.items():
+            Path(folder, f"{name}.parquet").mkdir()
+            for number, content in enumerate(contents):
+                Path(folder, f"{name}.parquet", f"{number}.parquet").write_bytes(content)
+        events = database.connect(threads=1).read_parquet(str(Path(folder, f"{EVENTS}.parquet")))
+        made = Path(folder, "joined.parquet.")
+        asof_join(events, schema_views(schema, Path(folder))).write_parquet(str(made))
+        return made.read_bytes()

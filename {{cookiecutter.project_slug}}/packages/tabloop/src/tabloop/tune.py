@@ -7,9 +7,10 @@ is in part luck.
 
 import contextlib
 import io
+import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -115,14 +116,10 @@ class Here:
         return next(iter(jobs))
 
 
-@contextlib.contextmanager
-def workers(fit: Callable[..., Any], rows: Rows) -> Iterator[Any]:
+def workers(fit: Callable[..., Any], rows: Rows) -> contextlib.AbstractContextManager[Any]:
     """What computes `predict`: this process, or the cores of the Ray cluster."""
-    if ray_engine.is_chosen():
-        with ray_engine.cluster(partial(predict, fit, rows)) as cluster:
-            yield cluster
-    else:
-        yield Here(partial(predict, fit, rows))
+    work = partial(predict, fit, rows)
+    return ray_engine.cluster(work) if ray_engine.is_chosen() else contextlib.nullcontext(Here(work))
 
 
 @dataclass(frozen=True)
@@ -181,12 +178,12 @@ class Search:
             target = self.rows.target[self.rows.part == part]
             values.append(influence(self.metric, target, scored, self.params.evaluate.cost)[0])
             trial.report(float(np.mean(values)), part)
-            if part != FOLDS[-1] and not trial.should_prune():
-                return True
-            if part != FOLDS[-1]:
+            if part == FOLDS[-1]:
+                self.study.tell(trial, float(np.mean(values)))
+            elif trial.should_prune():
                 self.study.tell(trial, state=TrialState.PRUNED)
             else:
-                self.study.tell(trial, float(np.mean(values)))
+                return True
         except ray_engine.LostError:
             raise
         except Exception as error:  # whatever an estimator raises: this trial fails, and the search goes on
@@ -260,7 +257,9 @@ def tune(trials: int, timeout: float, metric: str, write: bool | None) -> str:
     search = Search(study, fit, params, rows, metric)
     try:
         search.run(Runs(params, study, metric), trials, timeout)
-        return search.conclude(write)
+        said = search.conclude(write)
+        shutil.rmtree(candidate.CHECKPOINTS, ignore_errors=True)  # the study has what they were for
+        return said
     except KeyboardInterrupt:
         done = sum(trial.state.is_finished() for trial in counted(study))
         sys.exit(f"tune: stopped; {done} trials are kept, and the next `tabloop tune` goes on")
