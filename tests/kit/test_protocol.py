@@ -218,6 +218,21 @@ def test_connect_is_no_tunnel(service: Service) -> None:
     assert got.count(b"HTTP/1.1") == 1
 
 
+def test_who_closes_his_half_of_the_connection_gets_his_answers(service: Service) -> None:
+    """As `nc -N` does. After them the service closes; what was not whole is not answered."""
+    for sent, bodies in (
+        (GET % b"slow", 1),
+        (GET % b"3" + GET % b"slow", 2),
+        (GET % b"3" + post(b"x", 9), 1),
+        (b"", 0),
+    ):
+        with service.connect(sent) as line:
+            line.shutdown(socket.SHUT_WR)
+            got = answer(line, 2)
+        assert got.endswith(b"<end>") and got.count(b"200 OK") == bodies, sent
+    assert b"200 OK" in service.ask(GET % b"1")
+
+
 def test_what_the_application_does_not_take_is_not_read(service: Service) -> None:
     most, chunks = 0, b"10\r\n0123456789abcdef\r\n" * 1000
     with service.connect(CHUNKED.replace(b"echo", b"slow")) as line:

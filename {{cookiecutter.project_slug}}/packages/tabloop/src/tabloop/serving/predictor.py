@@ -86,9 +86,8 @@ class Predictor:
 
     def describe(self, known: bool = True) -> dict[str, Any]:
         """Models, routing, store and log as JSON's types. Without what is PRIVATE if the client is not `known`."""
-        settings, challenger = self.settings, self.challenger
-        lag = self.shadow and self.shadow.lag.error
-        errors = (self.not_loaded, challenger and challenger.breaker.error, lag)
+        settings, challenger, shadow = self.settings, self.challenger, self.shadow
+        errors = (self.not_loaded, challenger and challenger.breaker.error, shadow and shadow.lag.error)
         facts: dict[str, Any] = {
             "champion": self.champion.card.as_dict(),
             "challenger": challenger.card.as_dict() if challenger else None,

@@ -62,8 +62,8 @@ class Cycle(RequestResponseCycle):
             Cycle.known = self.default_headers, lines + b"content-type: application/json\r\ntraceparent: "
         end = b"\r\n\r\n" if self.keep_alive else b"\r\nconnection: close\r\n\r\n"
         own: bytes = self.scope["trace"]  # type: ignore[typeddict-item]
-        head = STATUS_LINE[status] + self.known[1] + own
-        self.transport.write(b"%s\r\ncontent-length: %d%s%s" % (head, len(body), end, body))
+        size = b"\r\ncontent-length: %d" % len(body)
+        self.transport.write(b"".join((STATUS_LINE[status], self.known[1], own, size, end, body)))
         self.response_started = self.response_complete = True
         self.message_event.set()
         if not self.keep_alive:
@@ -88,8 +88,8 @@ class Protocol(HttpToolsProtocol):
         super().connection_made(transport)
         self.headers = []
         self.unread = b""  # what came behind requests that wait; meanwhile reading is paused
-        self.quiet = 0  # bytes since the last whole head or part of a body
-        self.unsent = 0  # bytes of answers that the client had not read at the last check
+        # Bytes since the last whole head or part of a body; and of answers that the client had not read at the last check.
+        self.quiet = self.unsent = 0
         self.leaving = self.ended = False
         self.seen: Any = self
         self.began = self.loop.time()  # when the last whole head came
@@ -103,6 +103,12 @@ class Protocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.timer.cancel()
         super().connection_lost(exc)
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """The client sends no more: answer what is whole, and close. True: the connection stays open until then."""
+        if self.busy:
+            self.cycle.keep_alive = False
+        return self.busy
 
     @property
     def busy(self) -> bool:
@@ -147,12 +153,11 @@ class Protocol(HttpToolsProtocol):
         except httptools.HttpParserUpgrade as wish:
             if not self._should_upgrade():
                 return
-            method, version = self.parser.get_method(), self.parser.get_http_version().encode()
-            line = b"%s %s HTTP/%s\r\n" % (method, self.url, version)
+            version = self.parser.get_http_version().encode()
+            line = b"%s %s HTTP/%s\r\n" % (self.parser.get_method(), self.url, version)
             kept = b"".join(b"%s: %s\r\n" % header for header in self.headers if header[0] != b"upgrade")
-            self.parser = httptools.HttpRequestParser(
-                self
-            )  # after `Connection: close` the old one takes no more
+            # After `Connection: close` the old one takes no more.
+            self.parser = httptools.HttpRequestParser(self)
             self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
             self._parse(line + kept + b"\r\n" + data[wish.args[0] :])
         except httptools.HttpParserError:
