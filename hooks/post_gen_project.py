@@ -173,7 +173,7 @@ def main() -> None:
     if not repository:
         print(
             "The template has no git remote that says where it lives. Name it before the first push:\n"
-            f"  grep -rl {PLACEHOLDER} . --exclude-dir=.git | xargs sed -i s#{PLACEHOLDER}#OWNER/NAME#g"
+            f"  replace {PLACEHOLDER} by OWNER/NAME in the files that this lists: git grep --files-with-matches {PLACEHOLDER}"
         )
     print(NEXT)
     if unlocked:

@@ -152,11 +152,13 @@ def test_a_bake_calls_the_template_that_it_came_from(remote: str | None, tmp_pat
         )
     for folder, bake in bakes.items():
         assert bake.returncode == 0, bake.stderr
+        (project,) = (tmp_path / folder).iterdir()
         if remote:
             assert "Its workflows call acme/our-template/.github/workflows at v1." in bake.stdout
         else:
-            assert "xargs sed -i s#org/ml-template#OWNER/NAME#g" in bake.stdout
-        (project,) = (tmp_path / folder).iterdir()
+            _, command = bake.stdout.split("the files that this lists: ")
+            listed = git(project, *command.splitlines()[0].split()[1:]).splitlines()
+            assert ".github/workflows/drift.yml" in listed and len(listed) > 8
         called = {
             u
             for p in (project / ".github/workflows").iterdir()

@@ -35,6 +35,9 @@ ELSEWHERE = {
     "uv run dvc push": "test_object_store.py",
     "uv run dvc pull": "test_object_store.py",
     "uv run dvc repro": "test_pipeline.py",
+    "uv sync": "conftest.py",  # the environment of all tests
+    "uv run pytest": "test_pipeline.py",
+    "uv run python -m fraud_detection.app": "test_serving.py",
     "uv run tabloop rollout": "test_monitoring.py",
     "uv run tabloop forget": "programs/test_forget.py",
     "uv run tabloop release set": "kit/test_release.py",
@@ -57,7 +60,7 @@ def shown(readme: str) -> list[str]:
     blocks = re.findall(r"^```\n(.*?)^```$", readme, re.S | re.M)
     lines = [line.split("   #")[0].split("  #")[0].strip() for block in blocks for line in block.splitlines()]
     inline = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```$", "", readme, flags=re.S | re.M))
-    starts = ("make ", "uv run ", "git ", "kubectl ", "gh ", "curl ", "docker ")
+    starts = ("make ", "uv ", "git ", "kubectl ", "gh ", "curl ", "docker ")
     return sorted({text for text in lines + inline if text.startswith(starts)})
 
 
@@ -77,6 +80,7 @@ def test_each_command_of_the_readme_runs_here_or_in_a_named_file(
         "uv run python -m fraud_detection.evaluate --min-auc 0.9": None,  # few rows may not reach the bar
         "uv run tabloop card champion git_commit": 0,
         "uv run tabloop release show production": 0,
+        "uv run tabloop summary": 0,
         "uv run tabloop batch transactions.parquet scores.parquet": 0,
     }
     unknown = [

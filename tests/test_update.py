@@ -1,6 +1,7 @@
 """`tabloop update`, and cruft: the template's next version in a project that its owner has changed."""
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -254,14 +255,35 @@ def no_torch(template: Template) -> None:
 
 
 def test_an_unknown_revision_and_a_folder_of_a_larger_repository(
-    run: Run, owned: Path, tmp_path: Path
+    run: Run, owned: Path, template: Template, tmp_path: Path
 ) -> None:
     assert "nowhere" in run(owned, "tabloop", "update", "--to", "nowhere", code=1).stderr
     assert "changes nothing" in run(owned, "tabloop", "update", "--to", "v1.0.0").stdout
     larger = tmp_path / "larger"
     shutil.copytree(owned, larger / "model", ignore=shutil.ignore_patterns(".git"))
-    git(tmp_path, "init", "--quiet", str(larger))
-    assert "a folder of a larger repository" in run(larger / "model", "tabloop", "update", code=1).stderr
+    git(tmp_path, "init", "--quiet", "--initial-branch=main", str(larger))
+    write(larger, "Before", **{"model__notes.txt": ("", "ours"), "other.txt": ("", "not of the project")})
+    template.change("v1.1.0", **NEXT)
+    said = run(larger / "model", "tabloop", "update", code=1).stderr
+    assert "a folder of a larger repository" in said
+    split, clone, pull = (shlex.split(command) for command in said.split("`")[1::2])
+    run(larger, *split), run(larger, *clone)
+    run(tmp_path / "alone", "tabloop", "update")
+    run(larger, *pull)
+    assert "## this list, new" in (larger / "model/Makefile").read_text()
+    assert sorted(path.name for path in larger.iterdir()) == [".git", "model", "other.txt"]
+
+
+def test_a_project_whose_tabloop_is_of_an_index_gets_no_file_of_it_back(
+    run: Run, owned: Path, template: Template
+) -> None:
+    git(owned, "rm", "-r", "--quiet", "packages")
+    write(owned, "Ours", **{"notes.txt": ("", "ours")})
+    (template.folder / INNER / "packages/tabloop/new.py").write_text("")
+    template.change("v1.1.0", **NEXT)
+    run(owned, "tabloop", "update")
+    assert not (owned / "packages").exists() and "## this list, new" in (owned / "Makefile").read_text()
+    assert "changes nothing" in run(owned, "tabloop", "update").stdout
 
 
 def test_a_repository_that_has_code_already_gets_the_template(first: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from tabloop import actions
 from tabloop.cli import UserError, git, one_line
 from tabloop.params import ROOT
 
-FILE, BRANCH = ".template.json", "template"
+FILE, BRANCH, PACKAGES = ".template.json", "template", "packages"
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,14 @@ def update(to: str) -> Update:
     known = recorded("HEAD")
     base = baked_before(known)
     made = bake(known, to)
+    if without := not (ROOT / PACKAGES).exists():  # tabloop comes from an index: no file of it comes back
+        made = without_packages(made)
     new = recorded(made)
     version = f"{new['version'] or new['commit'][:7]} of the template"
     title = f"Update to {version}"
+    ignored = (f":!{FILE}", *([f":!{PACKAGES}"] if without else []))
     same = new["answers"] == recorded(base)["answers"]
-    if same and not git("diff", "--name-only", base, made, "--", ".", f":!{FILE}", where=ROOT):
+    if same and not git("diff", "--name-only", base, made, "--", ".", *ignored, where=ROOT):
         return Update(f"{version} changes nothing")
     if not ancestor(base, "HEAD"):
         merge(base, "Record what the template's last update brought", "--strategy=ours")
@@ -71,8 +74,12 @@ def refuse_unfinished() -> None:
     Raises:
         UserError: it would, or the project is not a repository of its own.
     """
-    if git("rev-parse", "--show-prefix", where=ROOT):
-        raise UserError("the project is a folder of a larger repository, into which git can't merge it alone")
+    if folder := git("rev-parse", "--show-prefix", where=ROOT).rstrip("/"):
+        raise UserError(
+            "the project is a folder of a larger repository, into which git can't merge it alone: in that repository "
+            f"`git subtree split --prefix={folder} --rejoin --branch=alone`, `git clone --branch alone . ../alone`, update there, "
+            f"then `git subtree pull --prefix={folder} ../alone alone`"
+        )
     if changed := git("status", "--porcelain", "--untracked-files=no", where=ROOT):
         names = ", ".join(line[3:] for line in changed.splitlines()[:3])
         raise UserError(f"there are changes that are not committed ({names}): commit or stash them first")
@@ -131,6 +138,13 @@ def bake(known: dict[str, Any], revision: str) -> str:
         (project,) = out.iterdir()
         git("fetch", "--quiet", "--no-tags", str(project), BRANCH, where=ROOT)
     return git("rev-parse", "FETCH_HEAD", where=ROOT)
+
+
+def without_packages(commit: str) -> str:
+    """A commit with the same tree but for packages/."""
+    entries = git("ls-tree", commit, where=ROOT).splitlines()
+    kept = "".join(f"{entry}\n" for entry in entries if not entry.endswith(f"\t{PACKAGES}"))
+    return git("commit-tree", git("mktree", where=ROOT, text=kept), "-m", "Bake", where=ROOT)
 
 
 def on_branch(made: str, base: str, title: str) -> str:
