@@ -22,7 +22,7 @@ from fastapi.testclient import TestClient
 from prometheus_client import REGISTRY
 from tabloop.cli import UserError
 from tabloop.params import Schema
-from tabloop.serving import create_app
+from tabloop.serving import create_app, served_model
 from tabloop.serving.breaker import Breaker
 from tabloop.serving.predictor import Predictor
 from tabloop.serving.served_model import FAILURES, SLOW, SLOW_LIMIT, ServedModel
@@ -305,6 +305,23 @@ def test_a_challenger_may_be_slow_now_and_then(models: Models) -> None:  # noqa:
     for _ in range(10):
         challenger.took(SLOW + SLOW_LIMIT / 9)
     assert challenger.breaker.resting and "too slow" in (challenger.breaker.error or "")
+
+
+def test_rows_that_can_not_be_scored_do_not_make_a_challenger_slow(
+    models: Models,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They are scored one by one, which takes long. Else a client could end an A/B test for an hour."""
+    monkeypatch.setattr(served_model, "SLOW", 0.0)
+    models("champion")
+    folder = models("challenger", **PARTIAL)
+    predictor = Predictor(settings(folder, challenger_mode="ab", challenger_share=1.0), "kit")
+    challenger, ids = predictor.challenger, predictor.ids.draw(200)
+    assert (
+        challenger and all(predictor.predict(ids, [BAD | {"customer": "c"}] * 200)) and challenger.slow == 0
+    )
+    challenger.breaker.asked_from = 0.0  # it rests, as it failed
+    assert all(predictor.predict(ids, [ROW | {"customer": "c"}] * 200)) and challenger.slow > 0
 
 
 def test_without_an_entity_each_row_is_routed_by_its_own_id(models: Models) -> None:  # noqa: F811

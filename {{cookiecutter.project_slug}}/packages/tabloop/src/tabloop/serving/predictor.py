@@ -192,7 +192,7 @@ class Predictor:
                 own = {name: [values[at] for at in places] for name, values in columns.items()}
                 began = time.thread_time()
                 scored = model.score_apart([ids[at] for at in places], own)
-                if model is challenger:
+                if model is challenger and len(scored) == 1:  # else rows that it can't score took the time
                     challenger.took(time.thread_time() - began)
                 for at, answer in zip(places, self._keep(model, scored), strict=True):
                     answers[at] = answer
