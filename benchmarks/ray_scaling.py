@@ -6,10 +6,12 @@ after `make demo`. A worker has one core; the command itself, which reads, cuts 
 of the command and of all processes of the cluster. Each command begins by connecting to the cluster, and its workers by importing.
 """
 
+import contextlib
 import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -22,16 +24,36 @@ ROUNDS = 2
 Took = tuple[float, float]  # seconds, seconds of CPU
 
 
-def used_by(processes: list[psutil.Process]) -> float:
-    """Their CPU seconds, and those of their children that are gone."""
-    return sum(sum(process.cpu_times()[:4]) for process in processes)
+class Used(threading.Thread):
+    """Adds up the CPU seconds of a cluster, ten times a second: its workers end with the command, before one could ask them."""
 
+    def __init__(self, cluster: Any) -> None:
+        super().__init__(daemon=True)
+        nodes = [node.all_processes for node in cluster.list_all_nodes()]
+        own = [info.process for node in nodes for infos in node.values() for info in infos]
+        self.own = [psutil.Process(process.pid) for process in own]
+        self.before, self.now = self.look(), dict[int, float]()
+        self.over = threading.Event()
+        self.start()
 
-def by_cluster(cluster: Any) -> float:
-    """The CPU seconds of a cluster so far: of its GCS and raylets, and of their workers, living or gone."""
-    nodes = [n.all_processes for n in cluster.list_all_nodes()]
-    own = [psutil.Process(info.process.pid) for node in nodes for infos in node.values() for info in infos]
-    return used_by([*own, *(child for process in own for child in process.children(recursive=True))])
+    def look(self) -> dict[int, float]:
+        """The CPU seconds of each process so far."""
+        found = {}
+        for process in (*self.own, *(child for one in self.own for child in one.children(recursive=True))):
+            with contextlib.suppress(psutil.Error):
+                found[process.pid] = process.cpu_times().user + process.cpu_times().system
+        return found
+
+    def run(self) -> None:
+        """Look until the end."""
+        while not self.over.wait(0.1):
+            self.now |= self.look()
+
+    def end(self) -> float:
+        """The CPU seconds since the beginning."""
+        self.over.set()
+        self.join()
+        return sum(self.now.values()) - sum(self.before.get(pid, 0) for pid in self.now)
 
 
 def score(project: Path, engine: str, rows: Path, output: Path, cores: int, address: str = "") -> Took:
@@ -66,11 +88,10 @@ def main(project: Path, rows: int) -> None:
                 cluster.add_node(num_cpus=1, **small)
                 for _ in range(ROUNDS):
                     alone = score(project, "local", file, Path(name, "local.parquet"), cores)
-                    before = by_cluster(cluster)
+                    used = Used(cluster)
                     wall, cpu = score(project, "ray", file, Path(name, "ray.parquet"), cores, cluster.address)
-                    time.sleep(2)  # until the raylets have waited for their workers
                     took.setdefault(("without Ray", cores), []).append(alone)
-                    took.setdefault(("Ray", cores), []).append((wall, cpu + by_cluster(cluster) - before))
+                    took.setdefault(("Ray", cores), []).append((wall, cpu + used.end()))
             same = Path(name, "ray.parquet").read_bytes() == Path(name, "local.parquet").read_bytes()
     finally:
         cluster.shutdown()

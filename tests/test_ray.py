@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -118,8 +119,8 @@ def tabloop(
     changes = {"engine": engine, "train": {"C": 1.0}, "tune": {"C": {"low": 0.1, "high": 10.0, "log": True}}}
     (folder / "params.yaml").write_text(yaml.safe_dump(PARAMS | changes, sort_keys=False))
     command = [sys.executable, "-c", TABLOOP, *arguments]
-    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    with subprocess.Popen(command, cwd=folder, env=clean(**variables), text=True, **pipe) as process:
+    out, err, env = subprocess.PIPE, subprocess.STDOUT, clean(**variables)
+    with subprocess.Popen(command, cwd=folder, env=env, text=True, stdout=out, stderr=err) as process:
         said = ""
         if kill:
             assert process.stdout
@@ -228,13 +229,12 @@ def test_what_is_missing_is_a_line_within_seconds(home: Path, monkeypatch: pytes
 def test_a_worker_with_another_tabloop_is_a_line(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from tabloop import ray_engine
 
-    here = ray_engine.version("tabloop")
     monkeypatch.setenv("RAY_ADDRESS", cluster.address)
     monkeypatch.setattr(ray_engine, "version", lambda name: "0.0.1")
     with (
         pytest.raises(
             ray_engine.LostError,
-            match=f"a worker of the Ray cluster has tabloop {here}, and here is 0.0.1",
+            match=f"a worker of the Ray cluster has tabloop {version('tabloop')}, and here is 0.0.1",
         ),
         ray_engine.cluster(len) as found,
     ):

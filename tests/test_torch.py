@@ -13,16 +13,27 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT, Bake, Project, Run, environment_of, runner, trained_quickly, wait_for, within
+from conftest import (
+    ROOT,
+    Bake,
+    Project,
+    Run,
+    environment_of,
+    know_types,
+    runner,
+    trained_quickly,
+    wait_for,
+    within,
+)
 from programs.test_round_trip import model_of, test_the_service_gives_each_row_what_the_model_gives_it
-from tabloop.candidate import in_order
+from tabloop.candidate import fit_or_explain, in_order
+from tabloop.cli import UserError
 from tabloop.export import check_parity, serialize
 from tabloop.onnx_model import model_inputs
-from tabloop.params import Column, Schema, Target
+from tabloop.params import Column, Params, Schema, Target
 from test_pipeline import (
     test_a_second_repro_asks_for_the_champion_and_changes_nothing,
     test_the_lines_in_the_readme_load_the_estimator_that_the_graph_is,
-    test_the_projects_own_tests_and_types_pass,
 )
 from test_serving import (
     test_a_row_is_answered_and_logged_and_so_is_its_outcome,
@@ -35,7 +46,6 @@ __all__ = [
     "test_a_second_repro_asks_for_the_champion_and_changes_nothing",
     "test_the_graph_answers_as_in_training",
     "test_the_lines_in_the_readme_load_the_estimator_that_the_graph_is",
-    "test_the_projects_own_tests_and_types_pass",
     "test_the_service_gives_each_row_what_the_model_gives_it",
 ]
 NUMBERS, LEVELS = ("label", "probabilities", "late"), ("word", "network")
@@ -154,12 +164,19 @@ def test_the_notebook_fits_a_network(run: Run, small: Path) -> None:
     assert "AUC gained by the idea: " in run(small, "python", "notebooks/explore.py").stdout
 
 
-def test_a_mistake_under_train_is_one_line(run: Run, small: Path) -> None:
-    text = (small / "params.yaml").read_text()
-    (small / "params.yaml").write_text(text.replace("device: auto", "device: cuda:1"))
-    done = run(small, "python", "-m", "fraud_detection.train", code=1)
-    assert done.stderr.startswith("train: params.yaml: train: device: cuda:1: ")
-    assert len(done.stderr.splitlines()) == 1
+def test_the_projects_own_tests_and_types_pass(run: Run, small: Path, environment: Path) -> None:
+    know_types(small, environment)
+    assert " passed" in run(small, "pytest", "-q").stdout
+    run(small, "mypy")
+
+
+def test_a_mistake_under_train_is_one_line(training: Any, model: ModuleType) -> None:
+    features, schema, target = table(300)
+    params = Params.model_construct(schema_=schema, train={"device": "cuda:1"})
+    with pytest.raises(UserError) as error:
+        fit_or_explain(model.fit, features, target, params)
+    said = str(error.value)
+    assert said.startswith("params.yaml: train: device: cuda:1: ") and len(said.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
