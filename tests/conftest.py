@@ -5,6 +5,7 @@ The tests run in three processes (pytest-xdist). What takes long is made by the 
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import os
 import re
@@ -27,6 +28,7 @@ import pandas as pd
 import pytest
 import yaml
 from cookiecutter.main import cookiecutter
+from forks import COMMANDS, Forks
 from xdist.scheduler import LoadScopeScheduling
 
 if TYPE_CHECKING:
@@ -238,15 +240,22 @@ def runner(environment: Path) -> Run:
     def run(
         project: Path, *command: str | Path, code: int | None = 0, **variables: str
     ) -> "subprocess.CompletedProcess[str]":
-        done = subprocess.run(
-            command, cwd=project, env=within(project, environment) | variables, capture_output=True, text=True
-        )
+        env = within(project, environment) | variables
+        if not any(name.startswith("PYTHON") for name in variables):  # what a Python reads when it starts
+            env |= {"PATH": f"{COMMANDS}{os.pathsep}{env['PATH']}", "FORKS": forks_of(environment).path}
+        done = subprocess.run(command, cwd=project, env=env, capture_output=True, text=True)
         assert code is None or done.returncode == code, (
             f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         )
         return done
 
     return run
+
+
+@functools.cache
+def forks_of(environment: Path) -> Forks:
+    """What runs `dvc` and `tabloop` as forks, for an environment; it ends with this process."""
+    return Forks(environment / "bin/python", clean(OMP_NUM_THREADS="1"))
 
 
 def free_port() -> int:

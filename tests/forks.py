@@ -1,133 +1,143 @@
-"""Commands as processes of their own, without the seconds that importing pandas or DuckDB takes each time.
+"""Commands as processes of their own, without the seconds that importing pandas, MLflow or DVC takes each time.
 
-This file is a program: it imports libraries once, and forks for each command. A fork has its own folder, environment and
-output, begins without any module of tabloop, and ends by its exit code or a signal, as `python -m tabloop` does. That
-`tabloop` imports no library that it does not use is tested elsewhere, with new processes (tests/test_pipeline.py).
+This file is a program: it forks for each command, and what one imported of installed libraries it imports itself, so that
+the next fork has it. A fork has its own folder, environment and output, begins without any module of tabloop or of a project, and ends by its exit code or a signal, as `python -m tabloop`
+does. That `tabloop` imports no library that it does not use is tested elsewhere, with new processes
+(tests/test_pipeline.py), and so is what happens to processes that are killed.
 """
 
 import atexit
 import contextlib
+import gc
 import importlib
 import json
 import os
 import runpy
+import select
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import sysconfig
+import tempfile
 import threading
 import traceback
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NoReturn
 
-ALWAYS = ["click", "duckdb", "httpx", "pandas", "psutil", "pyarrow.parquet", "pydantic", "yaml"]
+COMMANDS = (
+    Path(__file__).parent / "forked"
+)  # a PATH with this folder in front runs `tabloop` and `dvc` as forks
 # Variables that libraries read when they are imported; a command gets its own.
 OWN = ("DVC_", "MLFLOW_", "PROMETHEUS_")
-# Libraries that a command needs besides: imported before its first fork.
-BESIDE = {
-    "github": ["github"],
-    "featurize": ["fastapi", "pyarrow.compute", "pyarrow.dataset", "sqlalchemy", "tqdm"],
-    "materialize": ["fastapi", "pyarrow.compute", "pyarrow.dataset", "redis", "sqlalchemy"],
-    "propose": ["dvc.repo"],
-    "push": ["dvc.repo", "dvc.api"],
-    "fetch": ["dvc.repo", "dvc.api"],
-}
+# Feast sets a variable when it is imported, which the Prometheus client then reads.
+NOT_BEFORE = ("feast", "prometheus_client")
 
 
 class Forks:
-    """The program below, and what asks it for forks."""
+    """The program below, which listens at `path`."""
 
-    def __init__(self) -> None:
-        self.socket, its = socket.socketpair()
-        command = [sys.executable, __file__, str(its.fileno())]
-        env = {name: value for name, value in os.environ.items() if not name.startswith(OWN)}
-        self.process = subprocess.Popen(command, pass_fds=[its.fileno()], env=env)
-        self.asking = threading.Lock()
-        its.close()
+    def __init__(self, python: str | Path = sys.executable, env: dict[str, str] | None = None) -> None:
+        self.folder = Path(tempfile.mkdtemp())  # the path of a socket has some 100 letters at most
+        self.path = str(self.folder / "forks")
+        env = {name: value for name, value in (env or os.environ).items() if not name.startswith(OWN)}
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(self.path)
+            listener.listen()
+            command = [python, __file__, str(self.folder), str(listener.fileno())]
+            self.process = subprocess.Popen(
+                command, pass_fds=[listener.fileno()], env=env, stdin=subprocess.PIPE
+            )
+        atexit.register(self.close)
 
     def run(
         self, arguments: Sequence[str], folder: Path, env: dict[str, str]
     ) -> "subprocess.CompletedProcess[str]":
         """Run `tabloop` with these arguments; the finished process, as of `subprocess.run`. Several may run at once."""
-        read, write = zip(*(os.pipe() for _ in range(3)), strict=True)
-        message = json.dumps({"arguments": list(arguments), "folder": str(folder), "env": env}).encode()
-        with self.asking:
-            socket.send_fds(self.socket, [b"%012d" % len(message)], write)
-            self.socket.sendall(message)
-        for end in write:
-            os.close(end)
-
-        def text(end: int) -> str:
-            with os.fdopen(end) as pipe:
-                return pipe.read()
-
-        with ThreadPoolExecutor() as pool:
-            out, err, status = pool.map(text, read)
-        return subprocess.CompletedProcess(["tabloop", *arguments], int(status), out, err)
+        command = [str(COMMANDS / "tabloop"), *arguments]
+        return subprocess.run(
+            command,
+            cwd=folder,
+            env=env | {"FORKS": self.path},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+        )
 
     def close(self) -> None:
         """End the program."""
-        self.socket.close()
-        self.process.wait()
+        self.process.communicate()
+        shutil.rmtree(self.folder)
 
 
-def serve(asked: socket.socket) -> None:
-    """Fork for each command that is asked for, until the other end is closed.
+def serve(folder: Path, listener: socket.socket) -> None:
+    """Fork for each command that is asked for, until this program's input ends.
 
-    Between this program and the command stands a process that waits for it, and writes its exit code.
+    Between this program and the command stands a process that waits for it, and answers with its exit code.
     """
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody here waits for those
-    for name in ALWAYS:
-        importlib.import_module(name)
-    while True:
-        size, given, *_ = socket.recv_fds(asked, 12, 3)
-        if not size:
-            return
-        left, parts = int(size), list[bytes]()
-        while left:
-            parts.append(asked.recv(left))
-            left -= len(parts[-1])
-        command = json.loads(b"".join(parts))
-        for argument in command["arguments"]:
-            for name in BESIDE.get(argument, []):
-                importlib.import_module(name)
+    while listener in select.select([listener, sys.stdin], [], [])[0]:
+        asked, _ = listener.accept()
+        size, ends, *_ = socket.recv_fds(asked, 12, 3)
+        with asked.makefile("rb") as file:
+            command = json.loads(file.read(int(size)))
+        command["argv"][0] = Path(command["argv"][0]).name
+        import_what_was_imported(folder)
         assert threading.active_count() == 1  # a fork has none of the others
         if not os.fork():
-            asked.close()
-            watch(command, *given)
-        for end in given:
+            listener.close()
+            watch(command, ends, asked, folder)
+        for end in ends:
             os.close(end)
+        asked.close()
 
 
-def watch(command: dict[str, Any], out: int, err: int, status: int) -> NoReturn:
-    """Fork for the command, and write its exit code, or the number of the signal that ended it below zero."""
+def import_what_was_imported(folder: Path) -> None:
+    """Import what forks did, of the installed libraries."""
+    for names in folder.glob("*.imported"):
+        for name in names.read_text().split():
+            if name.split(".")[0] in NOT_BEFORE:
+                continue
+            with contextlib.suppress(Exception):  # some are made by others
+                importlib.import_module(name)
+        names.unlink()
+    gc.freeze()  # else a fork's collection copies all of it
+
+
+def watch(command: dict[str, Any], ends: list[int], asked: socket.socket, folder: Path) -> NoReturn:
+    """Fork for the command, and answer with its exit code, or the number of the signal that ended it below zero."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     if not (pid := os.fork()):
-        os.close(status)
-        be(command, out, err)
-    for end in (out, err):
-        os.close(end)
-    os.write(status, str(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])).encode())
+        asked.close()
+        be(command, ends, folder)
+    asked.sendall(str(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])).encode())
     os._exit(0)
 
 
-def be(command: dict[str, Any], out: int, err: int) -> NoReturn:
+def be(command: dict[str, Any], ends: list[int], folder: Path) -> NoReturn:
     """Become the command, and end as Python ends: after SystemExit, an exception, or at its last line."""
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.dup2(out, 1), os.dup2(err, 2)
+    for at, end in enumerate(ends):
+        os.dup2(end, at)
+        os.close(end)
     # Those of this program remember that a file, where its output went, could be sought.
+    sys.stdin = os.fdopen(0, closefd=False)
     sys.stdout, sys.stderr = (os.fdopen(at, "w", closefd=False, errors="backslashreplace") for at in (1, 2))
     os.environ.clear()
     os.environ.update(command["env"])
     os.chdir(command["folder"])
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    sys.argv = ["tabloop", *command["arguments"]]
-    sys.path[0] = ""
+    sys.argv = command["argv"]
+    sys.path[:1] = ["", *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     status = 0
     try:
-        runpy.run_module("tabloop", run_name="__main__", alter_sys=True)
+        if sys.argv[0] == "dvc":
+            from dvc.cli import main
+
+            status = main()
+        else:
+            runpy.run_module("tabloop", run_name="__main__", alter_sys=True)
     except SystemExit as end:
         if isinstance(end.code, str):
             print(end.code, file=sys.stderr)
@@ -135,6 +145,7 @@ def be(command: dict[str, Any], out: int, err: int) -> NoReturn:
     except BaseException:
         traceback.print_exc()
         status = 1
+    say_what_is_imported(folder)
     with contextlib.suppress(Exception):
         threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
@@ -143,6 +154,19 @@ def be(command: dict[str, Any], out: int, err: int) -> NoReturn:
     os._exit(status)
 
 
+def say_what_is_imported(folder: Path) -> None:
+    """Write the names of modules of installed libraries to a file in the folder."""
+    libraries = tuple(sysconfig.get_path(kind) for kind in ("purelib", "platlib"))
+    names = [
+        name
+        for name, it in [*sys.modules.items()]
+        if (getattr(it, "__file__", None) or "").startswith(libraries)
+    ]
+    part = folder / f"{os.getpid()}"
+    part.write_text("\n".join(names))
+    part.rename(f"{part}.imported")
+
+
 if __name__ == "__main__":
     assert "tabloop" not in sys.modules
-    serve(socket.socket(fileno=int(sys.argv[1])))
+    serve(Path(sys.argv[1]), socket.socket(fileno=int(sys.argv[2])))
