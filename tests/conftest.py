@@ -229,7 +229,8 @@ def share_bytecode(environment: Path) -> None:
 def run(environment: Path) -> Run:
     """`run(project, "dvc", "repro")`: the finished command, run in that project with the shared environment.
 
-    `code` is the exit status that it must have (None: any); further keywords are environment variables.
+    `code` is the exit status that it must have (None: any); further keywords are environment variables. `dvc`, `tabloop`
+    and `python -m` are forks of a program that has imported their libraries (tests/forks.py), unless `fork` is False.
     """
     return runner(environment)
 
@@ -238,11 +239,14 @@ def runner(environment: Path) -> Run:
     """`run` for an environment."""
 
     def run(
-        project: Path, *command: str | Path, code: int | None = 0, **variables: str
+        project: Path, *command: str | Path, code: int | None = 0, fork: bool = True, **variables: str
     ) -> "subprocess.CompletedProcess[str]":
         env = within(project, environment) | variables
-        if not any(name.startswith("PYTHON") for name in variables):  # what a Python reads when it starts
+        # The others are what a Python reads when it starts.
+        if fork and not any(name.startswith("PYTHON") and name != "PYTHONPATH" for name in variables):
             env |= {"PATH": f"{COMMANDS}{os.pathsep}{env['PATH']}", "FORKS": forks_of(environment).path}
+            if command[:2] == ("python", "-m"):
+                command = ("python-m", *command[2:])
         done = subprocess.run(command, cwd=project, env=env, capture_output=True, text=True)
         assert code is None or done.returncode == code, (
             f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr}"

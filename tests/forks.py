@@ -102,6 +102,7 @@ def import_what_was_imported(folder: Path) -> None:
                 continue
             with contextlib.suppress(Exception):  # some are made by others
                 importlib.import_module(name)
+            assert not any(other in sys.modules for other in NOT_BEFORE), f"{name} imports {NOT_BEFORE}"
         names.unlink()
     gc.freeze()  # else a fork's collection copies all of it
 
@@ -128,16 +129,11 @@ def be(command: dict[str, Any], ends: list[int], folder: Path) -> NoReturn:
     os.environ.update(command["env"])
     os.chdir(command["folder"])
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    sys.argv = command["argv"]
+    sys.argv = command["argv"][command["argv"][0] == "python-m" :]
     sys.path[:1] = ["", *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     status = 0
     try:
-        if sys.argv[0] == "dvc":
-            from dvc.cli import main
-
-            status = main()
-        else:
-            runpy.run_module("tabloop", run_name="__main__", alter_sys=True)
+        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
     except SystemExit as end:
         if isinstance(end.code, str):
             print(end.code, file=sys.stderr)

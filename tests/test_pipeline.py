@@ -510,7 +510,7 @@ def test_an_mlflow_server_takes_the_place_of_the_file(
         server = subprocess.Popen(
             command,
             cwd=tmp_path,
-            env=within(small, environment),
+            env=within(small, environment) | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
             stdout=log,
             stderr=log,
             start_new_session=True,
@@ -607,7 +607,7 @@ def test_the_benchmark_of_large_tables_measures_each_stage(project: Project, run
         "ingest",
         "validate",
     ]
-    head, _, *lines = run(folder, "python", *map(str, script)).stdout.splitlines()
+    head, _, *lines = run(folder, "python", *map(str, script), fork=False).stdout.splitlines()
     assert head.startswith("| stage | 1,000: seconds | CPU | GB | 2,000:")
     assert [line.split(" | ")[0] for line in lines[:2]] == ["| ingest", "| validate"]
     assert all(float(cell) > 0.02 for line in lines[:2] for cell in line.strip("| ").split(" | ")[1:])

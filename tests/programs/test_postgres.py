@@ -36,10 +36,11 @@ class Server:
     def start(self) -> None:
         command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--port", str(self.port)]
         command += ["--backend-store-uri", self.postgres, "--artifacts-destination", str(self.folder)]
+        env = clean(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")  # seven processes that nothing here needs
         self.folder.mkdir(exist_ok=True)
         log = (self.folder.parent / "mlflow.log").open("a")
         self.process = subprocess.Popen(
-            command, cwd=self.folder, env=clean(), stdout=log, stderr=log, start_new_session=True
+            command, cwd=self.folder, env=env, stdout=log, stderr=log, start_new_session=True
         )
         wait_for(lambda: self.process.poll() is not None or self.answers(), 120)
         assert self.process.poll() is None
