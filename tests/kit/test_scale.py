@@ -141,19 +141,20 @@ print("done")
 """
 
 
-def on_a_terminal(*arguments: str, folder: Path) -> str:
-    """What a program writes to a real terminal."""
+def on_a_terminal(*arguments: str, folder: Path, typed: bytes = b"", code: int = 0) -> str:
+    """What a program writes to a real terminal, on which somebody types."""
     ours, its = pty.openpty()
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
     process = subprocess.Popen(arguments, cwd=folder, env=clean(), stdin=its, stdout=its, stderr=its)
     os.close(its)
+    os.write(ours, typed)
     said = b""
     while True:
         try:
             said += os.read(ours, 4096)
         except OSError:  # Linux's end of a terminal
             break
-    assert process.wait() == 0, said.decode()
+    assert process.wait() == code, said.decode()
     os.close(ours)
     return said.decode()
 

@@ -4,6 +4,7 @@ import fcntl
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,6 +16,7 @@ import pandas as pd
 import pytest
 from forks import Forks
 from kit.conftest import Tabloop, orders, project, tabloop
+from kit.test_scale import on_a_terminal
 from redis import Redis
 from redis_server import redis_server
 from s3_server import s3_server
@@ -224,6 +226,16 @@ def test_what_the_service_logs_meanwhile_is_removed_or_said(here: Path) -> None:
         patch.setattr(forget, "rewriting", always)
         text, again = forget.forget(settings(here), PERSON, YES)
     assert again and "ROWS STILL COME: predictions in " in text.splitlines()[-1]
+
+
+def test_on_a_terminal_it_lists_asks_and_removes_only_after_a_yes(here: Path) -> None:
+    command = sys.executable, "-m", "tabloop", "forget", PERSON
+    for typed in (b"n\n", b"\n"):
+        said = on_a_terminal(*command, folder=here, typed=typed, code=1)
+        assert "data/raw" in said.partition("Remove them? [y/N]: ")[0] and "nothing was removed" in said
+    assert left(here)
+    on_a_terminal(*command, folder=here, typed=b"y\n")
+    assert not left(here)
 
 
 def test_two_at_once_and_what_was_not_agreed(here: Path) -> None:
