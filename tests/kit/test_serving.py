@@ -184,20 +184,24 @@ def test_outcomes_are_reported_one_by_one_or_in_a_batch(models: Models) -> None:
     with TestClient(create_app("kit", settings(folder))) as client:
         outcome = {"prediction_id": client.post("/predict", json=ROW).json()["prediction_id"], "label": 1}
         assert client.post("/feedback", json=outcome).json() == outcome
+        assert client.post("/feedback", json=outcome | {"label": 1.0}).json() == outcome
         answer = client.post("/feedback/batch", json=[outcome] * BATCH_ROWS)
         assert answer.status_code == 202 and answer.json() == {"accepted": BATCH_ROWS}
         many = client.post("/feedback/batch", json=[outcome] * (BATCH_ROWS + 1))
         assert many.status_code == 413 and "more than 10,000 rows" in many.json()["detail"]
         for wrong, place in (
             ([], []),
-            ([outcome, outcome | {"label": 2}], [1, "label"]),
+            *(
+                ([outcome, outcome | {"label": bad}], [1, "label"])
+                for bad in (2, -1, 0.5, True, "1", "0_1", None)
+            ),
             ([outcome | {"prediction_id": "x"}], [0, "prediction_id"]),
             ([outcome | {"extra": 1}], [0, "extra"]),
         ):
             refused = client.post("/feedback/batch", json=wrong)
             assert refused.status_code == 422 and refused.json()["detail"][0]["loc"] == ["body", *place]
     logged = duckdb.read_parquet(f"{folder}/log/feedback/*/*.parquet")
-    assert len(logged) == BATCH_ROWS + 1
+    assert len(logged) == BATCH_ROWS + 2
     with TestClient(create_app("kit", settings(folder, prediction_log=""))) as client:
         for path, body in (("/feedback", outcome), ("/feedback/batch", [outcome])):
             refused = client.post(path, json=body)

@@ -22,6 +22,7 @@ from tabloop.serving.model_app import ARROW, CLIENT, ModelApp, encoded, known_ke
 from tabloop.serving.pages import add_pages
 from tabloop.serving.predictor import Predictor
 from tabloop.serving.rate_limit import RateLimit
+from tabloop.serving.request import whole
 from tabloop.serving.settings import Settings, load_settings
 
 BATCH_ROWS = 10_000
@@ -45,7 +46,7 @@ class Feedback(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     prediction_id: str = Field(pattern="^[0-9a-f]{32}$", examples=["0123456789abcdef0123456789abcdef"])
-    label: int = Field(ge=0, le=1, description="1 where the target was positive")
+    label: Annotated[int, whole(0, 1)] = Field(description="1 where the target was positive")
 
 
 class Detail(BaseModel):

@@ -47,6 +47,13 @@ def _text(strip: bool = False) -> Any:
     return Annotated[str, First(message, text, number)]
 
 
+def whole(low: float, high: float) -> First:
+    """Whole numbers within bounds."""
+    message = f"Input should be a whole number from {low:,.15g} to {high:,.15g}"
+    integer = core.int_schema(strict=True, ge=low, le=high)  # type: ignore[arg-type]
+    return First(message, integer, core.chain_schema([_whole, integer]))
+
+
 def request_columns(
     champion: Schema, challenger: Schema | None
 ) -> tuple[dict[str, Column], dict[str, dict[str, Column]]]:
@@ -84,11 +91,7 @@ def row_type(card: ModelCard, columns: Mapping[str, Column], optional: Set[str])
         values: Any = column_values(column)
         values = Annotated[values, Field(description=about.strip() or None)]
         fields[name] = values if not column.nullable and name not in optional else NotRequired[values]
-    config = ConfigDict(
-        extra="forbid",
-        allow_inf_nan=False,
-        json_schema_extra={"examples": [card.example]},
-    )
+    config = ConfigDict(extra="forbid", allow_inf_nan=False, json_schema_extra={"examples": [card.example]})
     return with_config(config)(TypedDict("Row", fields))  # type: ignore[operator]
 
 
@@ -127,6 +130,4 @@ def _values(column: Column) -> Any:
     low, high = bounds(column)
     if python is float:
         return Annotated[float, Strict(), Field(ge=low, le=high)]
-    message = f"Input should be a whole number from {low:,.15g} to {high:,.15g}"
-    integer = core.int_schema(strict=True, ge=low, le=high)  # type: ignore[arg-type]
-    return Annotated[int, First(message, integer, core.chain_schema([_whole, integer]))]
+    return Annotated[int, whole(low, high)]
