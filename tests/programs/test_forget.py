@@ -124,7 +124,7 @@ def test_a_person_is_removed_and_nobody_else(here: Path, tabloop: Tabloop) -> No
     assert who(log) == [(PERSON, 4, 4), (OTHER, 4, 4)]
     variables = {"PREDICTION_LOG": log}
     refused = tabloop(here, "forget", PERSON, code=1, **variables)
-    assert refused.stderr == "forget: nothing was removed: say --yes where nobody can be asked\n"
+    assert refused.stderr == "forget: nothing was removed: answer y, or say --yes where nobody can be asked\n"
     assert set(left(here)) == set(everywhere) and "data/raw/events.parquet\n" in refused.stdout
     said = tabloop(here, "forget", PERSON, "--yes", **variables).stdout
     for line in ("events.csv STILL HAS ", "dvc gc --workspace", "git filter-repo", "docker image prune"):

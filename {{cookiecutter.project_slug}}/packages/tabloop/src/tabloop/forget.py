@@ -58,7 +58,7 @@ def forget(params: Params, entity: str, agreed: Callable[[str], bool]) -> tuple[
             )
         listed = "\n".join(f"  {rows:>9,}  {place}" for place, (rows, _) in places.items())
         if not agreed(f"rows of {name} {entity!r}:\n{listed}"):
-            raise UserError("nothing was removed: say --yes where nobody can be asked")
+            raise UserError("nothing was removed: answer y, or say --yes where nobody can be asked")
         for folder in (ROOT / name for name in FOLDERS):  # what runs and stages left that were killed
             for part in folder.rglob("*.part"):
                 part.unlink()
