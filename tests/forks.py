@@ -32,8 +32,8 @@ COMMANDS = (
 )  # a PATH with this folder in front runs `tabloop` and `dvc` as forks
 # Variables that libraries read when they are imported; a command gets its own.
 OWN = ("DVC_", "MLFLOW_", "PROMETHEUS_")
-# Feast sets a variable when it is imported, which the Prometheus client then reads.
-NOT_BEFORE = ("feast", "prometheus_client")
+# Feast sets a variable when it is imported, which the Prometheus client then reads; MLflow imports it as its plugin.
+NOT_BEFORE = ("feast", "prometheus_client", "mlflow.tracking.request_header.registry")
 
 
 class Forks:
@@ -96,14 +96,14 @@ def serve(folder: Path, listener: socket.socket) -> None:
 
 def import_what_was_imported(folder: Path) -> None:
     """Import what forks did, of the installed libraries."""
+    sys.modules |= dict.fromkeys(NOT_BEFORE)  # type: ignore[arg-type]  # so they can't be imported here
     for names in folder.glob("*.imported"):
         for name in names.read_text().split():
-            if name.split(".")[0] in NOT_BEFORE:
-                continue
-            with contextlib.suppress(Exception):  # some are made by others
+            with contextlib.suppress(Exception):  # some are made by others, some import those
                 importlib.import_module(name)
-            assert not any(other in sys.modules for other in NOT_BEFORE), f"{name} imports {NOT_BEFORE}"
         names.unlink()
+    for name in NOT_BEFORE:
+        del sys.modules[name]
     gc.freeze()  # else a fork's collection copies all of it
 
 

@@ -3,6 +3,7 @@
 They are started by Ray's `cluster_utils.Cluster`, which runs what `ray start` runs.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -184,9 +185,11 @@ def test_features_have_the_same_bytes_and_a_machine_may_be_lost(home: Path, clus
 
     def machine(process: "subprocess.Popen[str]") -> None:
         """End a raylet, with which its workers and its part of the object store are gone."""
-        worker = at_work(cluster, process)
-        (node,) = (node for node in cluster.worker_nodes if raylet(node).pid == worker.ppid())
-        raylet(node).kill()
+        machines, parent = {raylet(node).pid: raylet(node) for node in cluster.worker_nodes}, 0
+        while parent not in machines:  # a worker that has just ended has no parent of these
+            with contextlib.suppress(psutil.Error):
+                parent = at_work(cluster, process).ppid()
+        machines[parent].kill()
 
     def raylet(node: Any) -> Any:
         return node.all_processes["raylet"][0].process

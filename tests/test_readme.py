@@ -60,7 +60,7 @@ def shown(readme: str) -> list[str]:
     blocks = re.findall(r"^```\n(.*?)^```$", readme, re.S | re.M)
     lines = [line.split("   #")[0].split("  #")[0].strip() for block in blocks for line in block.splitlines()]
     inline = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```$", "", readme, flags=re.S | re.M))
-    starts = ("make ", "uv ", "git ", "kubectl ", "gh ", "curl ", "docker ")
+    starts = ("make ", "uv run ", "uv sync", "git ", "kubectl ", "gh ", "curl ", "docker ")
     return sorted({text for text in lines + inline if text.startswith(starts)})
 
 

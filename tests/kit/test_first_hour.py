@@ -57,7 +57,7 @@ def test_outside_of_a_project_each_command_says_so(tmp_path: Path, forks: Forks)
     for command in ("summary", "loop", "update", "card champion", "drift", "release show staging"):
         said = forks.run(command.split(), tmp_path, clean(CI=""))
         assert said.returncode == 1 and said.stderr.count("\n") == 1
-        assert f"neither {tmp_path} nor a folder above it has a params.yaml: run this in" in said.stderr
+        assert f"{tmp_path}/params.yaml is missing: run this in the project's folder" in said.stderr
 
 
 def test_a_disk_that_is_full_is_said_as_such() -> None:

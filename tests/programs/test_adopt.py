@@ -56,6 +56,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
 def enter(folder: Path, patch: pytest.MonkeyPatch) -> None:
     """Let this process work on the project in `folder`."""
     patch.chdir(folder)
+    patch.setenv("PROJECT_ROOT", str(folder))
     for module in (adopt, own_params, place, predictions, release):
         patch.setattr(module, "ROOT", folder)
     patch.setattr(adopt, "PLAN", folder / ".dvc/tmp/adopt.json")

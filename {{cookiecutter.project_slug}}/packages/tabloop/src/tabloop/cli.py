@@ -36,8 +36,8 @@ class Commands(click.Group):
         except (Exception, KeyboardInterrupt) as error:
             if (text := correction(error)) is None:
                 raise
-            if isinstance(error, UserError) and (folder := outside()):
-                text = f"neither {folder} nor a folder above it has a params.yaml: run this in the project's folder"
+            if isinstance(error, UserError) and "params.yaml" not in text and (folder := outside()):
+                text += f"; {folder}/params.yaml is missing: run this in the project's folder"
             name = ctx.info_name if ctx.parent else ctx.invoked_subcommand
             click.echo(f"{name}: {text}", err=True)
             ctx.exit(exit_code(error))
