@@ -63,6 +63,7 @@ class Step:
             "GITHUB_SHA": self.git("rev-parse", "main"),
             "GITHUB_STEP_SUMMARY": str(self.folder / "summary.md"),
             "GITHUB_TOKEN": TOKEN,
+            "PROJECT_ROOT": str(self.folder),
         }
 
     def event(self, payload: dict[str, Any]) -> str:
