@@ -242,8 +242,13 @@ def runner(environment: Path) -> Run:
         project: Path, *command: str | Path, code: int | None = 0, fork: bool = True, **variables: str
     ) -> "subprocess.CompletedProcess[str]":
         env = within(project, environment) | variables
-        # The others are what a Python reads when it starts.
-        if fork and not any(name.startswith("PYTHON") and name != "PYTHONPATH" for name in variables):
+        # The others choose a Python, or are what it reads when it starts.
+        own = [
+            name
+            for name in variables
+            if (name.startswith("PYTHON") and name != "PYTHONPATH") or name == "PATH"
+        ]
+        if fork and not own:
             env |= {"PATH": f"{COMMANDS}{os.pathsep}{env['PATH']}", "FORKS": forks_of(environment).path}
             if command[:2] == ("python", "-m"):
                 command = ("python-m", *command[2:])

@@ -184,15 +184,15 @@ def test_features_have_the_same_bytes_and_a_machine_may_be_lost(home: Path, clus
         return {path.name: path.read_bytes() for path in (home / "data/features").iterdir()}
 
     def machine(process: "subprocess.Popen[str]") -> None:
-        """End a raylet, with which its workers and its part of the object store are gone."""
-        machines, parent = {raylet(node).pid: raylet(node) for node in cluster.worker_nodes}, 0
-        while parent not in machines:  # a worker that has just ended has no parent of these
-            with contextlib.suppress(psutil.Error):
-                parent = at_work(cluster, process).ppid()
-        machines[parent].kill()
-
-    def raylet(node: Any) -> Any:
-        return node.all_processes["raylet"][0].process
+        """End a raylet that has workers, with which they and its part of the object store are gone."""
+        while process.poll() is None:
+            for node in cluster.worker_nodes:
+                raylet = node.all_processes["raylet"][0].process
+                with contextlib.suppress(psutil.Error):
+                    workers = psutil.Process(raylet.pid).children(recursive=True)
+                    if any("ray::" in " ".join(worker.cmdline()) for worker in workers):
+                        return raylet.kill()
+        raise AssertionError("the command has ended")
 
     local = files()
     shutil.rmtree(home / "data/features")
