@@ -283,8 +283,8 @@ def wait_for(condition: Callable[[], Any], seconds: float = 40) -> None:
 
 
 def clean(**variables: str) -> dict[str, str]:
-    """This process's environment without what would reach into a project: of git, Python, MLflow, uv's own run."""
-    reaching = ("GIT_", "PYTHON", "MLFLOW_", "DVC_", "VIRTUAL_ENV", "UV_RUN", "MAKE", "MFLAGS")
+    """This process's environment without what would reach into a project: of git, Python, MLflow, Feast, uv's own run."""
+    reaching = ("GIT_", "PYTHON", "MLFLOW_", "DVC_", "PROMETHEUS_", "VIRTUAL_ENV", "UV_RUN", "MAKE", "MFLAGS")
     return {k: v for k, v in os.environ.items() if not k.startswith(reaching)} | variables
 
 

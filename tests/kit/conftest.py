@@ -47,8 +47,9 @@ Tabloop = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def clean(**variables: str) -> dict[str, str]:
-    """This process's environment without what would reach into a project: of git, Python, MLflow, DVC."""
-    reaching = ("GIT_", "PYTHON", "MLFLOW_", "DVC_", "PROJECT_ROOT", "PREDICTION_LOG", "ONLINE_STORE")
+    """This process's environment without what would reach into a project: of git, Python, MLflow, DVC, Feast."""
+    names = ("PROJECT_ROOT", "PREDICTION_LOG", "ONLINE_STORE")
+    reaching = ("GIT_", "PYTHON", "MLFLOW_", "DVC_", "PROMETHEUS_", *names)
     kept = {
         name: value
         for name, value in os.environ.items()
