@@ -50,7 +50,7 @@ def sabotage(point: str) -> None:
 
 POINTS: dict[str, list[str]] = {
     "register": [
-        "after tabloop.registry:track",
+        "after tabloop.tracking:log_training",
         "after tabloop.registry:register",
         "at dvc.repo:Repo.add",
         "after dvc.repo:Repo.add",

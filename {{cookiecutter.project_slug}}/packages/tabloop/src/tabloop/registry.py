@@ -119,30 +119,38 @@ def run_of(client: "MlflowClient", params: Params, version: str) -> str | None:
     return str(runs[0].info.run_id) if runs else None
 
 
-def log(params: Params, card: ModelCard, evaluation: dict[str, Any], folder: Path) -> str:
-    """The run of this model, the one that exists or a new one, with its evaluation.
+def log(params: Params, card: ModelCard, evaluation: dict[str, Any], folder: Path) -> None:
+    """Give this model a run, if this MLflow has none, and the run its evaluation.
 
     Args:
         evaluation: metrics/evaluation.json, whose numbers become the run's metrics.
-        folder: models/candidate, logged in a new run if this MLflow knows none of this model.
+        folder: models/candidate, logged in a new run.
     """
     client = connect(params)
     with answering():
-        run_id = run_of(client, params, card.version)
-        if not run_id:
-            import onnx
-
-            track(params, card, onnx.load(str(folder / FILE)), folder)
-            run_id = str(run_of(client, params, card.version))
-        tracking.log_evaluation(client, run_id, evaluation)
-        return run_id
+        _run(client, params, card, evaluation, folder)
 
 
 def register(params: Params, card: ModelCard, evaluation: dict[str, Any], folder: Path) -> int:
-    """The registry's version of this model: the one that exists, or a new one; of the run that `log` gives."""
-    run_id, client = log(params, card, evaluation, folder), connect(params)
+    """The registry's version of this model: the one that exists, or a new one; of the run that `log` would give it."""
+    client = connect(params)
     with answering():
+        run_id = _run(client, params, card, evaluation, folder)
         return entry_of(client, params, card.version) or _new_entry(client, params, card, evaluation, run_id)
+
+
+def _run(
+    client: "MlflowClient", params: Params, card: ModelCard, evaluation: dict[str, Any], folder: Path
+) -> str:
+    """The run of this model, the one that exists or a new one, with its evaluation."""
+    run_id = run_of(client, params, card.version)
+    if not run_id:
+        import onnx
+
+        tracking.log_training(params, card, onnx.load(str(folder / FILE)), folder)
+        run_id = str(run_of(client, params, card.version))
+    tracking.log_evaluation(client, run_id, evaluation)
+    return run_id
 
 
 def _new_entry(
