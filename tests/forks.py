@@ -78,46 +78,51 @@ def serve(folder: Path, listener: socket.socket) -> None:
     Between this program and the command stands a process that waits for it, and answers with its exit code.
     """
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody here waits for those
+    known = set(sys.modules)
     while listener in select.select([listener, sys.stdin], [], [])[0]:
         asked, _ = listener.accept()
         size, ends, *_ = socket.recv_fds(asked, 12, 3)
         with asked.makefile("rb") as file:
             command = json.loads(file.read(int(size)))
         command["argv"][0] = Path(command["argv"][0]).name
-        import_what_was_imported(folder)
+        import_what_was_imported(folder, known)
         assert threading.active_count() == 1  # a fork has none of the others
         if not os.fork():
             listener.close()
-            watch(command, ends, asked, folder)
+            watch(command, ends, asked, folder, known)
         for end in ends:
             os.close(end)
         asked.close()
 
 
-def import_what_was_imported(folder: Path) -> None:
-    """Import what forks did, of the installed libraries."""
+def import_what_was_imported(folder: Path, known: set[str]) -> None:
+    """Import what forks did, of the installed libraries, and note the names: each is tried once."""
     sys.modules |= dict.fromkeys(NOT_BEFORE)  # type: ignore[arg-type]  # so they can't be imported here
     for names in folder.glob("*.imported"):
         for name in names.read_text().split():
-            with contextlib.suppress(Exception):  # some are made by others, some import those
-                importlib.import_module(name)
+            if name not in known:
+                known.add(name)
+                with contextlib.suppress(Exception):  # some are made by others, some import those
+                    importlib.import_module(name)
         names.unlink()
     for name in NOT_BEFORE:
         del sys.modules[name]
     gc.freeze()  # else a fork's collection copies all of it
 
 
-def watch(command: dict[str, Any], ends: list[int], asked: socket.socket, folder: Path) -> NoReturn:
+def watch(
+    command: dict[str, Any], ends: list[int], asked: socket.socket, folder: Path, known: set[str]
+) -> NoReturn:
     """Fork for the command, and answer with its exit code, or the number of the signal that ended it below zero."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     if not (pid := os.fork()):
         asked.close()
-        be(command, ends, folder)
+        be(command, ends, folder, known)
     asked.sendall(str(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])).encode())
     os._exit(0)
 
 
-def be(command: dict[str, Any], ends: list[int], folder: Path) -> NoReturn:
+def be(command: dict[str, Any], ends: list[int], folder: Path, known: set[str]) -> NoReturn:
     """Become the command, and end as Python ends: after SystemExit, an exception, or at its last line."""
     for at, end in enumerate(ends):
         os.dup2(end, at)
@@ -141,7 +146,7 @@ def be(command: dict[str, Any], ends: list[int], folder: Path) -> NoReturn:
     except BaseException:
         traceback.print_exc()
         status = 1
-    say_what_is_imported(folder)
+    say_what_is_imported(folder, known)
     with contextlib.suppress(Exception):
         threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
@@ -150,17 +155,18 @@ def be(command: dict[str, Any], ends: list[int], folder: Path) -> NoReturn:
     os._exit(status)
 
 
-def say_what_is_imported(folder: Path) -> None:
-    """Write the names of modules of installed libraries to a file in the folder."""
+def say_what_is_imported(folder: Path, known: set[str]) -> None:
+    """Write the names of modules of installed libraries, but for those that the program knows, to a file in the folder."""
     libraries = tuple(sysconfig.get_path(kind) for kind in ("purelib", "platlib"))
     names = [
         name
         for name, it in [*sys.modules.items()]
-        if (getattr(it, "__file__", None) or "").startswith(libraries)
+        if name not in known and (getattr(it, "__file__", None) or "").startswith(libraries)
     ]
-    part = folder / f"{os.getpid()}"
-    part.write_text("\n".join(names))
-    part.rename(f"{part}.imported")
+    if names:
+        part = folder / f"{os.getpid()}"
+        part.write_text("\n".join(names))
+        part.rename(f"{part}.imported")
 
 
 if __name__ == "__main__":

@@ -321,6 +321,8 @@ def test_retrain_is_dispatched_once_within_the_days_whoever_closes_the_issue(ste
 
     for each in things["issues"]:
         each["body"] = re.sub(r"(?<=retrain )\d{4}", "2020", each["body"])
+    for run in things["runs"]:  # else one of this very second is taken for that of this attempt
+        run["created_at"] = re.sub(r"^\d{4}", "2020", run["created_at"])
     step(*options)
     assert len(things["dispatches"]) == 2 and "<!-- retrain 2020" not in again["body"]
 
