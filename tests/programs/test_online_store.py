@@ -79,6 +79,16 @@ def events() -> pd.DataFrame:
     return rows
 
 
+AMPLE = (
+    30.0  # seconds: what a store that answers gets, as other tests may leave this one little of the machine
+)
+
+
+@pytest.fixture(autouse=True)
+def budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(online_store, "BUDGET", AMPLE)
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a Redis server."""
@@ -243,7 +253,6 @@ def test_a_redis_that_hangs_costs_a_request_its_budget_and_nobody_else_anything(
 ) -> None:
     url = f"redis://{server}/0"
     tabloop(folder, "materialize", ONLINE_STORE=url)
-    monkeypatch.setattr(online_store, "BUDGET", 0.5)  # other tests may leave this one little of the machine
     monkeypatch.setattr(online_store, "REST", 0.0)
 
     async def hang() -> None:
@@ -256,6 +265,7 @@ def test_a_redis_that_hangs_costs_a_request_its_budget_and_nobody_else_anything(
         many = await asyncio.gather(*(store.read(["c001"]) for _ in range(300)))
         assert all(row["age"] == 19 for (row,) in many) and failed() == failures
 
+        monkeypatch.setattr(online_store, "BUDGET", 0.5)
         redis.client_pause(5000)
         began, turns, reading = time.monotonic(), 0, asyncio.ensure_future(store.read(keys))
         while not reading.done():
@@ -266,6 +276,7 @@ def test_a_redis_that_hangs_costs_a_request_its_budget_and_nobody_else_anything(
         assert failed() == failures + 1 == failures + failed("slow") - slow
         assert "TimeoutError" in str(store.breaker.error)
         redis.ping()  # answered when the pause is over
+        monkeypatch.setattr(online_store, "BUDGET", AMPLE)
         assert (await store.read(["c001"]))[0]["age"] == 19
 
         for client in redis.client_list(_type="normal"):  # as after a restart of the server
@@ -287,13 +298,13 @@ def test_a_redis_that_is_stopped_costs_one_budget_and_then_nothing_until_it_is_b
 ) -> None:
     url = f"redis://{server}/0"
     tabloop(folder, "materialize", ONLINE_STORE=url)
-    monkeypatch.setattr(online_store, "BUDGET", 1.0)  # other tests may leave this one little of the machine
 
     async def scene() -> None:
         store = opened(url)
         store.breaker.rest = 1
         assert (await store.read(["c001"]))[0]["age"] == 19
         slow, resting, unknown = failed("slow"), failed("resting"), counted("missing_online_features_total")
+        monkeypatch.setattr(online_store, "BUDGET", 1.0)
         with stopped(server):
             rows = await store.read(KEYS[:40] * 50)
             assert len(rows) == 2000 and {row["age"] for row in rows} == {None}
@@ -302,6 +313,7 @@ def test_a_redis_that_is_stopped_costs_one_budget_and_then_nothing_until_it_is_b
         assert failed("slow") == slow + 1 and failed("resting") == resting + 100
         assert counted("missing_online_features_total") == unknown
         await asyncio.sleep(store.breaker.rest)
+        monkeypatch.setattr(online_store, "BUDGET", AMPLE)
         assert (await store.read(["c001"]))[0]["age"] == 19
 
     asyncio.run(scene())
@@ -332,7 +344,6 @@ def test_a_redis_that_answers_slowly_costs_no_more_than_a_request_may_take(
         async with await asyncio.start_server(connect, "127.0.0.1", 0) as proxy:
             port = proxy.sockets[0].getsockname()[1]
             store, slow = opened(f"redis://127.0.0.1:{port}/0"), failed("slow")
-            monkeypatch.setattr(online_store, "BUDGET", 10.0)
             await store.read(["c001"])  # connects, which takes some messages
             monkeypatch.setattr(online_store, "BUDGET", 1.0)
             began = time.monotonic()
@@ -353,9 +364,10 @@ def lock(path: Path) -> Iterator[None]:
 
 
 def test_a_locked_file_costs_a_batch_one_budget_and_nobody_else_anything(
-    folder: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The bounds are generous, as a wait for each row would take 100 s or more, and the event loop's turns 0.1 s."""
+    monkeypatch.setattr(online_store, "BUDGET", 0.2)
 
     async def scene() -> None:
         store = opened(folder / STORE)
@@ -387,11 +399,7 @@ def test_a_locked_file_costs_a_batch_one_budget_and_nobody_else_anything(
     assert said.endswith("database is locked; no look-up for 5 s\n")
 
 
-def test_a_file_that_is_locked_for_a_moment_is_waited_for(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(online_store, "BUDGET", 30.0)
-
+def test_a_file_that_is_locked_for_a_moment_is_waited_for(folder: Path) -> None:
     async def scene() -> None:
         store, failures = opened(folder / STORE), failed()
         with lock(folder / STORE):
@@ -507,10 +515,7 @@ def test_a_redis_that_is_down_or_refuses(folder: Path, tabloop: Tabloop, server:
         Redis.from_url(f"redis://:p%40ss@{server}").config_set("requirepass", "")
 
 
-def test_redis_by_tls_and_a_cluster_which_is_refused(
-    folder: Path, tabloop: Tabloop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(online_store, "BUDGET", 10.0)  # other tests may leave this one little of the machine
+def test_redis_by_tls_and_a_cluster_which_is_refused(folder: Path, tabloop: Tabloop, tmp_path: Path) -> None:
     made = "req -x509 -nodes -newkey rsa:2048 -days 2 -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1"
     key, certificate, port = tmp_path / "key.pem", tmp_path / "certificate.pem", free_port()
     subprocess.run(
