@@ -51,6 +51,15 @@ LEAKS: dict[str, tuple[Any, str]] = {
     "present with the positive only": (pd.Series(RANDOM.normal(size=N)).where(Y == 1), "number"),
     "missing with the positive only": (pd.Series(["x"] * N).where(Y == 0), "category"),
     "a copy of half of the rows": (pd.Series(Y + 0.0).mask(np.arange(N) % 2 == 0), "number"),
+    "another name with gaps": (pd.Series(np.where(Y, "yes", "no")).mask(np.arange(N) % 2 == 0), "category"),
+    "far from the middle": (
+        np.where(Y, RANDOM.choice([-1, 1], N) * RANDOM.uniform(6, 9, N), RANDOM.normal(size=N)),
+        "number",
+    ),
+    "a range in the middle": (
+        np.where(Y, RANDOM.uniform(4, 5, N), RANDOM.choice([0, 6], N) + RANDOM.random(N)),
+        "number",
+    ),
     "a flag with gaps": (pd.Series(Y == 1, dtype="boolean").mask(np.arange(N) % 3 == 0), "boolean"),
     "whole numbers with gaps": (pd.Series(Y, dtype="Int64").mask(np.arange(N) % 3 == 0), "integer"),
 }
@@ -75,6 +84,11 @@ def test_a_leak_is_named_with_its_auc_and_what_to_do(name: str) -> None:
         ([None] * N, "category"),
         ([f"u{i}" for i in range(N)], "category"),  # another in every row
         (pd.Series(RANDOM.normal(size=N)).where(RANDOM.random(N) < 0.01), "number"),
+        (
+            np.abs(RANDOM.normal(size=N)) * np.where(Y, 3, 1) * RANDOM.choice([-1, 1], N),
+            "number",
+        ),  # farther out
+        (RANDOM.permutation(N), "integer"),
     ],
 )
 def test_what_is_no_leak_is_not_called_one(values: Any, type_: str) -> None:

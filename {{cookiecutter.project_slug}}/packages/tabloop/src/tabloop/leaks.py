@@ -9,7 +9,7 @@ import numpy as np
 from tabloop.cli import UserError
 from tabloop.columns import INFERRED, quote
 from tabloop.facts import Decision, Facts
-from tabloop.metrics import auc, enough
+from tabloop.metrics import auc, enough, midranks
 from tabloop.params import Schema
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ FEWEST = 10  # rows of each class below which nothing is said
 SUSPECT = 0.995  # the AUC of one column alone that is too good to be true
 EACH = 1000  # rows of each class that are looked at first
 NEAR = 0.9  # the AUC on these, below which no column is suspicious
+RANGE = 20  # rows, at least, in each range of a number that is taken as a level
 FEW = {"category": 20}  # values of a column up to which each can be another name of a class; of other types 3
 
 
@@ -112,22 +113,23 @@ def refuse(path: Path, schema: Schema) -> None:
 
 
 def alone(values: "pd.Series", target: np.ndarray) -> float:
-    """The AUC of one column, (n,), as a number in either direction, by its levels, or by what is missing: the best.
+    """The AUC of one column, (n,), by what is missing, as a number in either direction, or by its levels: the best.
 
-    A number is also looked at where it has a value, if both classes have enough such rows. Levels are scored by the mean label of the other half of the rows, so that many levels don't look good by chance.
+    The same is asked of the rows that have a value, if both classes have enough of them. Of a number with many
+    values, ranges are the levels. Each is scored by the mean label of the other half of its rows, so that many don't look good by chance.
     """
     import pandas as pd
 
-    missing, here = values.isna().to_numpy(), 0.5
+    missing = values.isna().to_numpy()
     scores: list[np.ndarray] = [missing.astype(float)]
+    levels, fewest = pd.factorize(values)[0] + 1, len(target) / 4  # 0: missing
     if pd.api.types.is_numeric_dtype(values):
         numbers = values.to_numpy(float, na_value=np.nan)
         middle = np.nanmedian(numbers) if np.isfinite(numbers).any() else 0
         scores.append(np.where(missing, middle, numbers))
-        if missing.any() and enough(target[~missing]):
-            here = auc(target[~missing], numbers[~missing])
-    levels = pd.factorize(values)[0] + 1  # 0: missing
-    if levels.max(initial=0) < len(target) / 4:
+        if levels.max(initial=0) >= fewest:
+            levels = np.where(missing, 0, 1 + midranks(numbers) // max(RANGE, len(numbers) / 200)).astype(int)
+    if levels.max(initial=0) < fewest:
         half = np.arange(len(target)) % 4 >= 2
         means = np.empty(len(target))
         for part in (half, ~half):
@@ -136,7 +138,9 @@ def alone(values: "pd.Series", target: np.ndarray) -> float:
                 levels[part]
             ]
         scores.append(means)
-    areas = [here, *(auc(target, score) for score in scores)]
+    areas = [auc(target, score) for score in scores]
+    if missing.any() and enough(target[~missing]):
+        areas.append(alone(values[~missing], target[~missing]))
     return max(max(area, 1 - area) for area in areas)
 
 
