@@ -35,6 +35,8 @@ def check(folder: Path, chosen: Params | None = None) -> dict[str, Any]:
     page = (folder / "reports/drift.html").read_text()
     assert len(page) < 8_000 * (2 + len(result["columns"])) and "<script" not in page and "http" not in page
     assert ("<strong>Drift.</strong>" in page) == result["drift"]
+    # As `whole` decides: new values alone are drift, not only half of a column's.
+    assert ("or its new values reach their bar" in page) == bool(result["columns"])
     assert ("<strong>No drift.</strong>" in page) == (bool(result["columns"]) and not result["drift"])
     assert (
         re.findall(r"<tr><td>(\w+)</td>", page)

@@ -67,7 +67,7 @@ def test_registering_twice_makes_one_version(folder: Path) -> None:
     assert [register(folder, version) for version in ("a", "b", "a")] == [1, 2, 1]
 
 
-def test_a_run_has_the_schema_of_all_rows_and_no_list_of_all_packages(
+def test_a_run_has_the_schema_of_all_rows_and_its_experiment_a_link_to_all_runs(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = pd.DataFrame(
@@ -93,7 +93,12 @@ def test_a_run_has_the_schema_of_all_rows_and_no_list_of_all_packages(
     register(folder, "rows")
     assert not listed
     client = registry.connect(PROJECT)
-    inputs = client.get_run(str(registry.run_of(client, PROJECT, "rows"))).inputs
+    run = client.get_run(str(registry.run_of(client, PROJECT, "rows")))
+    experiment, inputs = client.get_experiment(run.info.experiment_id), run.inputs
+    assert (
+        f"(#/experiments/{run.info.experiment_id}/runs?workflowType=machine_learning)"
+        in experiment.tags["mlflow.note.content"]
+    )
     assert inputs
     (data,) = inputs.dataset_inputs
     read = pd.read_parquet(folder / tracking.TRAIN)

@@ -17,11 +17,12 @@ if TYPE_CHECKING:
     import pandas as pd
     from mlflow import MlflowClient
 
-# Without the kind, MLflow takes it for one of language models, and shows traces in place of runs.
-EXPERIMENT = {
-    "mlflow.experimentKind": "custom_model_development",
-    "mlflow.note.content": "A run for each training. The registered model's alias `champion` is the one that git pins.",
-}
+KIND = "custom_model_development"  # of an experiment; else MLflow guesses one
+# MLflow opens an experiment on language models, unless the address says otherwise.
+ABOUT = (
+    "A run for each training: [all runs](#/experiments/{}/runs?workflowType=machine_learning). "
+    "The registered model's alias `champion` is the one that git pins."
+)
 TRAIN = "data/features/train.parquet"
 SAMPLE = 20_000  # training rows on which metrics are computed
 
@@ -36,11 +37,12 @@ def log_training(params: Params, card: ModelCard, graph: "onnx.ModelProto", fold
     """
     import mlflow
 
-    mlflow.set_experiment_tags(EXPERIMENT)
     tags = tags_of(card)
     changes = " with changes" if "dirty" in tags else ""
     name = f"{card.framework} {card.version} data {card.data_hash[:8]} at {tags['git_commit'][:7]}{changes}"
-    with mlflow.start_run(run_name=name):
+    with mlflow.start_run(run_name=name) as run:
+        about = ABOUT.format(run.info.experiment_id)
+        mlflow.set_experiment_tags({"mlflow.experimentKind": KIND, "mlflow.note.content": about})
         mlflow.log_params(params.train)
         mlflow.log_metrics({"train_rows": card.rows, "parity": card.parity.largest_difference})
         mlflow.set_tags(tags)
