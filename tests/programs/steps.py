@@ -107,7 +107,9 @@ def write_candidate(folder: Path, version: str, judged: str | None) -> None:
     }
     check = {"name": "AUC", "value": 0.9, "low": 0.8, "high": 1.0, "against": None, "rule": "at least 0.5"}
     checks = [check | {"passed": True, "note": ""}]
-    result |= {"gate": {"passed": True, "reason": "a reason", "checks": checks}, "segments": {"country": {}}}
+    level = {"rows": 9, "positives": 4, "auc": 0.9, "low": 0.8, "high": 1.0}
+    segments = {"country": {"DE": level, "FR": level | {"low": None, "high": None}}}
+    result |= {"gate": {"passed": True, "reason": "a reason", "checks": checks}, "segments": segments}
     gap = {"metric": "auc", "value": 0.1, "low": 0.05, "high": 0.15}
     beside = {"metrics": {"auc": 0.8}, "differences": [gap], "verdict": "The candidate is better"}
     champion = beside | {"version": judged} if judged else {"verdict": "There is no champion yet"}

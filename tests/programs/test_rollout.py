@@ -129,6 +129,9 @@ def test_what_is_done_is_not_done_twice(before: Callable[[str], Path]) -> None:
     card = (folder / "MODEL_CARD.md").read_text()
     assert card.startswith("# kit: model b\n") and "precision undefined" in card
     assert "| AUC | 0.9000 [0.8000, 1.0000] | at least 0.5 | passed |" in card
+    assert (
+        "| country | DE | 9 | 4 | 0.9000 | 0.8000 to 1.0000 |\n| country | FR | 9 | 4 | 0.9000 |  |\n" in card
+    )
     assert "Beside a, which was the champion" in card and "| 0.8000 | +0.1000 [+0.0500, +0.1500] |" in card
 
 
