@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from pydantic import ValidationError
-from tabloop import database
+from tabloop import candidate, database
 from tabloop.evaluation import Holdout, Scored, by_segment, judge
 from tabloop.onnx_model import model_inputs
 from tabloop.params import Params, load
@@ -33,15 +33,19 @@ def part(folder: Path, name: str) -> pd.DataFrame:
     return pd.read_parquet(folder / f"data/features/{name}.parquet")
 
 
-def test_parity_by_a_column_that_the_model_never_gets(project: Project, tabloop: Tabloop) -> None:
+def test_parity_by_a_column_that_the_model_never_gets(
+    project: Project, tabloop: Tabloop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     schema = {"views": {}, "sensitive": SENSITIVE, "rename": {"gender": "sex"}}
     changes = CHANGES | {"evaluate": PARAMS["evaluate"] | {"segments": ["gender"]}}
     folder = project(people(), schema=schema, **changes)
     for stage in ("ingest", "validate", "featurize"):
         tabloop(folder, stage)
-    train, rows = part(folder, "train"), part(folder, "holdout")
+    params, train = load(folder / "params.yaml"), part(folder, "train")
+    monkeypatch.setattr(candidate, "FEATURES", folder / "data/features")
+    rows = candidate.read_features("holdout", params.schema_)  # as evaluate does
     assert not {"gender", "sex", "minor"} & set(train) and set(rows.gender) == {"f", "m"}
-    params = load(folder / "params.yaml")
+    assert candidate.read_features("train", params.schema_).shape[1] < train.shape[1]
     assert rows.minor.dtype == "boolean" and "gender" not in model_inputs(rows, params.schema_)
 
     target = rows.returned.to_numpy()

@@ -42,7 +42,8 @@ def read_features(part: str, schema: Schema | None = None) -> "pd.DataFrame":
         raise UserError(f"{path.relative_to(ROOT)} is missing: run `dvc repro`")
     columns = None
     if schema and (order := schema.timestamp or schema.entity):  # without either, the whole row has a hash
-        columns = list(dict.fromkeys([order, *schema.features, schema.target.name]))
+        judged_by = schema.sensitive if part == "holdout" else {}
+        columns = list(dict.fromkeys([order, *schema.features, *judged_by, schema.target.name]))
     return read_table(path, columns=columns).to_pandas(split_blocks=True, self_destruct=True)
 
 
