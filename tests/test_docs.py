@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 from conftest import ROOT
 from prometheus_client import Counter, Gauge, Histogram
 from tabloop.main import tabloop as command
@@ -46,6 +47,7 @@ def test_every_command_is_in_the_readme_and_has_help() -> None:
         lines = [line for line in TABLOOP.splitlines() if f"`{last}" in line or f"`{name}" in line]
         assert any(f"tabloop {first}" in line or first == last for line in lines), name
         assert found.help and found.help.endswith("."), name
+        assert CliRunner().invoke(command, [*name.split()[1:], "--help"]).output.startswith("Usage: "), name
         for parameter in found.params:
             if isinstance(parameter, click.Option):
                 assert parameter.help or parameter.show_default, f"{name} {parameter.name}"

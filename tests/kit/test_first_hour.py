@@ -53,6 +53,22 @@ def test_each_command_before_all_others_says_one_line_and_fails(
         assert len(done.stderr.splitlines()) == 1, done.stderr
 
 
+# What DuckDB takes for Jupyter, in whose kernel the progress bars need ipywidgets, or a statement fails.
+JUPYTER = """
+import sys, types
+del sys.modules["__main__"].__file__
+sys.modules["IPython"] = types.SimpleNamespace(get_ipython=lambda: types.SimpleNamespace(config={"IPKernelApp": {}}))
+from tabloop.database import connect
+print(connect().execute("SELECT current_setting('TimeZone')").fetchone())
+"""
+
+
+def test_tables_are_read_in_jupyter(tmp_path: Path) -> None:
+    (tmp_path / "cell.py").write_text(JUPYTER)
+    done = subprocess.run([sys.executable, tmp_path / "cell.py"], capture_output=True, text=True)
+    assert done.stdout == "('UTC',)\n", done.stderr
+
+
 def test_outside_of_a_project_each_command_says_so(tmp_path: Path, forks: Forks) -> None:
     for command in ("summary", "loop", "update", "card champion", "drift", "release show staging"):
         said = forks.run(command.split(), tmp_path, clean(CI=""))

@@ -1,6 +1,7 @@
 """DuckDB with bounded memory: what does not fit lies in a temporary file; what takes long has a progress bar."""
 
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -49,7 +50,9 @@ def connect(
     if threads:
         config["threads"] = threads
     db = duckdb.connect(str(folder / "table.duckdb") if size > LARGE else ":memory:", config=config)
-    db.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = true; SET enable_progress_bar_print = false")
+    db.execute("SET TimeZone = 'UTC'")
+    if sys.stderr.isatty():  # where bars are shown; Jupyter refuses this without ipywidgets
+        db.execute("SET enable_progress_bar = true; SET enable_progress_bar_print = false")
     return db
 
 

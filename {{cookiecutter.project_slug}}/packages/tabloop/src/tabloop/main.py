@@ -77,7 +77,7 @@ def register() -> None:
     click.echo(f"register: {register(load(), REGISTRATION)}")
 
 
-@tabloop.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
+@tabloop.command(context_settings={"allow_interspersed_args": False})
 @click.argument("module")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def run(module: str, arguments: tuple[str, ...]) -> None:
