@@ -47,7 +47,8 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(
             ROOT / name, folder / "template" / name, ignore=shutil.ignore_patterns("*.pyc", ".*_cache")
         )
-    shutil.copy(ROOT / "cookiecutter.json", folder / "template")
+    for name in ("cookiecutter.json", "local_extensions.py"):
+        shutil.copy(ROOT / name, folder / "template")
     git(folder, "init", "--quiet", "--initial-branch=main", "template")
     Template(folder / "template").change("v1.0.0")
     bake(folder / "template", folder / "out")
