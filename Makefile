@@ -18,8 +18,8 @@ test: $(UV) ## the tests, in three processes
 	$(UV) run pytest
 
 .PHONY: pictures
-pictures: demo ## the pictures of the pages, for the docs; with Chromium, or after `playwright install chromium`
-	$(UV) run python docs/pictures.py $(DEMO)
+pictures: $(UV) ## the pictures of the docs, from a bake of its own; with Chromium, or after `playwright install chromium`
+	$(UV) run python docs/pictures.py
 
 .PHONY: lint
 lint: $(UV) ## style and types of hooks, tests, benchmarks and tabloop

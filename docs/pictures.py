@@ -1,7 +1,14 @@
-"""The pictures of docs/pictures: pages of a baked and trained project. `python docs/pictures.py PROJECT`, in its environment."""
+"""The pictures of docs/pictures, from a real run: `make pictures`.
 
+The example is baked, trained before a recorded terminal, played through its loop, and served drifting traffic: some minutes.
+"""
+
+import io
 import os
+import pty
+import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -11,30 +18,83 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from PIL import Image
 from playwright.sync_api import Page, sync_playwright
+from rich.console import Console
+from rich.text import Text
 
 PORT, TO = "8377", Path(__file__).with_name("pictures")
+URL = f"http://127.0.0.1:{PORT}"
+COLUMNS, ROWS, PAUSE = 118, 44, 1.0  # of the recording; the longest pause that it keeps, in seconds
+WHO = ("-c", "user.name=You", "-c", "user.email=you@example.com", "-c", "core.hooksPath=/dev/null")
+ENV = {
+    name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "MAKEFLAGS", "MAKELEVEL")
+}
+ENV |= {"PORT": PORT, "PREDICTION_LOG_SECONDS": "1", "COLUMNS": str(COLUMNS)}
+
+
+def made(project: Path, *words: str) -> None:
+    """Run `make` in the project."""
+    subprocess.run(["make", *words], cwd=project, env=ENV, check=True, stdout=subprocess.DEVNULL)
 
 
 @contextmanager
-def served(project: Path) -> Iterator[str]:
-    """The service of the project; its address."""
-    (app,) = project.glob("src/*/app.py")
-    paths = os.pathsep.join(str(project / part) for part in ("src", "packages/tabloop/src"))
-    with tempfile.TemporaryDirectory() as log:
-        env = os.environ | {"PORT": PORT, "PYTHONPATH": paths, "PREDICTION_LOG": log}
-        command = [sys.executable, "-m", f"{app.parent.name}.app"]
-        process = subprocess.Popen(command, cwd=project, env=env, stderr=subprocess.DEVNULL)
-        try:
-            for _ in range(300):
-                with suppress(OSError):
-                    urllib.request.urlopen(f"http://127.0.0.1:{PORT}/health/ready", timeout=5)
-                    break
-                time.sleep(0.1)
-            yield f"http://127.0.0.1:{PORT}"
-        finally:
-            process.terminate()
-            process.wait()
+def served(project: Path) -> Iterator[None]:
+    """The service of the project, ready."""
+    process = subprocess.Popen(["make", "serve"], cwd=project, env=ENV, start_new_session=True)
+    try:
+        for _ in range(300):
+            with suppress(OSError):
+                urllib.request.urlopen(f"{URL}/health/ready", timeout=5)
+                break
+            time.sleep(0.1)
+        yield
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait()
+
+
+def recorded(command: list[str], project: Path) -> list[tuple[float, str]]:
+    """The lines that a command writes to a terminal, each with its second; pauses are cut to PAUSE."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        command, cwd=project, env=ENV, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs
+    )
+    os.close(theirs)
+    lines, rest, at, last = [], b"", 0.0, time.monotonic()
+    with suppress(OSError):  # the end of a terminal
+        while block := os.read(ours, 65536):
+            now = time.monotonic()
+            at, last = at + min(now - last, PAUSE), now
+            *whole, rest = (rest + block).split(b"\n")
+            lines += [(at, re.sub(r".*\r", "", line.decode().rstrip("\r"))) for line in whole]
+    os.close(ours)
+    text = [(at, line.replace(str(project.parent), "/home/you")) for at, line in lines]
+    if process.wait():
+        sys.exit("\n".join(line for _, line in text))
+    return text
+
+
+def terminal(command: str, project: Path) -> None:
+    """An SVG of a terminal in which the last lines of the command appear as they did."""
+    console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True)
+    rows = [
+        (at, row)
+        for at, line in [(0.0, f"$ {command}"), *recorded(command.split(), project)]
+        for row in Text.from_ansi(line).wrap(console, COLUMNS) or [Text()]
+    ][-ROWS:]
+    console.print(Text("\n").join(row for _, row in rows))
+    svg = console.export_svg(title=command, unique_id="terminal")
+    svg = re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL).replace("</style>", APPEAR, 1)
+
+    def delayed(found: "re.Match[str]") -> str:
+        return f'style="animation-delay:{rows[int(found[1])][0] - rows[0][0]:.2f}s" {found[0]}'
+
+    svg = re.sub(r'clip-path="url\(#terminal-line-(\d+)\)"', delayed, svg)
+    (TO / "train.svg").write_text(svg, encoding="utf-8")
+
+
+APPEAR = "@keyframes appear { from { opacity: 0 } } [style] { animation: appear 1ms both }</style>"
 
 
 def ask(page: Page) -> None:
@@ -46,21 +106,55 @@ def ask(page: Page) -> None:
     page.wait_for_selector("#why")
 
 
-def main(project: Path) -> None:
-    """Take all pictures, light and dark."""
-    TO.mkdir(exist_ok=True)
-    with served(project) as url, sync_playwright() as playwright:
+def pages(project: Path) -> None:
+    """A picture of each page, light and dark."""
+    with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        pages = {"service": url} | {p.stem: p.as_uri() for p in project.glob("reports/*.html")}
-        for name, address in pages.items():
+        for name, address in {
+            "service": URL,
+            **{p.stem: p.as_uri() for p in project.glob("reports/*.html")},
+        }.items():
             for scheme in ("light", "dark"):
                 page = browser.new_page(viewport={"width": 1000, "height": 860}, color_scheme=scheme)
                 page.goto(address)
                 if name == "service":
                     ask(page)
-                page.screenshot(path=TO / f"{name}-{scheme}.png")
+                picture = Image.open(io.BytesIO(page.screenshot()))
+                picture.convert("RGB").quantize(64, dither=Image.Dither.NONE).save(
+                    TO / f"{name}-{scheme}.png", optimize=True
+                )
         browser.close()
 
 
+def main() -> None:
+    """Bake, train, loop, serve; take the pictures."""
+    TO.mkdir(exist_ok=True)
+    root = Path(__file__).parents[1]
+    with tempfile.TemporaryDirectory() as folder:
+        bake = [
+            sys.executable,
+            "-m",
+            "cookiecutter",
+            str(root),
+            "--no-input",
+            "--default-config",
+            "-o",
+            folder,
+        ]
+        version = f"python_version=3.{sys.version_info[1]}"
+        subprocess.run([*bake, version], check=True, stdout=subprocess.DEVNULL)
+        project = Path(folder).resolve() / "fraud-detection"
+        made(project, "setup")
+        terminal("make train", project)
+        subprocess.run(["git", "add", "--all"], cwd=project, check=True)
+        subprocess.run(["git", *WHO, "commit", "--quiet", "-m", "Train a model"], cwd=project, check=True)
+        made(project, "loop")
+        with served(project):
+            made(project, "traffic", f"ARGS=--url {URL} --drift amount=3")
+            time.sleep(3)  # for the log's flush
+            made(project, "drift")
+            pages(project)
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]).resolve())
+    main()

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tokenize
 import tomllib
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -369,6 +370,15 @@ def test_any_name_that_a_person_would_type_gives_names_that_work(
     context = generate_context(str(ROOT / "cookiecutter.json"), extra_context={"project_name": name})
     answers = prompt_for_config(context, no_input=True)
     assert (answers["project_slug"], answers["package_name"]) == (slug, package)
+
+
+def test_a_name_of_one_word_installs(bake: Bake, tmp_path: Path) -> None:
+    """The package is called otherwise than the project, which a build backend does not guess."""
+    command = [str(UV), "build", "--quiet", "--offline", "--wheel", "--out-dir", str(tmp_path)]
+    done = subprocess.run(command, cwd=bake(project_name="Churn"), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (wheel,) = tmp_path.glob("churn-*.whl")
+    assert "churn_model/app.py" in zipfile.ZipFile(wheel).namelist()
 
 
 @pytest.mark.parametrize(
