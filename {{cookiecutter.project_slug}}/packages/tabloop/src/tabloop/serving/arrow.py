@@ -22,7 +22,7 @@ from flatbuffers.table import Table as Flat
 
 from tabloop.serving.direct_route import Refused, problem
 
-MESSAGES = 1000  # of a stream; each takes time, also if it has no row
+MESSAGES = 200  # of a stream; each takes time, also if it has no row
 SCHEMA, DICTIONARY, RECORDS = 1, 2, 3  # kinds of messages
 NULL, INTEGER, FLOAT, TEXT, BOOLEAN, LARGE_TEXT = 1, 2, 3, 5, 6, 20  # kinds of columns that are taken
 FLOATS: dict[int, np.dtype] = {1: np.dtype("<f4"), 2: np.dtype("<f8")}
@@ -51,7 +51,8 @@ class Stream:
     names: Collection[str]
     most: int
     kinds: dict[str, Kind] = field(default_factory=dict)
-    levels: dict[int, Array] = field(default_factory=dict)
+    # Of each dictionary the values, and their lengths in bytes.
+    levels: dict[int, tuple[Array, np.ndarray]] = field(default_factory=dict)
     batches: list[RecordBatch] = field(default_factory=list)
     limit: int = 0  # of `texts`
     texts: int = 0  # bytes, after those of dictionaries were put in their places
@@ -145,7 +146,7 @@ def _fields(schema: Flat, stream: Stream) -> Iterator[tuple[str, Flat]]:
         name = flat.String(flat.Pos + where).decode() if where else ""
         if name not in stream.names or name in seen:
             again = "The column is there twice" if name in seen else "Extra inputs are not permitted"
-            raise Refused(422, [problem((name[:100],), again, "extra_forbidden")])
+            raise Refused(422, [problem((name,), again, "extra_forbidden")])
         seen.add(name)
         yield name, flat
 
@@ -198,7 +199,9 @@ def _add(stream: Stream, kind: int, header: Flat, body: memoryview) -> None:
         (own, *_) = (own for own in stream.kinds.values() if own.dictionary and own.dictionary[0] == id)
         if _number(header, 2, types.BoolFlags):
             raise Wrong("deltas of dictionaries are not taken")
-        stream.levels[id] = _array(own, rows, buffers, stream)
+        levels = _array(own, rows, buffers, stream)
+        lengths = [len(level.encode()) if level else 0 for level in levels.to_pylist()]
+        stream.levels[id] = levels, np.array(lengths, int)
     elif rows and stream.kinds:
         columns = dict[str, Array]()
         for name, own in stream.kinds.items():
@@ -234,7 +237,7 @@ def _looked_up(own: Kind, rows: int, buffers: Iterator[bytes], stream: Stream) -
     """The values of a column that has the places of its values in a dictionary."""
     id, form = own.dictionary or (0, np.dtype("<i4"))
     valid, places = _bits(next(buffers), rows, optional=True), np.frombuffer(next(buffers), form, rows)
-    levels = stream.levels[id]
+    levels, lengths = stream.levels[id]
     if own.kind == NULL or not len(levels):
         kind = na.null() if own.kind == NULL else na.string()
         return _made(kind, rows, bytes(-(-rows // 8)), bytes(4 * rows + 4), b"")
@@ -242,7 +245,6 @@ def _looked_up(own: Kind, rows: int, buffers: Iterator[bytes], stream: Stream) -
         places = np.where(np.unpackbits(np.frombuffer(valid, "u1"), count=rows, bitorder="little"), places, 0)
     if (places < 0).any() or (places >= len(levels)).any():
         raise Wrong("a place is outside of its dictionary")
-    lengths = np.array([len(level.encode()) if level else 0 for level in levels.to_pylist()])
     stream.texts += int(lengths[places].sum())
     if stream.texts > stream.limit:
         raise Refused(413, "texts of dictionaries that are longer than the stream: send the rows in parts")

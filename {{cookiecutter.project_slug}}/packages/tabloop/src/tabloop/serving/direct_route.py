@@ -22,7 +22,7 @@ PART_ROWS = 200  # of a batch, validated or scored at once: others wait for no m
 PART_BYTES = 32 << 10  # of it, parsed at once
 TURNS = 8  # of the event loop, microseconds in all: rows that arrive within them are scored together
 SPACE = b" \t\r\n"  # in JSON
-MAX_ERRORS = 20  # reported of one request
+MAX_ERRORS, NAME = 20, 200  # reported of one request, and characters of a name in them
 
 Endpoint = Callable[[Any], Awaitable[bytes]]
 Observe = Callable[[float], None] | None
@@ -171,8 +171,9 @@ async def read_body(receive: Receive, limit: int, take: Callable[[int], None] | 
 
 
 def problem(place: Sequence[Any], message: str, kind: str) -> dict[str, Any]:
-    """An error of a body as FastAPI reports it, but without the value."""
-    return {"loc": ["body", *place], "msg": message, "type": kind}
+    """An error of a body as FastAPI reports it, but without the value, and with no more than the beginning of a name."""
+    names = [name[:NAME] if isinstance(name, str) else name for name in place]
+    return {"loc": ["body", *names], "msg": message, "type": kind}
 
 
 def invalid(error: ValidationError, at: int = 0) -> Refused:
