@@ -25,7 +25,7 @@ from prometheus_client import REGISTRY
 from tabloop import predictions
 from tabloop.params import Column
 from tabloop.serving import prediction_log
-from tabloop.serving.log_writer import Table
+from tabloop.serving.log_writer import MAX_BYTES, Table
 from tabloop.serving.prediction_log import PredictionLog
 
 from .conftest import TEMPLATE
@@ -182,7 +182,7 @@ def test_a_writer_whose_service_was_killed_does_not_wait_for_its_target_for_ever
         options = (f"webhdfs://127.0.0.1:{port}/log", 0.1, {"feedback": predictions.FEEDBACK})
         script = f"import log_writer\nlog_writer.LAST_SECONDS = 1\nlog_writer.main{options}"
         command = [sys.executable, "-c", script]
-        batch = pickle.dumps(("feedback", 1, {"received_at": 0}, rows))
+        batch = pickle.dumps(100) + pickle.dumps(("feedback", 1, {"received_at": 0}, rows))
         done = subprocess.run(command, cwd=prediction_log.WRITER.parent, input=batch, timeout=30)
     assert done.returncode == -signal.SIGALRM
 
@@ -255,6 +255,24 @@ def test_a_full_disk_leaves_no_half_files_and_rows_wait(tmp_path: Path) -> None:
             resource.prlimit(log.process.pid, resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
             give(log, 4)  # until the end there is no room
         assert log.dropped == 4 and not list(tmp_path.rglob("*.part"))
+
+    asyncio.run(scene())
+
+
+def test_long_texts_that_can_not_be_written_do_not_fill_the_memory(tmp_path: Path) -> None:
+    """Of 50,000 rows with such texts, which any client may send, the writer took 1.3 GB."""
+    target = tmp_path / "log"
+    target.write_text("a file where the folder should be")
+
+    async def scene() -> None:
+        async with started(target, entity="user") as log:
+            assert log.process and log.process.stdin
+            for turn in range(14):
+                log.add_feedback([f"{turn}{row:04}" + "😀" * 1000 for row in range(500)], [1] * 500)
+                while log.process.stdin.transport.get_write_buffer_size():
+                    await asyncio.sleep(0.01)
+            await until(lambda: 5000 < log.waiting <= MAX_BYTES / 4000)
+            await until(lambda: log.error and "NotADirectory" in log.error)
 
     asyncio.run(scene())
 

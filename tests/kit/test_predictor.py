@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from fastapi.testclient import TestClient
 from prometheus_client import REGISTRY
 from tabloop.cli import UserError
 from tabloop.params import Schema
-from tabloop.serving import create_app, served_model
+from tabloop.serving import create_app, served_model, shadow
 from tabloop.serving.breaker import Breaker
 from tabloop.serving.predictor import Predictor
 from tabloop.serving.served_model import FAILURES, SLOW, SLOW_LIMIT, ServedModel
@@ -267,6 +268,43 @@ def test_in_the_shadow_a_challenger_that_fails_rests_and_is_tried_again(
         batch.json()[2]["prediction_id"],
         last["prediction_id"],
     }
+
+
+def test_long_texts_do_not_wait_for_the_shadow_without_end(
+    models: Models,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    app = create_app("kit", settings(models("champion", "challenger"), challenger_mode="shadow"))
+    behind = predictor_of(app).shadow
+    assert behind
+    score, go = behind.challenger.score_apart, threading.Event()
+    monkeypatch.setattr(behind.challenger, "score_apart", lambda *rows: go.wait(20) and score(*rows))
+    monkeypatch.setattr(shadow, "MAX_TEXTS", 3000)
+    before = counted("shadow_dropped_total")
+    with TestClient(app.entry()) as client:
+        for _ in range(5):
+            client.post("/predict", json=ROW | {"customer": "c" * 1000}).raise_for_status()
+        assert counted("shadow_dropped_total") - before == 2
+        go.set()
+        wait_for(lambda: behind.waiting == behind.characters == 0)
+
+
+def test_what_fails_for_all_rows_of_a_turn_is_an_answer_to_each(
+    models: Models,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    app = create_app("kit", settings(models("champion")))
+
+    def fail(*_: object) -> None:
+        raise OverflowError
+
+    monkeypatch.setattr(predictor_of(app), "count_unknown", fail)
+
+    async def ask() -> list[Any]:
+        answers = [predictor_of(app).answer(dict(ROW)) for _ in range(3)]
+        return await asyncio.wait_for(asyncio.gather(*answers, return_exceptions=True), 20)
+
+    assert [type(answer) for answer in asyncio.run(ask())] == [OverflowError] * 3
 
 
 @pytest.mark.parametrize("mode", ["off", "shadow", "ab"])

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sqlite3
 import struct
 from collections.abc import Callable
@@ -464,6 +465,12 @@ def test_with_keys_a_stranger_sees_no_hash_or_example(models: Models) -> None:
                 assert seen.json()[role] == {n: v for n, v in whole[role].items() if n not in private}
     with TestClient(create_app("kit", settings(folder, prediction_log=""))) as client:
         assert client.get("/model").json()["champion"]["inputs"] == {"src": "c0ffee"}
+    shutil.rmtree(folder / "champion")
+    lost = settings(models("champion", schema_=LOOKED_UP), api_keys="secret")
+    with TestClient(create_app("kit", lost)) as client:
+        for given, shown in (("secret", True), ("wrong", False)):
+            found = client.get("/health/ready", headers={"X-API-Key": given})
+            assert found.status_code == 503 and (str(folder) in found.text) == shown
 
 
 def test_the_example_row_is_nobodys() -> None:

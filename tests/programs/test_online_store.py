@@ -483,7 +483,16 @@ def test_a_file_that_changes_while_it_is_open_is_noticed(
 
 def test_damaged_values_are_missing(folder: Path) -> None:
     with contextlib.closing(sqlite3.connect(folder / STORE)) as db:
-        for value in ("x'18'", "x'18ffff'", "x'12'", "x'1202ff'", "'text'", "7", "x'2901'"):
+        for value in (
+            "x'18'",
+            "x'18ffff'",
+            f"x'20{'ff' * 400}01'",
+            "x'12'",
+            "x'1202ff'",
+            "'text'",
+            "7",
+            "x'2901'",
+        ):
             db.execute(f"UPDATE kit_profile SET value = {value}, event_ts = 'x'")
             db.commit()
             rows = read(folder / STORE, ["c001"])

@@ -190,12 +190,13 @@ def _add_status(app: ModelApp, predictor: Predictor) -> None:
     """The routes that tell how the service does."""
     keys = encoded(app.keys)
 
+    def known(request: Request) -> bool:
+        return not keys or bool(known_key(keys, request.scope))
+
     @app.get("/model", tags=["watch"])
     async def model(request: Request) -> dict[str, Any]:
         """The served models, their share of the requests, latency, and, to who has a key, the state of store and log."""
-        return predictor.describe(known=not keys or bool(known_key(keys, request.scope))) | {
-            "latency_ms": telemetry.percentiles()
-        }
+        return predictor.describe(known(request)) | {"latency_ms": telemetry.percentiles()}
 
     @app.get("/health/live", tags=["watch"])
     async def live() -> dict[str, str]:
@@ -212,7 +213,7 @@ def _add_status(app: ModelApp, predictor: Predictor) -> None:
         telemetry.READY.set(1)
 
     @app.get("/health/ready", tags=["watch"], responses={503: {"model": Detail}})
-    async def ready() -> dict[str, Any]:
+    async def ready(request: Request) -> dict[str, Any]:
         """The champion answers its example row now, and the online store was seen to have rows of each of its views.
 
         `degraded` lists what fails though the service answers: `log`, `store`.
@@ -220,8 +221,9 @@ def _add_status(app: ModelApp, predictor: Predictor) -> None:
         try:
             await check()
         except Exception as error:
-            print(f"serve: not ready: {type(error).__name__}: {one_line(error)}", file=sys.stderr, flush=True)
-            raise HTTPException(503, f"not ready: {type(error).__name__}: {one_line(error)}") from error
+            reason = f"not ready: {type(error).__name__}"
+            print(f"serve: {reason}: {one_line(error)}", file=sys.stderr, flush=True)
+            raise HTTPException(503, f"{reason}: {one_line(error)}" if known(request) else reason) from error
         parts = {"log": predictor.log.error, "store": predictor.online.breaker.error}
         degraded = [name for name, error in parts.items() if error]
         return {"status": "ready"} | ({"degraded": degraded} if degraded else {})

@@ -18,7 +18,7 @@ import threading
 import time
 from contextlib import suppress
 from datetime import UTC, datetime
-from math import inf
+from math import ceil, inf
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,10 @@ except ImportError:  # Windows
 
 CHECKED = "drift-checked"  # predictions.CHECKED: this process imports nothing of the project
 LOOK = 6  # flush intervals until it is read again
-MAX_ROWS = 50_000  # kept of each table while it can't be written; the oldest are dropped first
-FILE_ROWS = 10_000
+# Kept of each table while it can't be written; the oldest are dropped first. Bytes are those that the service sent:
+# in memory texts may take four times as many.
+MAX_ROWS, MAX_BYTES = 50_000, 24 << 20
+FILE_ROWS, FILE_BYTES = 10_000, 4 << 20
 LAST_SECONDS = 60  # after the end of its input this process ends, even if the target hangs
 
 
@@ -51,6 +53,7 @@ class Table:
         self.local = "file" in self.fs.protocol
         self.waiting: dict[str, list[Any]] = {name: [] for name in columns if name not in self.constants}
         self.blocks: list[Arrow] = []  # rows that came by column
+        self.bytes = 0.0  # of all rows that wait
         self.since = 0.0  # when the oldest row came, or the last attempt failed
         self.failed = False
         self.written = 0
@@ -59,15 +62,15 @@ class Table:
     def __len__(self) -> int:
         return len(self.waiting["prediction_id"]) + sum(map(len, self.blocks))
 
-    def add(self, columns: dict[str, list[Any]]) -> None:
-        """Add rows, column by column."""
+    def add(self, columns: dict[str, list[Any]], size: int = 0) -> None:
+        """Add rows of so many bytes, column by column."""
         if not self:
             self.since = time.monotonic()
         for name, values in columns.items():
             self.waiting[name] += values
-        self._bound()
+        self._bound(size)
 
-    def add_block(self, rows: Arrow, common: dict[str, Any]) -> None:
+    def add_block(self, rows: Arrow, common: dict[str, Any], size: int = 0) -> None:
         """Add rows that came as Arrow's columns, with the values that all of them have in common."""
         if not self:
             self.since = time.monotonic()
@@ -77,14 +80,17 @@ class Table:
             n: given[n].combine_chunks() if n in given else self.array(n, repeated[n]) for n in self.columns
         }
         self.blocks.append(Arrow.from_pydict(arrays))
-        self._bound()
+        self._bound(size)
 
-    def _bound(self) -> None:
-        if (surplus := len(self) - MAX_ROWS) > 0:
+    def _bound(self, more: int) -> None:
+        self.bytes += more
+        heavy = ceil(len(self) * (1 - MAX_BYTES / max(self.bytes, 1)))
+        if (surplus := max(len(self) - MAX_ROWS, heavy)) > 0:
             self.remove(surplus, "dropped")
 
     def remove(self, rows: int, outcome: str, **reason: Exception) -> None:
         """Remove so many rows, the oldest, and report what became of them."""
+        self.bytes -= self.bytes * rows / max(len(self), 1)
         first = min(rows, len(self.waiting["prediction_id"]))
         for values in self.waiting.values():
             del values[:first]
@@ -98,8 +104,8 @@ class Table:
 
     def due(self, seconds: float) -> bool:
         """Whether to write now: the oldest row has waited for `seconds`, or a file is full."""
-        full = len(self) >= FILE_ROWS and not self.failed
-        return bool(self) and (full or time.monotonic() - self.since >= seconds)
+        full = len(self) >= FILE_ROWS or self.bytes >= FILE_BYTES
+        return bool(self) and ((full and not self.failed) or time.monotonic() - self.since >= seconds)
 
     def write(self) -> None:
         """Write all rows as one file, whole or not at all. After a failure, which is reported, they wait on."""
@@ -194,6 +200,7 @@ def main(target: str, seconds: float, tables: dict[str, dict[str, str]], **const
     def take() -> None:
         while not ended.is_set():
             try:
+                size = pickle.load(sys.stdin.buffer)
                 table, rows, common, columns = pickle.load(sys.stdin.buffer)
             except (EOFError, pickle.UnpicklingError):  # the service has ended, perhaps within a batch
                 signal.alarm(LAST_SECONDS)
@@ -201,9 +208,10 @@ def main(target: str, seconds: float, tables: dict[str, dict[str, str]], **const
                 return
             with lock:
                 if isinstance(columns, bytes):
-                    made[table].add_block(read_ipc_stream(columns).read_all(), common)
+                    made[table].add_block(read_ipc_stream(columns).read_all(), common, size)
                 else:
-                    made[table].add(columns | {name: [value] * rows for name, value in common.items()})
+                    common = {name: [value] * rows for name, value in common.items()}
+                    made[table].add(columns | common, size)
 
     fs, marker = fsspec.url_to_fs(f"{target}/{CHECKED}")
     asked = -inf

@@ -103,6 +103,8 @@ def _decoded(value: bytes) -> Any:
         at += 1
         if data[at - 1] < 0x80:
             break
+    if number >> 64:
+        raise ValueError
     if field == 2:  # string_val
         return data[at:].decode()
     if field == 7:  # bool_val

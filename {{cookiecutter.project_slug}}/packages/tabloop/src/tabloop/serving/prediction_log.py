@@ -201,7 +201,8 @@ class PredictionLog:
             if not self.handed or now - self.handed[-1][0] > 1:
                 self.handed.append([now, 0])
             self.handed[-1][1] += rows
-            pipe.write(pickle.dumps((table, rows, common, columns)))
+            data = pickle.dumps((table, rows, common, columns))
+            pipe.write(pickle.dumps(len(data)) + data)
 
 
 def _now() -> int:

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import sys
 import time
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from datetime import UTC, datetime
 from math import inf
 from typing import Any
@@ -140,15 +140,18 @@ class Predictor:
         if turns > 1:
             self.loop.call_soon(self._answer_waiting, turns - 1)
             return
-        waiting, self.waiting = self.waiting, []
-        answers = self.predict(self.ids.draw(len(waiting)), [values for values, _ in waiting])
+        ids, waiting, self.waiting = self.ids.draw(len(self.waiting)), self.waiting, []
+        try:
+            answers: Sequence[bytes | Exception | None] = self.predict(ids, [row for row, _ in waiting])
+        except Exception as error:  # a defect; else all of them would wait for ever
+            answers = [error] * len(waiting)
         for (_, future), answer in zip(waiting, answers, strict=True):
             if future.done():  # its client has closed the connection
                 continue
-            if answer is None:
-                future.set_exception(Refused(500, UNSCORABLE))
-            else:
+            if isinstance(answer, bytes):
                 future.set_result(answer)
+            else:
+                future.set_exception(answer or Refused(500, UNSCORABLE))
 
     async def answer_batch(self, rows: list[Row]) -> bytes:
         """The answers to rows that are not completed yet, in their order, as one JSON list.

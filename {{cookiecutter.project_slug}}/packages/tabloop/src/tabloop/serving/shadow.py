@@ -12,7 +12,8 @@ from tabloop.serving.breaker import Breaker
 from tabloop.serving.served_model import Columns, Scored, ServedModel
 from tabloop.serving.telemetry import SHADOW_DROPPED, SHADOWED
 
-MAX_WAITING = 10_000  # rows; those that come while more are waiting are dropped
+# Rows, and characters of their texts; those that come while more are waiting are dropped.
+MAX_WAITING, MAX_TEXTS = 10_000, 4_000_000
 STOP_SECONDS = 2.0  # for the rows that wait when the service ends
 
 
@@ -24,8 +25,9 @@ class Shadow:
     ) -> None:
         self.challenger, self.keep = challenger, keep
         self.lag = Breaker()
-        self.waiting = 0  # rows
-        self.parts: SimpleQueue[tuple[list[str], Columns]] = SimpleQueue()
+        self.waiting = self.characters = 0  # rows, characters
+        self.parts: SimpleQueue[tuple[list[str], Columns, int]] = SimpleQueue()
+        self.texts = {*challenger.texts, challenger.schema.entity or ""}
         self.loop: asyncio.AbstractEventLoop | None = None
 
     def add(self, ids: list[str], columns: Columns) -> None:
@@ -34,23 +36,25 @@ class Shadow:
             self.loop = asyncio.get_running_loop()
             # A daemon, as a graph that hangs must not keep the process from ending.
             threading.Thread(target=self._work, name="shadow", daemon=True).start()
-        if self.waiting > MAX_WAITING:
+        if self.waiting > MAX_WAITING or self.characters > MAX_TEXTS:
             SHADOW_DROPPED.inc(len(ids))
             self.lag.failed("challenger: too slow for the shadow; rows are dropped")
         else:
-            self.waiting += len(ids)
-            self.parts.put((ids, columns))
+            texts = [text for name in self.texts & columns.keys() for text in columns[name] if text]
+            size = sum(map(len, texts))
+            self.waiting, self.characters = self.waiting + len(ids), self.characters + size
+            self.parts.put((ids, columns, size))
 
     def _work(self) -> None:
         assert self.loop
         while True:
-            ids, columns = self.parts.get()
+            ids, columns, size = self.parts.get()
             scored = [] if self.challenger.breaker.resting else self.challenger.score_apart(ids, columns)
             with suppress(RuntimeError):  # the event loop has ended
-                self.loop.call_soon_threadsafe(self._scored, len(ids), scored)
+                self.loop.call_soon_threadsafe(self._scored, len(ids), size, scored)
 
-    def _scored(self, rows: int, scored: list[Scored]) -> None:
-        self.waiting -= rows
+    def _scored(self, rows: int, size: int, scored: list[Scored]) -> None:
+        self.waiting, self.characters = self.waiting - rows, self.characters - size
         SHADOW_DROPPED.inc(0 if scored else rows)
         SHADOWED.inc(sum(answer is not None for answer in self.keep(self.challenger, scored)))
 
