@@ -1,6 +1,7 @@
 """What bytes become is bounded: values, errors, batches at a time. And manners: HEAD, headers, middleware of the owner."""
 
 import asyncio
+import gc
 import json
 import time
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.testclient import TestClient
-from pydantic_core import from_json, to_json
+from pydantic_core import ValidationError, from_json, to_json
 from tabloop.serving import create_app, direct_route, model_app
 from tabloop.serving.direct_route import MAX_ERRORS, ROW_BYTES, Refused, read_body
 from tabloop.serving.model_app import Guard, ModelApp
@@ -93,6 +94,20 @@ def test_a_batch_of_long_names_and_texts_is_within_the_limit(client: TestClient,
     body = json.dumps(rows, indent=1).encode()
     assert len(body) < app.direct_routes["/predict/batch"].max_bytes
     assert len(client.post("/predict/batch", content=body).raise_for_status().json()) == 10_000
+
+
+def test_of_a_refused_body_nothing_stays_until_the_garbage_is_collected(app: ModelApp) -> None:
+    """An error that something of its own traceback refers to keeps the body: batches of who resets took 0.5 GB."""
+    guard = app.entry()
+    assert isinstance(guard, Guard)
+    gc.collect()
+    gc.disable()
+    try:
+        for path, body in (("/predict", b"1"), ("/predict/batch", b"[1]"), ("/feedback/batch", b"{")):
+            assert asyncio.run(ask(guard, path, [body]))[0]["status"] == 422
+        assert not [kept for kept in gc.get_objects() if isinstance(kept, Refused | ValidationError)]
+    finally:
+        gc.enable()
 
 
 def test_no_json_is_no_json(client: TestClient) -> None:

@@ -261,9 +261,12 @@ def test_a_connection_that_is_gone_is_not_looked_at_again(
         CHUNKED.replace(b"echo", b"slow") + (b"400\r\n" + b"x" * 1024 + b"\r\n") * 300
     ) as line:
         time.sleep(0.1)
+        (gone,) = running_of(service)
+        assert gone.cycle.body and gone.unread
         line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     assert looked
     time.sleep(0.4)  # the application has ended
+    assert not (gone.cycle.body or gone.unread)  # what it has stays until the garbage is collected
     looked.clear()
     time.sleep(0.1)
     assert not looked

@@ -132,21 +132,23 @@ class Guard:
                 CLIENT.set(key)
             REQUEST.set(scope)  # type: ignore[arg-type]
             if route and route.rows == 1:
-                answer = await route.answer(await read_body(receive, route.max_bytes))
+                made = await route.answer(await read_body(receive, route.max_bytes))
                 if self.whole and WHOLE in scope.get("extensions", ()):
-                    await send({"type": WHOLE, "status": route.status, "body": answer})
+                    await send({"type": WHOLE, "status": route.status, "body": made})
                 else:
-                    await respond(send, route.status, answer)
+                    await respond(send, route.status, made)
             elif route:
                 await self.answer_batch(route, scope, receive, send)
         except (ValidationError, Refused) as error:
-            refused = error if isinstance(error, Refused) else invalid(error)
-            await respond(send, refused.status, to_json({"detail": refused.reason}), refused.headers)
+            answer = refusal(error)
         except ConnectionResetError:
-            pass  # the client has closed the connection
+            return  # the client has closed the connection
         else:
             if not route:
                 await self.pass_on(scope, receive, send)
+            return
+        # Not above: the error has all that was read of the request, which must not stay until the client has read this.
+        await respond(send, *answer)
 
     async def answer_batch(self, route: DirectRoute, scope: Scope, receive: Receive, send: Send) -> None:
         """Read, answer, send. What is held in memory is counted in the room."""
@@ -196,6 +198,12 @@ def known_key(keys: Sequence[bytes], scope: Scope) -> bytes:
     given: bytes = dict(scope["headers"]).get(b"x-api-key", b"")
     # Every key is compared as a whole, so that the time it takes does not depend on the key given.
     return given if sum(hmac.compare_digest(given, key) for key in keys) else b""
+
+
+def refusal(error: ValidationError | Refused) -> tuple[int, bytes, Sequence[tuple[bytes, bytes]]]:
+    """Status, body and headers of the answer to a request that is refused."""
+    refused = error if isinstance(error, Refused) else invalid(error)
+    return refused.status, to_json({"detail": refused.reason}), refused.headers
 
 
 async def respond(

@@ -103,6 +103,10 @@ class Protocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.timer.cancel()
         super().connection_lost(exc)
+        # It and its requests refer to each other: what they have of bodies would stay until the garbage is collected.
+        for cycle in filter(None, (self.cycle, *(waiting for waiting, _ in self.pipeline))):
+            cycle.body.clear()
+        self.unread = b""
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """The client sends no more: answer what is whole, and close. True: the connection stays open until then."""
