@@ -3,6 +3,7 @@
     uv run benchmarks/batch.py demo/fraud-detection 10_000_000
 
 after `make demo`. ONNX Runtime gets its inputs ready-made and writes nothing: what it takes is the least that scoring can take.
+Every output is held against the input and against ONNX Runtime's own scores, row by row.
 """
 
 import os
@@ -47,15 +48,36 @@ def write_rows(project: Path, folder: Path, rows: int) -> dict[str, Path]:
     return paths
 
 
-def onnx_alone(project: Path, rows_file: Path, rows: int, threads: int) -> Took:
-    """The graph alone: one call at a time with so many threads of its own, or so many calls at once with one each."""
+def ready_inputs(project: Path, rows_file: Path) -> dict[str, np.ndarray]:
+    """The graph's inputs for the first rows of a file with all features."""
     schema = ModelCard.read(project / "models/champion").schema_
     frame = duckdb.execute(f"FROM '{rows_file}' LIMIT {READY}").df()
-    inputs = {
+    return {
         name: (frame[name].to_numpy(np.float32) if column.numeric else frame[name].to_numpy(object))[:, None]
         for name, column in schema.features.items()
     }
-    ready = len(frame)
+
+
+def scores(project: Path, rows_file: Path) -> np.ndarray:
+    """What ONNX Runtime alone gives for the first rows of a file with all features."""
+    session = onnxruntime.InferenceSession(str(project / "models/champion/model.onnx"))
+    return np.ravel(session.run(["probability"], ready_inputs(project, rows_file))[0])
+
+
+def fault(rows_file: Path, output: Path, key: str, expected: np.ndarray) -> str:
+    """What is wrong with an output: rows that are missing or in another order, or scores of other rows; empty: nothing."""
+    pairs = f"(SELECT {key} AS i FROM '{rows_file}') POSITIONAL JOIN (SELECT {key} AS o FROM '{output}')"
+    if apart := duckdb.execute(f"SELECT count(*) FROM {pairs} WHERE i IS DISTINCT FROM o").fetchall()[0][0]:
+        return f"{apart:,} rows are not where the input has them"
+    found = duckdb.execute(f"SELECT probability FROM '{output}' LIMIT {len(expected)}").fetchnumpy()
+    wrong = int((np.abs(found["probability"] - expected) > 1e-5).sum())
+    return f"{wrong:,} rows have another score than ONNX Runtime's" if wrong else ""
+
+
+def onnx_alone(project: Path, rows_file: Path, rows: int, threads: int) -> Took:
+    """The graph alone: one call at a time with so many threads of its own, or so many calls at once with one each."""
+    inputs = ready_inputs(project, rows_file)
+    ready = len(next(iter(inputs.values())))
 
     def rate(calls: int) -> Took:
         options = onnxruntime.SessionOptions()
@@ -73,7 +95,7 @@ def onnx_alone(project: Path, rows_file: Path, rows: int, threads: int) -> Took:
     return min(rate(1), rate(threads))
 
 
-def apart(function: Callable[..., Took], *arguments: Any) -> Took:
+def apart(function: Callable[..., Any], *arguments: Any) -> Any:
     """The same in a process of its own: what it holds would count for the processes that this one starts."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
@@ -104,10 +126,16 @@ def main(project: Path, rows: int) -> None:
                 project, paths["request.parquet"], folder
             ),
         }
+        expected = apart(scores, project, paths["all.parquet"])
+        key = ModelCard.read(project / "models/champion").schema_.key[0]
+        output = folder / "scores.parquet"
         took: dict[str, list[Took]] = {way: [] for way in ways}
         for _ in range(ROUNDS):
             for way, run in ways.items():
                 took[way].append(run())
+                if output.exists() and (wrong := apart(fault, paths["all.parquet"], output, key, expected)):
+                    sys.exit(f"{way}: {wrong}")
+                output.unlink(missing_ok=True)
                 print(way, took[way][-1], file=sys.stderr, flush=True)
     best = {way: tuple(map(min, zip(*found, strict=True))) for way, found in took.items()}
     base = next(iter(best.values()))

@@ -1,6 +1,7 @@
 """Batch scoring: the service's answers for a whole table, however often it is killed; what can't be scored is in a file."""
 
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import duckdb
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import ROOT
 from fastapi.testclient import TestClient
 from tabloop import batch, batch_score, batch_source, roles
 from tabloop.cli import UserError
@@ -16,6 +18,9 @@ from tabloop.onnx_model import FILE
 from tabloop.params import Schema
 from tabloop.serving import create_app
 from tabloop.serving.predictor import UNSCORABLE
+
+sys.path.append(str(ROOT / "benchmarks"))
+from batch import fault
 
 from .conftest import Project, Tabloop
 from .test_card import CARD
@@ -344,3 +349,18 @@ def test_folders_and_patterns_are_read_and_a_folder_of_parts_is_replaced(here: P
         assert batch.batch(source, "out", "champion")[1] == 0
         assert sorted(read("out/*.parquet").order_id) == sorted(rows.order_id)
         assert [path.name for path in Path("out").iterdir()] == ["part-00000.parquet"]
+
+
+def test_the_benchmark_sees_rows_in_another_order_and_scores_of_other_rows(tmp_path: Path) -> None:
+    rows = pd.DataFrame({"order_id": [f"o{i}" for i in range(50)], "probability": np.linspace(0, 1, 50)})
+    rows.to_parquet(tmp_path / "in.parquet")
+    swapped = rows.assign(probability=rows.probability[::-1].to_numpy())
+    for output, what in (
+        (rows, ""),
+        (rows[::-1], "50 rows are not where the input has them"),
+        (rows[:49], "1 rows are not where the input has them"),
+        (swapped, "50 rows have another score than ONNX Runtime's"),
+    ):
+        output.to_parquet(tmp_path / "out.parquet")
+        expected = rows.probability.to_numpy()
+        assert fault(tmp_path / "in.parquet", tmp_path / "out.parquet", "order_id", expected) == what

@@ -121,15 +121,17 @@ def featurize(params: Params, raw: Path) -> str:
             where = "" if params.split.feedback_in_holdout else ", in train only"
             count = db.view("feedback").aggregate("count(*)").fetchall()[0][0]
             print(f"featurize: {count:,} labelled predictions join the data{where}", flush=True)
-        with (
-            joined(db, raw, base, schema, str(parts.begins or ""))
-            if schema.views
-            else nullcontext(events) as events
-        ):
-            rows = with_feedback(db, events, params.split.feedback_in_holdout)
-            for name, condition in (("train", parts.train), ("holdout", parts.holdout)):
-                write_part(db, rows.filter(condition), schema, made / f"{name}.parquet")
-        leaks.refuse(made / "train.parquet", schema)
+        with ThreadPoolExecutor(1) as pool:
+            with (
+                joined(db, raw, base, schema, str(parts.begins or ""))
+                if schema.views
+                else nullcontext(events) as events
+            ):
+                rows = with_feedback(db, events, params.split.feedback_in_holdout)
+                write_part(db, rows.filter(parts.train), schema, made / "train.parquet")
+                leak = pool.submit(leaks.refuse, made / "train.parquet", schema)
+                write_part(db, rows.filter(parts.holdout), schema, made / "holdout.parquet")
+            leak.result()
         files.replace(FEATURES, made)
         files.replace(ONLINE, base / "data/online")
     unlabelled = db.view("events").aggregate("count(*)").fetchall()[0][0] - labelled
@@ -169,7 +171,11 @@ def joined(
                 ray_join.join(db, events, schema, made, file)
             else:
                 with watched("joining"):
-                    join(store, schema, db, events).write_parquet(str(file))
+                    # It is read twice and removed: to compress it would take as long as to sort it.
+                    plain = (
+                        f"{literal(file)} (FORMAT parquet, COMPRESSION uncompressed, DICTIONARY_SIZE_LIMIT 1)"
+                    )
+                    join(store, schema, db, events).query("joined", f"COPY joined TO {plain}")
             yield db.read_parquet(str(file))
             for done in beside:
                 done.result()

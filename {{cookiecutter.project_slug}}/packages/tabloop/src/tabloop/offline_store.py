@@ -3,7 +3,7 @@
 `feature_store.yaml: offline_store: type: tabloop.offline_store.DuckDBAsofOfflineStore` lets Feast use it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -40,7 +40,7 @@ class DuckDBAsofOfflineStoreConfig(FeastConfigBaseModel):
     type: Literal["tabloop.offline_store.DuckDBAsofOfflineStore"] = (
         "tabloop.offline_store.DuckDBAsofOfflineStore"
     )
-    memory: int = database.MEMORY
+    memory: int = 5
 
 
 class DuckDBRetrievalJob(RetrievalJob):
@@ -56,7 +56,7 @@ class DuckDBRetrievalJob(RetrievalJob):
         repo: Path | None,
         on_demand: Sequence[OnDemandFeatureView] = (),
         full_feature_names: bool = False,
-        metadata: RetrievalMetadata | None = None,
+        metadata: Callable[[], RetrievalMetadata | None] = lambda: None,
     ) -> None:
         self.relation, self.repo = relation, repo
         self._on_demand, self._full, self._metadata = list(on_demand), full_feature_names, metadata
@@ -77,7 +77,7 @@ class DuckDBRetrievalJob(RetrievalJob):
 
     @property
     def metadata(self) -> RetrievalMetadata | None:
-        return self._metadata
+        return self._metadata()
 
     def persist(
         self, storage: "SavedDatasetStorage", allow_overwrite: bool = False, timeout: int | None = None
@@ -182,13 +182,17 @@ class DuckDBAsofOfflineStore(OfflineStore):
         events, time = event_rows(db, entity_df)
         repo = config.repo_path
         views = [asof_view(db, view, feature_refs, full_feature_names, repo) for view in feature_views]
-        first, last = events.aggregate(f"min({quote(time)}), max({quote(time)})").fetchall()[0]
+
+        def metadata() -> RetrievalMetadata:
+            first, last = events.aggregate(f"min({quote(time)}), max({quote(time)})").fetchall()[0]
+            return RetrievalMetadata(feature_refs, [n for n in events.columns if n != time], first, last)
+
         return DuckDBRetrievalJob(
             asof_join(events, views, time),
             repo,
             OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry),
             full_feature_names,
-            RetrievalMetadata(feature_refs, [n for n in events.columns if n != time], first, last),
+            metadata,
         )
 
     @staticmethod

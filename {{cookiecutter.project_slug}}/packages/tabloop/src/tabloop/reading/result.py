@@ -85,8 +85,8 @@ SPACES = literal(" \t\r\n\u00a0\u2007\u2009\u202f\u3000\ufeff\u200b\u200e\u200f\
 def cell(text: str, i: int) -> str:
     """SQL: a text as column c{i} without the spaces around it, NULL if nothing is left; s{i} is whether it had some."""
     clear = f"ord({text}) BETWEEN 33 AND 126 AND ord(right({text}, 1)) BETWEEN 33 AND 126"
-    trimmed = f"trim({text}, {SPACES})"
+    trimmed = f"CASE WHEN {clear} THEN {text} ELSE nullif(trim({text}, {SPACES}), '') END"
+    # DuckDB computes what stands here twice once; to compare the texts took a third of the time of reading a CSV.
     return (
-        f"CASE WHEN {clear} THEN {text} ELSE nullif({trimmed}, '') END AS c{i}, "
-        f"CASE WHEN NOT ({clear}) AND {trimmed} <> {text} THEN true END AS s{i}"
+        f"{trimmed} AS c{i}, CASE WHEN coalesce(strlen({trimmed}), 0) < strlen({text}) THEN true END AS s{i}"
     )
