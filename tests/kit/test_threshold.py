@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 import pytest
+from tabloop import threshold
 from tabloop.candidate import version_of
 from tabloop.cli import UserError
 from tabloop.metrics import Curve, errors_cost
@@ -108,8 +109,13 @@ def test_each_row_is_scored_by_a_model_of_other_times(capsys: pytest.CaptureFixt
     assert "scored by models of other times" in said and said.count("\n") == 1
 
 
-def test_after_a_change_the_threshold_suits_the_model_that_has_seen_it() -> None:
-    """x0 arrives in another unit in the newest tenth: models of earlier rows alone give another threshold, and dearer."""
+@pytest.mark.parametrize(
+    ("changed", "beside"), [(0.1, "models of earlier rows"), (0.3, "thirds of the time")]
+)
+def test_after_a_change_the_threshold_suits_the_model_that_has_seen_it(
+    changed: float, beside: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """x0 arrives in another unit in the newest rows: who has not seen that gives another threshold, and a dearer one."""
 
     class Levels(Linear):
         """It takes the two units apart, if it has seen both."""
@@ -120,25 +126,28 @@ def test_after_a_change_the_threshold_suits_the_model_that_has_seen_it() -> None
             return np.c_[~large, large, features.x0 * ~large, features.x0 / 100 * large]
 
     params, paid = settings(), []
-    for seed in range(20):
+    for seed in range(20 if changed == 0.1 else 5):
         train, later = rows(3000, 2 * seed, 1.5), rows(3000, 2 * seed + 1, 1.5)
-        train.loc[train["at"].rank(method="min") > 0.9 * len(train), "x0"] *= 100
+        train.loc[train["at"].rank(method="min") > (1 - changed) * len(train), "x0"] *= 100
         later["x0"] *= 100
         whole = Levels(model_inputs(train, params.schema_), train.bought.to_numpy(), params.schema_, {})
         score = whole.predict_proba(model_inputs(later, params.schema_))[:, 1]
-        older = train["at"].rank(method="min") <= 0.75 * len(train)
-        early = Levels(
-            model_inputs(train[older], params.schema_), train.bought[older].to_numpy(), params.schema_, {}
-        )
-        of_early = early.predict_proba(model_inputs(train[~older], params.schema_))[:, 1]
-        candidates = [
-            choose_threshold(Levels, train, params),
-            Curve.of(train.bought[~older].to_numpy(), of_early).cheapest_threshold(params.evaluate.cost),
-        ]
+        ours = choose_threshold(Levels, train, params)
+        if beside == "thirds of the time":
+            with monkeypatch.context() as patch:
+                patch.setattr(threshold, "PERIODS", FOLDS)
+                theirs = choose_threshold(Levels, train, params)
+        else:
+            older = train["at"].rank(method="min") <= 0.75 * len(train)
+            known, labels = model_inputs(train[older], params.schema_), train.bought[older].to_numpy()
+            early = Levels(known, labels, params.schema_, {})
+            scored = early.predict_proba(model_inputs(train[~older], params.schema_))[:, 1]
+            curve = Curve.of(train.bought[~older].to_numpy(), scored)
+            theirs = curve.cheapest_threshold(params.evaluate.cost)
         target = later.bought.to_numpy()
-        paid.append([errors_cost(target, score, t, params.evaluate.cost).mean() for t in candidates])
-    ours, by_earlier = np.mean(paid, axis=0)
-    assert ours < 0.9 * by_earlier
+        paid.append([errors_cost(target, score, t, params.evaluate.cost).mean() for t in (ours, theirs)])
+    mean = np.mean(paid, axis=0)
+    assert mean[0] < 0.9 * mean[1]
 
 
 @pytest.mark.parametrize("entity", ["who", None])
