@@ -2,10 +2,13 @@
 
 import math
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from tabloop.params import Schema
 from tabloop.serving import create_app, explanation
 from tabloop.serving.direct_route import ROW_BYTES
 from tabloop.serving.explanation import UNEXPLAINED
@@ -76,6 +79,25 @@ def test_a_missing_value_is_a_value(models: Models) -> None:  # noqa: F811
         answer = client.post("/explain", json=row).raise_for_status().json()
         assert answer["method"] == "exact"
         assert by_name(answer)["label"] == pytest.approx(sigmoid(2) - sigmoid(0.5), abs=1e-6)
+
+
+def test_a_number_that_only_the_row_or_only_the_baseline_has_adds_its_part() -> None:
+    schema = Schema.model_validate(
+        {"target": {"name": "returned"}, "request": {name: {"type": "number"} for name in "xyz"}}
+    )
+
+    def inputs(columns: dict[str, list[float | None]]) -> dict[str, np.ndarray]:
+        return {name: np.array(values, np.float32)[:, None] for name, values in columns.items()}
+
+    def probability(given: dict[str, np.ndarray]) -> np.ndarray:
+        return np.ravel(0.5 + 0.2 * np.isnan(given["x"]) - 0.4 * np.isnan(given["y"]))
+
+    card = SimpleNamespace(example={"x": 1.0, "y": None, "z": None})
+    model: Any = SimpleNamespace(
+        schema=schema, card=card, version="v", inputs=inputs, probability=probability
+    )
+    players, found = explanation.contributions(model, {"x": None, "y": 2.0, "z": None})
+    assert players == ["x", "y"] and found.contributions == pytest.approx([0.2, 0.4])
 
 
 def test_what_can_not_be_explained_is_refused_as_for_a_prediction(client: TestClient) -> None:

@@ -50,6 +50,15 @@ def test_without_a_player_there_is_nothing_to_explain() -> None:
     assert (found.baseline, found.score, len(found.contributions)) == (0.25, 0.25, 0)
 
 
+def test_what_two_features_do_together_leaves_no_sampling_error() -> None:
+    """An order and its reverse give half of it to each, whichever comes first."""
+    players = EXACT_PLAYERS + 1
+    weights = np.random.default_rng(1).normal(size=(players, players))
+    found = shapley(lambda c: np.einsum("mi,ij,mj->m", c, weights, c), players, seed=0)
+    assert not found.exact and found.errors.max() < 1e-9
+    assert found.contributions == pytest.approx((weights.sum(axis=0) + weights.sum(axis=1)) / 2)
+
+
 @pytest.mark.parametrize("players", [5, EXACT_PLAYERS, EXACT_PLAYERS + 1, 80])
 def test_of_a_linear_score_a_value_is_weight_times_distance_from_the_baseline(players: int) -> None:
     weights, row, baseline = RANDOM.normal(size=(3, players))
