@@ -12,6 +12,7 @@ from kit.conftest import PARAMS, Tabloop, begin_history, clean
 from kit.test_card import CARD, METRICS
 from tabloop import roles
 from tabloop.cli import UserError
+from tabloop.params import Params
 
 
 @pytest.fixture
@@ -106,7 +107,7 @@ def test_evaluate_is_told_of_another_champion_only(models: Path, monkeypatch: py
     monkeypatch.setattr(rollout, "CHAMPION", models.parent / "metrics/champion.json")
 
     def noted() -> Any:
-        rollout.note_champion()
+        rollout.note_champion(Params.model_validate(PARAMS))
         return json.loads(rollout.CHAMPION.read_text())["version"]
 
     assert noted() is None

@@ -15,7 +15,17 @@ import pytest
 from kit.conftest import clean, commit
 from tabloop import rollout
 
-from .steps import BEFORE, STEPS, finish, finish_all, make_projects, run, write_candidate
+from .steps import (
+    BEFORE,
+    PROJECT,
+    STEPS,
+    check_state,
+    finish,
+    finish_all,
+    make_projects,
+    run,
+    write_candidate,
+)
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +172,14 @@ def test_the_page_is_about_the_champion_whatever_the_candidate(before: Callable[
     assert "# kit: model b" in (folder / "MODEL_CARD.md").read_text()
     subprocess.run(["git", "revert", "--no-edit", "HEAD", "HEAD~1"], cwd=folder, env=clean(), check=True)
     assert (folder / "MODEL_CARD.md").read_text() == page
+    # And the next repro lets the registry follow: the stage `champion` asks for `register`, once.
+    registration = folder / "reports/registration.json"
+    subprocess.run(["dvc", "checkout", "--quiet", "--force"], cwd=folder, env=clean(), check=True)
+    for stays in (False, True):
+        finish(folder, lambda: rollout.note_champion(PROJECT))
+        assert registration.exists() == stays
+        finish(folder, STEPS["register"])
+        finish(folder, lambda: check_state("a", None) or "")
 
 
 def test_a_champion_that_is_given_up_is_no_longer_on_the_page(before: Callable[[str], Path]) -> None:

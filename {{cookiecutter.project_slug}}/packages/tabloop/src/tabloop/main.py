@@ -62,9 +62,10 @@ def materialize() -> None:
 @tabloop.command()
 def champion() -> None:
     """Stage: write to metrics/champion.json which champion git pins, so that evaluate notices a new one."""
+    from tabloop.params import load
     from tabloop.rollout import note_champion
 
-    click.echo(f"champion: {note_champion()}")
+    click.echo(f"champion: {note_champion(load())}")
 
 
 @tabloop.command()

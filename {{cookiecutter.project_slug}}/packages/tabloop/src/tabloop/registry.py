@@ -5,7 +5,7 @@ import os
 import re
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -189,6 +189,27 @@ def mirror(params: Params, versions: dict[str, str | None]) -> None:
                 # That there is no such alias, or nothing registered yet, is fine.
                 if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                     raise
+
+
+def behind(params: Params, pinned: dict[str, str]) -> bool:
+    """Whether mlflow.db, if that is the registry here, has other aliases than `mirror` would set. MLflow is not imported.
+
+    Args:
+        pinned: the model version of each role.
+    """
+    uri, database = os.environ.get("MLFLOW_TRACKING_URI"), home() / DATABASE
+    if uri not in (None, "", f"sqlite:///{DATABASE}") or not database.exists():
+        return False
+    query = (
+        "SELECT value, alias FROM model_version_tags LEFT JOIN registered_model_aliases USING (name, version) "
+        "WHERE key = 'version' AND name = ?"
+    )
+    with suppress(sqlite3.OperationalError), closing(sqlite3.connect(database)) as db:  # no such table yet
+        entries = db.execute(query, (params.project,)).fetchall()
+        known = {version for version, _ in entries}
+        set_ = {(role, version) for version, role in entries if role in ("champion", "challenger")}
+        return set_ != {(role, version) for role, version in pinned.items() if version in known}
+    return False
 
 
 def entry_of(client: "MlflowClient", params: Params, version: str) -> int | None:

@@ -15,7 +15,7 @@ from tabloop.params import ROOT, Params, load
 CHAMPION, REGISTRATION = ROOT / "metrics/champion.json", ROOT / "reports/registration.json"
 
 
-def note_champion() -> str:
+def note_champion(params: Params) -> str:
     """Write which champion the candidate has to be compared with, an input of `evaluate`; what was written.
 
     None where the candidate is the champion itself: its registration must not make `evaluate` run again.
@@ -27,13 +27,22 @@ def note_champion() -> str:
     version = None if champion is None or champion.version == candidate.version else champion.version
     files.write(CHAMPION, json.dumps({"version": version}) + "\n")
     applied = REGISTRATION.exists() and "experiment" in json.loads(REGISTRATION.read_text("utf-8"))
-    if champion is None or (applied and not registry.experiment()):
+    if champion is None or ((applied or undone(params)) and not registry.experiment()):
         # It may say that this candidate is the champion, which was given up since, or that it is an experiment, which
-        # was applied since: `register` must run again.
+        # was applied since; or a commit was undone, which the registry does not know: `register` must run again.
         REGISTRATION.unlink(missing_ok=True)
     if champion is None:
         return "there is none yet"
     return f"{champion.version}{'' if version else ', which is the candidate'}"
+
+
+def undone(params: Params) -> bool:
+    """Whether git pins other models than the registry of this folder says, as after `git revert` of a promotion."""
+    try:
+        pinned = {role: card.version for role in roles.ROLES if (card := roles.current(role))}
+    except UserError:  # the challenger is not here, so `register` could not follow
+        return False
+    return registry.behind(params, pinned)
 
 
 def follow(params: Params, without: roles.Role | None = None) -> dict[str, str | None]:
