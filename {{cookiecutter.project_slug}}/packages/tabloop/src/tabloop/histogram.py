@@ -1,4 +1,4 @@
-"""Columns counted by bins of the reference: exact over any number of rows, in one scan of DuckDB.
+"""Columns counted by bins of the reference: exact over any number of rows, in one scan of DuckDB; a second one correlates them.
 
 Bins are robust: one wild value is one row in the last bin, however wild it is.
 """

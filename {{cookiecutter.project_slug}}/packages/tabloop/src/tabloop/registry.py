@@ -200,16 +200,14 @@ def behind(params: Params, pinned: dict[str, str]) -> bool:
     uri, database = os.environ.get("MLFLOW_TRACKING_URI"), home() / DATABASE
     if uri not in (None, "", f"sqlite:///{DATABASE}") or not database.exists():
         return False
-    query = (
-        "SELECT value, alias FROM model_version_tags LEFT JOIN registered_model_aliases USING (name, version) "
-        "WHERE key = 'version' AND name = ?"
-    )
-    with suppress(sqlite3.OperationalError), closing(sqlite3.connect(database)) as db:  # no such table yet
+    tables = "model_version_tags LEFT JOIN registered_model_aliases USING (name, version)"
+    query = f"SELECT value, alias FROM {tables} WHERE key = 'version' AND name = ?"
+    entries = []  # also where there is no table yet
+    with closing(sqlite3.connect(database)) as db, suppress(sqlite3.OperationalError):
         entries = db.execute(query, (params.project,)).fetchall()
-        known = {version for version, _ in entries}
-        set_ = {(role, version) for version, role in entries if role in ("champion", "challenger")}
-        return set_ != {(role, version) for role, version in pinned.items() if version in known}
-    return False
+    known = {version for version, _ in entries}
+    mirrored = {(role, version) for role, version in pinned.items() if version in known}
+    return mirrored != {(role, version) for version, role in entries if role in ("champion", "challenger")}
 
 
 def entry_of(client: "MlflowClient", params: Params, version: str) -> int | None:

@@ -39,7 +39,7 @@ def note_champion(params: Params) -> str:
 def undone(params: Params) -> bool:
     """Whether git pins other models than the registry of this folder says, as after `git revert` of a promotion."""
     try:
-        pinned = {role: card.version for role in roles.ROLES if (card := roles.current(role))}
+        pinned: dict[str, str] = {role: card.version for role in roles.ROLES if (card := roles.current(role))}
     except UserError:  # the challenger is not here, so `register` could not follow
         return False
     return registry.behind(params, pinned)
