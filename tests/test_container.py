@@ -79,6 +79,13 @@ def inspect(thing: str, part: str) -> Any:
     return json.loads(docker("inspect", "--format", f"{{{{json {part}}}}}", thing))
 
 
+def test_without_an_image_smoke_says_what_makes_one(baked: Path) -> None:
+    command = ["bash", "deploy/release.sh", "smoke", "127.0.0.1:1/none:here"]
+    done = subprocess.run(command, cwd=baked, env=clean(), capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "release: there is no image 127.0.0.1:1/none:here: `make image` builds it\n"
+
+
 def test_the_image_has_what_serves_and_labels_that_identify_it(image: str, trained: Path) -> None:
     card = json.loads((trained / "models/champion/model.json").read_text())
     labels = inspect(image, ".Config.Labels")

@@ -202,6 +202,8 @@ reconcile() {
 
 smoke() {
   local name=$PROJECT-smoke-$$ now=''
+  docker image inspect "$1" >/dev/null 2>&1 || docker pull --quiet "$1" >/dev/null 2>&1 ||
+    fail "there is no image $1: \`make image\` builds it"
   trap 'docker rm --force --volumes '"$name"' >/dev/null 2>&1' EXIT
   docker run --detach --name "$name" --read-only --tmpfs /tmp --cap-drop ALL --security-opt no-new-privileges:true \
     "$1" >/dev/null

@@ -1,8 +1,9 @@
 # %% [markdown]
 # # From a notebook to the project
 # Run `make train` first. This file is plain Python with cells (`# %%`): VS Code and PyCharm open it as it is, Jupyter by
-# `uv run --with jupyterlab --with jupytext jupyter lab`, "Open with: Notebook"; marimo after
-# `uvx --with jupytext marimo convert notebooks/explore.py -o notebook.py`. Every name of a column comes from params.yaml.
+# `uv run --with jupyterlab --with jupytext jupyter lab`, "Open with: Notebook". For marimo, convert it first:
+# `uvx --with jupytext marimo convert notebooks/explore.py -o notebook.py`, `uv run --with marimo marimo edit notebook.py`.
+# Every name of a column comes from params.yaml.
 
 # %%
 import os
