@@ -24,7 +24,7 @@ SHAPES = {
 
 
 def problem(answers: dict[str, Any]) -> str | None:
-    """What is wrong with the answers given so far, naming the one to mend; None if all can work."""
+    """What is wrong with the answers given so far, naming the one to correct; None if all can work."""
     for name in ("project_name", "description", "author", "email"):
         value = answers.get(name, "-")
         if not value.strip() or re.search(r'["\\\x00-\x1f{}]', value):

@@ -57,7 +57,7 @@ def tag(version: str) -> str:
         git("push", "--quiet", "origin", f"refs/tags/{name}")
     numbers = tuple(map(int, version.split(".")))
     same_major = [n for n in (tuple(map(int, k[1:].split("."))) for k in known) if n[0] == numbers[0]]
-    if max([*same_major, numbers]) == numbers:  # a mend of an older version must not take projects back
+    if max([*same_major, numbers]) == numbers:  # a fix of an older version must not take projects back
         git("push", "--quiet", "--force", "origin", f"{commit}:refs/tags/v{numbers[0]}")
     return commit
 
@@ -68,7 +68,7 @@ def publish(version: str, text: str) -> str:
 
     token, url = Auth.Token(os.environ["GITHUB_TOKEN"]), os.environ["GITHUB_API_URL"]
     client = Github(auth=token, base_url=url, timeout=30, retry=2, lazy=True)
-    latest = "legacy"  # GitHub compares the versions: a mend of an older one is not the latest
+    latest = "legacy"  # GitHub compares the versions: a fix of an older one is not the latest
     try:
         repository = client.get_repo(os.environ["GITHUB_REPOSITORY"])
         try:
