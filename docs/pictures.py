@@ -25,12 +25,17 @@ from rich.text import Text
 
 PORT, TO = "8377", Path(__file__).with_name("pictures")
 URL = f"http://127.0.0.1:{PORT}"
-COLUMNS, ROWS, PAUSE = 118, 44, 1.0  # of the recording; the longest pause that it keeps, in seconds
+COLUMNS, PAUSE = (
+    110,
+    1.0,
+)  # of the recording: its width, where lines are cut; the longest pause that it keeps, in seconds
+# What it leaves out: DVC's words about its lock file, MLflow's, empty lines, the table of checks.
+LEFT_OUT = r"\s*$|> |Updating lock|Use `dvc|.* Checking graph|Successfully|Created|.{30,}(at least|worse by) "
 WHO = ("-c", "user.name=You", "-c", "user.email=you@example.com", "-c", "core.hooksPath=/dev/null")
 ENV = {
     name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "MAKEFLAGS", "MAKELEVEL")
 }
-ENV |= {"PORT": PORT, "PREDICTION_LOG_SECONDS": "1", "COLUMNS": str(COLUMNS)}
+ENV |= {"PORT": PORT, "PREDICTION_LOG_SECONDS": "1", "COLUMNS": "200"}
 
 
 def made(project: Path, *words: str) -> None:
@@ -76,19 +81,20 @@ def recorded(command: list[str], project: Path) -> list[tuple[float, str]]:
 
 
 def terminal(command: str, project: Path) -> None:
-    """An SVG of a terminal in which the last lines of the command appear as they did."""
+    """An SVG of a terminal in which the lines of the command appear as they did."""
     console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True)
-    rows = [
-        (at, row)
-        for at, line in [(0.0, f"$ {command}"), *recorded(command.split(), project)]
-        for row in Text.from_ansi(line).wrap(console, COLUMNS) or [Text()]
-    ][-ROWS:]
+    rows = [(0.0, Text(f"$ {command}"))]
+    for at, line in recorded(command.split(), project):
+        text = Text.from_ansi(line)
+        if not re.match(LEFT_OUT, text.plain):
+            text.truncate(COLUMNS, overflow="ellipsis")
+            rows.append((at, text))
     console.print(Text("\n").join(row for _, row in rows))
     svg = console.export_svg(title=command, unique_id="terminal")
     svg = re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL).replace("</style>", APPEAR, 1)
 
     def delayed(found: "re.Match[str]") -> str:
-        return f'style="animation-delay:{rows[int(found[1])][0] - rows[0][0]:.2f}s" {found[0]}'
+        return f'style="animation-delay:{rows[int(found[1])][0]:.2f}s" {found[0]}'
 
     svg = re.sub(r'clip-path="url\(#terminal-line-(\d+)\)"', delayed, svg)
     (TO / "train.svg").write_text(svg, encoding="utf-8")
@@ -114,7 +120,7 @@ def pages(project: Path) -> None:
             "service": URL,
             **{p.stem: p.as_uri() for p in project.glob("reports/*.html")},
         }.items():
-            for scheme in ("light", "dark"):
+            for scheme in ("light", "dark") if name == "service" else ("light",):
                 page = browser.new_page(viewport={"width": 1000, "height": 860}, color_scheme=scheme)
                 page.goto(address)
                 if name == "service":

@@ -2,6 +2,8 @@
 
 import importlib.util
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from click.testing import CliRunner
 from conftest import ROOT
 from prometheus_client import Counter, Gauge, Histogram
 from tabloop.main import tabloop as command
+from tabloop.params import load
 from tabloop.serving import telemetry
 from tabloop.serving.settings import Settings
 
@@ -102,6 +105,20 @@ def test_links_between_files_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\((?!https?://)([^)#]+)(?:#[^)]*)?\)", page.read_text())
     dead = [link for link in links if not (page.parent / link).exists()]
     assert not dead
+
+
+def test_the_edit_of_the_first_push_leaves_params_that_load(baked: Path, tmp_path: Path) -> None:
+    """In the project as it is baked: the tests of the workflows write params.yaml in another style."""
+    (edit,) = re.findall(r"^sed .*", (ROOT / "docs/first-push.md").read_text(), re.MULTILINE)
+    shutil.copy(baked / "params.yaml", tmp_path)
+    subprocess.run(["sh", "-c", edit], cwd=tmp_path, check=True)
+    params = load(tmp_path / "params.yaml")
+    assert params.train["max_iter"] == 150 and params.tune["max_iter"]
+
+
+def test_each_picture_is_in_a_page() -> None:
+    texts = "".join(page.read_text() for page in PAGES)
+    assert not [p.name for p in ROOT.glob("docs/pictures/*") if f"pictures/{p.name}" not in texts]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
