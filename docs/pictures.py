@@ -1,6 +1,6 @@
 """The pictures of docs/pictures, from a real run: `make pictures`.
 
-The example is baked, trained before a recorded terminal, played through its loop, and served drifting traffic: some minutes.
+The example is baked, trained before a recorded terminal, and served drifting traffic.
 """
 
 import io
@@ -31,7 +31,6 @@ COLUMNS, PAUSE = (
 )  # of the recording: its width, where lines are cut; the longest pause that it keeps, in seconds
 # What it leaves out: DVC's words about its lock file, MLflow's, empty lines, the table of checks.
 LEFT_OUT = r"\s*$|> |Updating lock|Use `dvc|.* Checking graph|Successfully|Created|.{30,}(at least|worse by) "
-WHO = ("-c", "user.name=You", "-c", "user.email=you@example.com", "-c", "core.hooksPath=/dev/null")
 ENV = {
     name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "MAKEFLAGS", "MAKELEVEL")
 }
@@ -133,7 +132,7 @@ def pages(project: Path) -> None:
 
 
 def main() -> None:
-    """Bake, train, loop, serve; take the pictures."""
+    """Bake, train, serve; take the pictures."""
     TO.mkdir(exist_ok=True)
     root = Path(__file__).parents[1]
     with tempfile.TemporaryDirectory() as folder:
@@ -152,9 +151,6 @@ def main() -> None:
         project = Path(folder).resolve() / "fraud-detection"
         made(project, "setup")
         terminal("make train", project)
-        subprocess.run(["git", "add", "--all"], cwd=project, check=True)
-        subprocess.run(["git", *WHO, "commit", "--quiet", "-m", "Train a model"], cwd=project, check=True)
-        made(project, "loop")
         with served(project):
             made(project, "traffic", f"ARGS=--url {URL} --drift amount=3")
             time.sleep(3)  # for the log's flush
