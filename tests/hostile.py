@@ -60,12 +60,15 @@ ATTACKS: dict[str, list[Attack]] = {
         (8, b"", post("/feedback/batch", b"[" + b"1," * 20_000 + b"1]")),
         (8, b"", post("/predict", b"[" * 60_000)),
         (8, b"", post("/predict/batch", b'[{"a":' * 100_000)),
+        (12, b"", post("/predict/batch", b'[{"%s":1}]' % (b"k" * 3_000_000))),
+        (8, b"", post("/predict", ROW.replace(b"u000001", b"a" * 999 + "😀".encode()))),
     ],
     "Arrow streams that lie, or become much": [
         (4, b"", arrow(pa.array(["u1"] * 10_000))),
         (4, b"", arrow(pa.array(["w" * 1000] * 10_000).dictionary_encode())),
         (4, b"", arrow(pa.array([f"{i:09d}" for i in range(100_000)]).dictionary_encode().slice(0, 10_000))),
         (4, b"", arrow(pa.array(["u1"] * 2000), rows=1)),
+        (4, b"", arrow(pa.array([f"{i:09d}" for i in range(10_000)]).dictionary_encode(), rows=60)),
         *(
             (4, b"", lying(arrow(pa.array(["u1"] * 100).dictionary_encode()), every))
             for every in (53, 211, 499)
