@@ -18,6 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import numpy as np
 import pandas as pd
 import psutil
@@ -242,3 +243,14 @@ def test_a_worker_with_another_tabloop_is_a_line(cluster: Any, monkeypatch: pyte
         ray_engine.cluster(len) as found,
     ):
         found.submit("abc").result()
+
+
+def test_the_pods_of_the_cluster_on_the_page_are_valid() -> None:
+    """KubeRay's own fields have no schema here; what it makes pods of has Kubernetes' one."""
+    page = (Path(__file__).parents[1] / "docs/ray.md").read_text()
+    (cluster,) = (yaml.safe_load(part.split("```")[0]) for part in page.split("```yaml")[1:])
+    spec = cluster["spec"]
+    assert f"{version('ray').rpartition('.')[0]}." in f"{spec['rayVersion']}."
+    for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, **group["template"]}
+        kubernetes_validate.validate(pod, "1.34", strict=True)
