@@ -133,10 +133,8 @@ def alone(values: "pd.Series", target: np.ndarray) -> float:
         half = np.arange(len(target)) % 4 >= 2
         means = np.empty(len(target))
         for part in (half, ~half):
-            sums = np.bincount(levels[~part], target[~part], levels.max() + 1)
-            means[part] = ((sums + target.mean()) / (np.bincount(levels[~part], None, levels.max() + 1) + 1))[
-                levels[part]
-            ]
+            counts = [np.bincount(levels[~part], of, levels.max() + 1) for of in (target[~part], None)]
+            means[part] = ((counts[0] + target.mean()) / (counts[1] + 1))[levels[part]]
         scores.append(means)
     areas = [auc(target, score) for score in scores]
     if missing.any() and enough(target[~missing]):

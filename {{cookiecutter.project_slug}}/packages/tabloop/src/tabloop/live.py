@@ -12,9 +12,8 @@ import urllib.request
 from dataclasses import dataclass
 
 MAX_5XX = float(os.environ.get("WATCH_MAX_5XX") or 0.05)  # share of the answers, from ERRORS on
-MAX_P99 = float(
-    os.environ.get("WATCH_MAX_P99") or 0.25
-)  # seconds, of single rows; the histogram's next bound counts
+# Seconds, of single rows; the histogram's next bound counts.
+MAX_P99 = float(os.environ.get("WATCH_MAX_P99") or 0.25)
 ERRORS = 5
 REQUESTS = 100  # with fewer, p99 is not judged
 FAILED_WRITES = 3  # of the prediction log

@@ -37,9 +37,8 @@ def delong(target: np.ndarray, score: np.ndarray) -> tuple[float, np.ndarray]:
         return float("nan"), np.full(len(positive), np.nan)
     score = np.asarray(score, float)
     ranks, moved = midranks(score), np.empty(len(score))
-    moved[positive] = (
-        ranks[positive] - midranks(score[positive])
-    ) / n  # the share of negatives that it exceeds
+    # The share of negatives that it exceeds.
+    moved[positive] = (ranks[positive] - midranks(score[positive])) / n
     moved[~positive] = 1 - (ranks[~positive] - midranks(score[~positive])) / m  # of positives that exceed it
     value = float(moved[positive].mean())
     for part, size in ((positive, m), (~positive, n)):

@@ -45,18 +45,12 @@ def draw(name: str, candidate: Points, champion: Points | None, threshold: float
                 xs, ys = ([point[axis] for point in points[name]] for axis in (x, y))
                 if log:
                     ys = [max(point[y], 0.5 / point["rows"]) for point in points[name]]
-                axes.plot(
-                    xs, ys, color=color, label=label, linestyle=line, linewidth=2, marker=marker, markersize=4
-                )
+                looks: Any = {"color": color, "label": label, "linestyle": line, "marker": marker}
+                axes.plot(xs, ys, linewidth=2, markersize=4, **looks)
         if name in ("roc", "calibration"):
             end = 1 if name == "roc" else max(point[axis] for point in candidate[name] for axis in (x, y))
-            axes.plot(
-                [min(predicted) if log else 0, end],
-                [min(predicted) if log else 0, end],
-                color=GUIDE,
-                linewidth=1,
-                linestyle=":",
-            )
+            ends = [min(predicted) if log else 0, end]
+            axes.plot(ends, ends, color=GUIDE, linewidth=1, linestyle=":")
         if name == "threshold":
             axes.axvline(threshold, color=GUIDE, linewidth=1, linestyle=":")
             at = (threshold, axes.get_ylim()[1])

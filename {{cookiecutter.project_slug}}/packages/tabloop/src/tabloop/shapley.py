@@ -12,9 +12,8 @@ from math import comb
 
 import numpy as np
 
-EXACT_PLAYERS = (
-    12  # so many features have 4,096 coalitions, all of which are scored; with more, orders are sampled
-)
+# So many features have 4,096 coalitions, all of which are scored; with more, orders are sampled.
+EXACT_PLAYERS = 12
 SAMPLED_ROWS = 16_384  # scored for a sample of orders
 MIN_PAIRS = 16  # of orders, below which an error can't be estimated
 GROUP_ROWS = 512  # of a sample, scored in one call
@@ -74,9 +73,8 @@ def _sampled(value: Value, players: int, seed: int) -> Shapley:
     group = max(1, GROUP_ROWS // (2 * players))
     gains, steps = np.empty((0, players)), np.arange(1, players)[:, None]
     while len(gains) < pairs:
-        places = random.permuted(
-            np.tile(np.arange(players), (group, 1)), axis=1
-        )  # of each player in its order
+        # Of each player in its order.
+        places = random.permuted(np.tile(np.arange(players), (group, 1)), axis=1)
         joined = places[:, None, :] < steps
         try:
             scores = value(np.stack([joined, ~joined]).reshape(-1, players)).reshape(2, group, players - 1)
