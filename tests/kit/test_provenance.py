@@ -98,3 +98,16 @@ def test_without_git_or_a_commit_nothing_is_claimed(tmp_path: Path, monkeypatch:
     assert inputs() == {} and origin({}) == Origin(None, [])
     git(tmp_path, "init", "--quiet")
     assert inputs() == {} and str(origin({"params.yaml": "0"})) == "code that the history here does not have"
+
+
+def test_where_git_fails_it_is_said_and_without_git_it_is_not(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    git(project, "init", "--quiet", "src/another")  # without a commit, git can't add it
+    (project / "src/another/file").write_text("")
+    assert inputs() == {}
+    said = capsys.readouterr().err
+    assert said.startswith("model.json does not say what trained the model: git add failed: ")
+    assert "src/another" in said and said.count("\n") == 1
+    (tmp_path / "repository/.git").rename(tmp_path / "gone")
+    assert inputs() == {} and not capsys.readouterr().err

@@ -5,6 +5,7 @@ pull request and after its merge, on two machines. The commit is looked up in th
 """
 
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,13 +51,18 @@ def own_index() -> Iterator[None]:
 
 
 def inputs() -> dict[str, str]:
-    """git's id of each input as it is now, committed or not. Empty without git or without a commit."""
+    """git's id of each input as it is now, committed or not. Empty without git or a commit, or, with a line, if git fails."""
     present = [name for name in INPUTS if (ROOT / name).exists()]
+    try:
+        git("rev-parse", "--verify", "HEAD", where=ROOT)
+    except UserError:
+        return {}
     try:
         with own_index():
             git("add", "--all", "--", *present, where=ROOT)
             return _ids(git("write-tree", where=ROOT), present)
-    except UserError:
+    except UserError as error:
+        print(f"model.json does not say what trained the model: {error}", file=sys.stderr)
         return {}
 
 
