@@ -47,7 +47,7 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(
             ROOT / name, folder / "template" / name, ignore=shutil.ignore_patterns("*.pyc", ".*_cache")
         )
-    for name in ("cookiecutter.json", "local_extensions.py"):
+    for name in (".gitignore", "cookiecutter.json", "local_extensions.py"):
         shutil.copy(ROOT / name, folder / "template")
     git(folder, "init", "--quiet", "--initial-branch=main", "template")
     Template(folder / "template").change("v1.0.0")

@@ -36,14 +36,15 @@ def test_while_explanations_are_computed_predictions_are_answered_and_few_wait(m
         found = [answer.result() for answer in answers]
         explained = [answer.json() for answer in found if answer.status_code == 200]
         refused = [answer for answer in found if answer.status_code != 200]
-        assert len(explained) == MAX_WAITING + 1 and seconds > 0.06 * len(explained)
+        # All come at once; where one was explained before another came, one more could wait.
+        assert MAX_WAITING < len(explained) < MAX_WAITING + 6 and seconds > 0.06 * len(explained)
         assert all(answer == explained[0] for answer in explained)
         assert {(answer.status_code, answer.headers["retry-after"]) for answer in refused} == {(503, "1")}
         assert "too many explanations wait" in refused[0].json()["detail"]
         assert statistics.median(took) < 0.05
         assert client.post("/explain", json=ROW).json()["variant"] == "champion"  # the queue is empty again
         text = client.get("/metrics").text
-        assert 'responses_total{status="503"} 5.0' in text
+        assert f'responses_total{{status="503"}} {len(refused)}.0' in text
         process.terminate()
         assert "Traceback" not in process.communicate(timeout=30)[1]
 
