@@ -14,7 +14,7 @@ $(DEMO): | $(UV)
 	$(UV) run --quiet --only-group bake cookiecutter . --no-input --output-dir demo python_version=$(PYTHON)
 
 .PHONY: test
-test: $(UV) ## the tests, in three processes
+test: $(UV) ## the tests, in four processes
 	$(UV) run pytest
 
 .PHONY: pictures

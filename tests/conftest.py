@@ -1,6 +1,6 @@
 """Bake once for each set of answers, build one environment, train once; every test works on its own copy.
 
-The tests run in three processes (pytest-xdist). What takes long is made by the one that needs it first; see `once`.
+The tests run in four processes (pytest-xdist). What takes long is made by the one that needs it first; see `once`.
 """
 
 import contextlib
@@ -42,7 +42,7 @@ UV = os.environ.get("UV") or shutil.which("uv")  # `uv run` says where it is
 # Bytecode elsewhere than beside tabloop's source: a bake copies that folder while another process may write to it.
 sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = str(ROOT / ".cache/bytecode")
 sys.dont_write_bytecode = False  # else each process compiles all that it imports
-# Three processes share two cores: a training with threads of its own would take more of them, not less time.
+# Four processes share two cores: a training with threads of its own would take more of them, not less time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A shell that runs the tests in the background ignores Ctrl-C, and what they start would, too.

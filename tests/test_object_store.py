@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import UV, Project, Run, Serve, clean, edit
+from conftest import UV, Project, Run, Serve, clean, edit, share_bytecode
 from s3_server import s3_server
 
 
@@ -24,6 +24,7 @@ def test_everything_moves_to_an_object_store(
     copy, log = project(quick), "s3://bucket/log"
     for packages in (["s3fs"], ["--group", "pipeline", "dvc[s3]"]):
         subprocess.run([UV, "add", "--quiet", *packages], cwd=copy, check=True, env=clean())
+    share_bytecode(copy / ".venv")
     path = f"{copy / '.venv/bin'}{os.pathsep}{os.environ['PATH']}"
     there = {"PATH": path, "UV_PROJECT_ENVIRONMENT": str(copy / ".venv"), "PREDICTION_LOG": log}
 
