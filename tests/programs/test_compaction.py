@@ -424,7 +424,7 @@ def test_the_command(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("; feedback: 2 files -> 1, 0 that are covered removed\n") and not done.stderr
     assert len(done.stdout.splitlines()) == 1 and Path(predicted.path).exists()
-    assert "keep_days must be more than window_days, 7" in tabloop(7).stderr
+    assert "keep_days must exceed window_days, 7" in tabloop(7).stderr
     assert re.match(
         r"compact: 2 predictions before \d{4}-\d\d-\d\d, 1 of them labelled, do not count any more; "
         "0 days removed that did not count any more; the next ingest takes no labels of them\ncompact: ",

@@ -33,9 +33,13 @@ def write(params: Params, champion: ModelCard | None, challenger: ModelCard | No
     path, judged = ROOT / "MODEL_CARD.md", roles.MODELS / "champion" / roles.EVALUATION.name
     before = path.read_text("utf-8") if path.exists() else ""
     kept = re.search(r"<!-- use.*?<!-- /use -->", before, re.DOTALL)
-    lines: Any = dict.fromkeys(("trim_blocks", "lstrip_blocks", "keep_trailing_newline"), True)
-    folder = FileSystemLoader(Path(__file__).parent)
-    environment = Environment(loader=folder, undefined=StrictUndefined, **lines)
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
     environment.filters |= {"digits": digits, "cell": cell}
     text = environment.get_template("model_card.md.jinja").render(
         params=params,

@@ -40,7 +40,7 @@ class DuckDBAsofOfflineStoreConfig(FeastConfigBaseModel):
     type: Literal["tabloop.offline_store.DuckDBAsofOfflineStore"] = (
         "tabloop.offline_store.DuckDBAsofOfflineStore"
     )
-    memory: int = 5
+    memory: int = database.MEMORY
 
 
 class DuckDBRetrievalJob(RetrievalJob):

@@ -243,9 +243,7 @@ class Monitoring(Strict):
     @model_validator(mode="after")
     def _keep_what_is_checked(self) -> "Monitoring":
         if self.keep_days and self.keep_days <= self.window_days:
-            raise ValueError(
-                f"keep_days must be more than window_days, {self.window_days:g}: checks need them"
-            )
+            raise ValueError(f"keep_days must exceed window_days, {self.window_days:g}: checks need them")
         return self
 
 
@@ -278,12 +276,11 @@ class Params(Strict):
             raise ValueError(f"tune: not an argument under train: {', '.join(sorted(unknown))}")
         known: set[tuple[str, str | None, str | None]] = set()
         for gate in self.gates:
+            by = f"gates: {gate.metric} by {gate.by}"
             if gate.by is not None and gate.by not in self.schema_.columns:
-                raise ValueError(
-                    f"gates: {gate.metric} by {gate.by}: neither a feature nor a sensitive column"
-                )
+                raise ValueError(f"{by}: neither a feature nor a sensitive column")
             if gate.by is not None and self.schema_.columns[gate.by].type == "number":
-                raise ValueError(f"gates: {gate.metric} by {gate.by}: a column of numbers has no levels")
+                raise ValueError(f"{by}: a column of numbers has no levels")
             if (key := (gate.metric, gate.by, gate.against)) in known:
                 raise ValueError(f"gates: {' '.join(filter(None, key))}: there are two of it")
             known.add(key)

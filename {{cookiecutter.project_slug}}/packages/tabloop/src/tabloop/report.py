@@ -45,8 +45,9 @@ def draw(name: str, candidate: Points, champion: Points | None, threshold: float
                 xs, ys = ([point[axis] for point in points[name]] for axis in (x, y))
                 if log:
                     ys = [max(point[y], 0.5 / point["rows"]) for point in points[name]]
-                looks: Any = {"color": color, "label": label, "linestyle": line, "marker": marker}
-                axes.plot(xs, ys, linewidth=2, markersize=4, **looks)
+                axes.plot(
+                    xs, ys, color=color, label=label, linestyle=line, linewidth=2, marker=marker, markersize=4
+                )
         if name in ("roc", "calibration"):
             end = 1 if name == "roc" else max(point[axis] for point in candidate[name] for axis in (x, y))
             ends = [min(predicted) if log else 0, end]

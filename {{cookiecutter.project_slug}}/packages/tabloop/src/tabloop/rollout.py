@@ -54,9 +54,7 @@ def follow(params: Params, without: roles.Role | None = None) -> dict[str, str |
     Raises:
         UserError: a model is pinned but not here, or MLflow does not answer.
     """
-    pinned: dict[str, ModelCard | None] = {
-        role: None if role == without else roles.current(role) for role in roles.ROLES
-    }
+    pinned = {role: None if role == without else roles.current(role) for role in roles.ROLES}
     versions: dict[str, str | None] = {role: card.version if card else None for role, card in pinned.items()}
     registry.mirror(params, versions)
     model_card.write(params, pinned["champion"], pinned["challenger"])

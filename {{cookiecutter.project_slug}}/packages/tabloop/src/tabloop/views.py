@@ -19,7 +19,7 @@ def connect(raw: Path, threads: int | None = 1) -> duckdb.DuckDBPyConnection:
 
     By default it has one thread: sums of floats depend on their order, and the same data must give the same bytes.
     """
-    db = database.connect(memory=3, threads=threads)
+    db = database.connect(memory=2, threads=threads)
     for path in sorted(raw.glob("*.parquet")):
         db.read_parquet(str(path)).create_view(path.stem)
     return db
