@@ -80,6 +80,18 @@ def test_the_score_alone_is_enough_and_missing_values_are_drift_of_a_column(fold
     assert column["drift"] and column["missing"] > 0.2 and column["distance"] < 0.1
 
 
+def test_a_change_that_rounds_to_nothing_has_no_minus(folder: Path) -> None:
+    reference = served(4000, seed=4)
+    reference["country"] = reference.country.mask(reference.index == 0)
+    install(folder, "champion", params(), reference)
+    log(folder, params(), served(1200))
+    assert -0.0005 < check(folder)["columns"]["country"]["missing"] < 0
+    assert (
+        "<td>+0.0&nbsp;%</td>" in (page := (folder / "reports/drift.html").read_text())
+        and ">-0.0" not in page
+    )
+
+
 @pytest.mark.parametrize(
     ("change", "column", "why"),
     [
