@@ -112,7 +112,7 @@ def write_candidate(folder: Path, version: str, judged: str | None) -> None:
     result |= {"gate": {"passed": True, "reason": "a reason", "checks": checks}, "segments": segments}
     gap = {"metric": "auc", "value": 0.1, "low": 0.05, "high": 0.15}
     beside = {"metrics": {"auc": 0.8}, "differences": [gap], "verdict": "The candidate is better"}
-    champion = beside | {"version": judged} if judged else {"verdict": "There is no champion yet"}
+    champion = beside | {"version": judged} if judged else {"verdict": "There was no champion yet"}
     (folder / "metrics").mkdir(exist_ok=True)
     (folder / "metrics/evaluation.json").write_text(json.dumps(result | {"champion": champion}))
 

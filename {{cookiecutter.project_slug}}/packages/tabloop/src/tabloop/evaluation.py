@@ -60,7 +60,7 @@ def score_champion(candidate: ModelCard, rows: "pd.DataFrame") -> tuple[dict[str
     """
     champion = current("champion")
     if champion is None:
-        return {"verdict": "There is no champion yet"}, None
+        return {"verdict": "There was no champion yet"}, None
     facts: dict[str, Any] = {"version": champion.version}
     if champion.version == candidate.version:
         return facts | {"verdict": "The candidate is the champion"}, None
