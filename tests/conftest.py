@@ -75,11 +75,12 @@ GROUPS = {
     "test_intervals.py": "test_export",
     "test_round_trip.py": "test_export",
 }
-# The longest groups start first, so that at the end no process waits for the other.
+# The longest groups start first, so that at the end no process waits for the other; one of the first needs no project.
 LONGEST = (
     "story",
     "test_pipeline",
     "pull request",
+    "test_rollout",
     "test_owner",
     "watched",
     "test_torch",
@@ -94,7 +95,6 @@ LONGEST = (
     "test_online_store",
     "test_bake",
     "test_serving",
-    "test_rollout",
 )
 
 

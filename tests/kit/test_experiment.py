@@ -167,8 +167,11 @@ def shadowed(folder: Path, rows: pd.DataFrame, threshold: float = 0.5, **options
     log(folder, params(), rows, "challenger", ids=ids, **routing | {"threshold": threshold})
 
 
+NOW = datetime.now(UTC)  # once: a minute may begin within a test
+
+
 def ago(**time: float) -> datetime:
-    return datetime.now(UTC) - timedelta(**time)
+    return NOW - timedelta(**time)
 
 
 def test_the_cheaper_model_wins_by_the_threshold_that_it_had(folder: Path) -> None:

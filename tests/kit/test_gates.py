@@ -197,7 +197,9 @@ def test_against_the_champion_a_significant_trifle_does_not_block_unless_the_mar
 def test_without_a_champion_its_gates_are_said_not_to_be_judged() -> None:
     result = judge(alone(AUC, {"metric": "auc", **VERSUS, "margin": 0}), NONE, None)
     assert result["passed"] and result["reason"] == "1 of 2 checks passed; 1 not judged"
-    assert result["checks"][1]["passed"] is None and result["checks"][1]["note"] == "there was no champion yet"
+    assert (
+        result["checks"][1]["passed"] is None and result["checks"][1]["note"] == "there was no champion yet"
+    )
     (row,) = [row for row in verdicts.checks({"gate": result}) if row[3].startswith("not")]
     assert row[3] == "not judged: there was no champion yet"
     nothing = judge(alone(), NONE, None)
