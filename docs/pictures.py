@@ -25,10 +25,8 @@ from rich.text import Text
 
 PORT, TO = "8377", Path(__file__).with_name("pictures")
 URL = f"http://127.0.0.1:{PORT}"
-COLUMNS, PAUSE = (
-    110,
-    1.0,
-)  # of the recording: its width, where lines are cut; the longest pause that it keeps, in seconds
+# Of the recording: its width, where lines are cut; the longest pause that it keeps, in seconds.
+COLUMNS, PAUSE = 110, 1.0
 # What it leaves out: DVC's words about its lock file, MLflow's, empty lines, the table of checks.
 LEFT_OUT = r"\s*$|> |Updating lock|Use `dvc|.* Checking graph|Successfully|Created|.{30,}(at least|worse by) "
 ENV = {
@@ -136,18 +134,9 @@ def main() -> None:
     TO.mkdir(exist_ok=True)
     root = Path(__file__).parents[1]
     with tempfile.TemporaryDirectory() as folder:
-        bake = [
-            sys.executable,
-            "-m",
-            "cookiecutter",
-            str(root),
-            "--no-input",
-            "--default-config",
-            "-o",
-            folder,
-        ]
-        version = f"python_version=3.{sys.version_info[1]}"
-        subprocess.run([*bake, version], check=True, stdout=subprocess.DEVNULL)
+        options = f"--no-input --default-config python_version=3.{sys.version_info[1]}".split()
+        bake = [sys.executable, "-m", "cookiecutter", str(root), "--output-dir", folder, *options]
+        subprocess.run(bake, check=True, stdout=subprocess.DEVNULL)
         project = Path(folder).resolve() / "fraud-detection"
         made(project, "setup")
         terminal("make train", project)

@@ -282,9 +282,13 @@ def wait_for(condition: Callable[[], Any], seconds: float = 40) -> None:
         time.sleep(0.05)
 
 
+# How the variables begin that would reach into a project: of git, Python, MLflow, DVC, Feast.
+REACHING = ("GIT_", "PYTHON", "MLFLOW_", "DVC_", "PROMETHEUS_")
+
+
 def clean(**variables: str) -> dict[str, str]:
-    """This process's environment without what would reach into a project: of git, Python, MLflow, Feast, uv's own run."""
-    reaching = ("GIT_", "PYTHON", "MLFLOW_", "DVC_", "PROMETHEUS_", "VIRTUAL_ENV", "UV_RUN", "MAKE", "MFLAGS")
+    """This process's environment without what would reach into a project; nor what says that uv or make run it."""
+    reaching = (*REACHING, "VIRTUAL_ENV", "UV_RUN", "MAKE", "MFLAGS")
     return {k: v for k, v in os.environ.items() if not k.startswith(reaching)} | variables
 
 

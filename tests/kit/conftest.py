@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from conftest import AUTHOR
+from conftest import AUTHOR, REACHING
 from forks import Forks
 
 TEMPLATE = Path(__file__).parents[2] / "{{cookiecutter.project_slug}}"
@@ -47,9 +47,8 @@ Tabloop = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def clean(**variables: str) -> dict[str, str]:
-    """This process's environment without what would reach into a project: of git, Python, MLflow, DVC, Feast."""
-    names = ("PROJECT_ROOT", "PREDICTION_LOG", "ONLINE_STORE")
-    reaching = ("GIT_", "PYTHON", "MLFLOW_", "DVC_", "PROMETHEUS_", *names)
+    """This process's environment without what would reach into a project; nor tabloop's own settings."""
+    reaching = (*REACHING, "PROJECT_ROOT", "PREDICTION_LOG", "ONLINE_STORE")
     kept = {
         name: value
         for name, value in os.environ.items()

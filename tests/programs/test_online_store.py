@@ -79,9 +79,8 @@ def events() -> pd.DataFrame:
     return rows
 
 
-AMPLE = (
-    30.0  # seconds: what a store that answers gets, as other tests may leave this one little of the machine
-)
+# Seconds: what a store that answers gets, as other tests may leave this one little of the machine.
+AMPLE = 30.0
 
 
 @pytest.fixture(autouse=True)

@@ -40,6 +40,11 @@ def home() -> Path:
     return begun_in if experiment() and (begun_in / "params.yaml").exists() else ROOT
 
 
+def in_file() -> bool:
+    """Whether the registry is mlflow.db at `home`: MLFLOW_TRACKING_URI names no other."""
+    return os.environ.get("MLFLOW_TRACKING_URI") in (None, "", f"sqlite:///{DATABASE}")
+
+
 @contextmanager
 def answering(*, asked: bool = True) -> Iterator[None]:
     """Raises: UserError: MLflow does not answer, or refuses; in one line, without a password.
@@ -75,12 +80,10 @@ def connect(params: Params) -> "MlflowClient":
     logging.getLogger("mlflow").setLevel(logging.CRITICAL)
     os.chdir(home())  # MLflow puts the artefacts of an SQLite store below the working directory
     database = home() / DATABASE
-    uri = os.environ.get("MLFLOW_TRACKING_URI")
-    if not uri or uri == f"sqlite:///{DATABASE}":
-        uri = f"sqlite:///{database}"  # absolute: MLflow keeps a connection for each address
-        if database.exists():
-            follow_a_move(database)
-    mlflow.set_tracking_uri(uri)
+    if in_file() and database.exists():
+        follow_a_move(database)
+    # Absolute: MLflow keeps a connection for each address.
+    mlflow.set_tracking_uri(f"sqlite:///{database}" if in_file() else os.environ["MLFLOW_TRACKING_URI"])
     with answering(asked=False):
         mlflow.set_experiment(params.project)
     return mlflow.MlflowClient()
@@ -197,8 +200,8 @@ def behind(params: Params, pinned: dict[str, str]) -> bool:
     Args:
         pinned: the model version of each role.
     """
-    uri, database = os.environ.get("MLFLOW_TRACKING_URI"), home() / DATABASE
-    if uri not in (None, "", f"sqlite:///{DATABASE}") or not database.exists():
+    database = home() / DATABASE
+    if not in_file() or not database.exists():
         return False
     tables = "model_version_tags LEFT JOIN registered_model_aliases USING (name, version)"
     query = f"SELECT value, alias FROM {tables} WHERE key = 'version' AND name = ?"

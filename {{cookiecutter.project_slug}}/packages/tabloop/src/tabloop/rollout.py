@@ -27,7 +27,7 @@ def note_champion(params: Params) -> str:
     version = None if champion is None or champion.version == candidate.version else champion.version
     files.write(CHAMPION, json.dumps({"version": version}) + "\n")
     applied = REGISTRATION.exists() and "experiment" in json.loads(REGISTRATION.read_text("utf-8"))
-    if champion is None or ((applied or undone(params)) and not registry.experiment()):
+    if champion is None or (not registry.experiment() and (applied or undone(params))):
         # It may say that this candidate is the champion, which was given up since, or that it is an experiment, which
         # was applied since; or a commit was undone, which the registry does not know: `register` must run again.
         REGISTRATION.unlink(missing_ok=True)
