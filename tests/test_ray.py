@@ -165,19 +165,39 @@ def test_a_batch_has_the_same_bytes_and_command_and_worker_may_die(home: Path, c
         assert (home / f"ray.{ending}").read_bytes() == (home / f"local.{ending}").read_bytes()
 
 
-def test_a_search_computes_the_same_and_a_worker_may_die(home: Path, cluster: Any) -> None:
-    search = home, "ray", "tune", "--trials", "3", "--no-write"
+def test_a_search_computes_the_same_and_command_and_worker_may_die(home: Path, cluster: Any) -> None:
+    def trials() -> list[tuple[str, list[float]]]:
+        """The state of each trial and the means that it reported, in the order of their numbers."""
+        with sqlite3.connect(home / "data/tune.db") as db:
+            states = db.execute("SELECT trial_id, state FROM trials ORDER BY number").fetchall()
+            steps = (
+                "SELECT intermediate_value FROM trial_intermediate_values WHERE trial_id = ? ORDER BY step"
+            )
+            return [(state, [mean for (mean,) in db.execute(steps, [at])]) for at, state in states]
+
+    def command(process: "subprocess.Popen[str]") -> None:
+        wait_for(lambda: (home / "data/tune.db").exists() and "COMPLETE" in dict(trials()))
+        process.kill()
+
+    search = home, "ray", "tune", "--trials", "5", "--no-write"
+    tabloop(*search, code=-signal.SIGKILL, kill=command, RAY_ADDRESS=cluster.address)
+    left = trials()
+    done = [trial for trial in left if trial[0] == "COMPLETE"]
+    assert 1 <= len(done) < 5
+    going = [number for number, (state, _) in enumerate(left) if state == "RUNNING"]
     tabloop(*search, kill=lambda p: at_work(cluster, p).kill(), RAY_ADDRESS=cluster.address)
-    with sqlite3.connect(home / "data/tune.db") as db:
-        states = [state for (state,) in db.execute("SELECT state FROM trials")]
-        steps = "SELECT intermediate_value FROM trial_intermediate_values WHERE trial_id = 1 ORDER BY step"
-        means = [mean for (mean,) in db.execute(steps)]
-    assert len(states) == 3 and set(states) <= {"COMPLETE", "PRUNED"}
+    states = [state for state, _ in trials()]
+    assert [trial for trial in trials()[: len(left)] if trial[0] == "COMPLETE"] == done
+    # What the killed command had going is tried again, and five come to an end.
+    assert [number for number, state in enumerate(states) if state == "FAIL"] == going
+    assert set(states) <= {"COMPLETE", "PRUNED", "FAIL"} and len(states) == 5 + len(going)
     here = subprocess.run(
         [sys.executable, "-c", SCORE], cwd=home, env=clean(), capture_output=True, text=True
     )
     scores = json.loads(here.stdout)
-    assert means == [float(np.mean(scores[: n + 1])) for n in range(3)], here.stderr
+    # Of params.yaml's arguments, which are tried first, and again if the killed command had them.
+    means = [float(np.mean(scores[: n + 1])) for n in range(3)]
+    assert ("COMPLETE", means) in trials(), here.stderr
 
 
 def test_features_have_the_same_bytes_and_a_machine_may_be_lost(home: Path, cluster: Any) -> None:
