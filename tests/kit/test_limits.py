@@ -190,6 +190,27 @@ def test_rows_go_before_batches_and_before_gets(app: ModelApp) -> None:
     asyncio.run(scene())
 
 
+def test_a_batch_waits_neither_for_a_larger_one_nor_for_all_pages(app: ModelApp) -> None:
+    async def scene() -> None:
+        guard: Any = app.entry()
+        batch = "/predict/batch", to_json([ROW] * 1000)
+        answers = from_json((await ask(guard, batch[0], [batch[1]]))[1]["body"], allow_partial=True)
+        outcomes = [{"prediction_id": answer["prediction_id"], "label": 1} for answer in answers[:100]]
+        small = batch, ("/feedback/batch", to_json(outcomes))
+        rows = to_json([ROW] * 10_000)
+        assert len(rows) > model_app.SMALL_BYTES > len(small[0][1])
+        large = [asyncio.create_task(ask(guard, "/predict/batch", [rows])) for _ in range(3)]
+        gets = [asyncio.create_task(ask(guard, "/metrics", [b""], method="GET")) for _ in range(100)]
+        await asyncio.sleep(0)
+        for path, body in small:
+            assert (await ask(guard, path, [body]))[0]["status"] in (200, 202)
+        assert not any(task.done() for task in large)
+        assert sum(task.done() for task in gets) < 50
+        assert {sent[0]["status"] for sent in await asyncio.gather(*large, *gets)} == {200}
+
+    asyncio.run(scene())
+
+
 def test_a_body_that_breaks_off_or_is_too_long() -> None:
     async def receive() -> Any:
         return messages.pop(0)

@@ -7,8 +7,8 @@ FastAPI's routing, injection and response objects take several times what the mo
 once, as any route of FastAPI; Guard, the innermost middleware, validates its body, calls its endpoint and sends the
 bytes that it returns.
 
-Single rows go first. Of batches, one is worked on at a time; of other requests, one begins in each turn of the event
-loop.
+Single rows go first. Of small batches one is worked on at a time, and of large ones one beside it; of other requests,
+one begins whenever a batch gives way.
 """
 
 import asyncio
@@ -32,6 +32,7 @@ T = TypeVar("T")
 JSON, ARROW = b"application/json", b"application/vnd.apache.arrow.stream"
 WHOLE = "tabloop.json"  # an ASGI extension of protocol.py: a message that is a whole answer in JSON
 ROOM_BYTES = 64 << 20  # of all batches that arrive or wait, and of their answers
+SMALL_BYTES = 512 << 10  # of a batch that does not wait for larger ones: some two thousand rows
 PART_BYTES = 64 << 10  # of an answer, sent at once
 CLIENT = ContextVar("CLIENT", default=b"")  # the API key of the request; empty where the service has no keys
 OPEN = frozenset(("GET", "HEAD", "OPTIONS"))  # methods that need no key and have no body
@@ -83,7 +84,9 @@ class Room:
     """Memory for batches and their answers. When it is full, who has waited longest for its client must leave."""
 
     def __init__(self) -> None:
-        self.free, self.turn = ROOM_BYTES, asyncio.Lock()
+        self.free = ROOM_BYTES
+        # Two batches at a time, as what a body becomes takes many times its bytes.
+        self.small, self.large = asyncio.Lock(), asyncio.Lock()
         self.waiting: dict[asyncio.Timeout, None] = {}
 
     async def wait(self, client: Awaitable[T]) -> T:
@@ -164,7 +167,7 @@ class Guard:
             headers = dict(scope["headers"])
             given = headers.get(b"content-type", b"").partition(b";")[0].strip().lower() == ARROW
             wanted = given and ARROW in headers.get(b"accept", b"").lower()
-            async with room.turn:
+            async with room.small if size <= SMALL_BYTES else room.large:
                 answer = await (route.answer_arrow(body, wanted) if given else route.answer(body))
             del body
             take(len(answer))
@@ -182,7 +185,7 @@ class Guard:
             return
         if "/health/" not in scope["path"]:
             async with self.turn:
-                await asyncio.sleep(0)
+                await direct_route.give_way()
         # The server leaves the body of a HEAD's answer out.
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         await self.app({**scope, "method": method, "guarded": True}, receive, send)
