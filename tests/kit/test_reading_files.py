@@ -293,6 +293,18 @@ def test_sheets_of_a_workbook(tmp_path: Path) -> None:
         read("t.xlsx", tmp_path, overrides=Overrides(sheet="Nope"))
 
 
+def test_each_other_sheet_that_holds_something_is_named(tmp_path: Path) -> None:
+    with pd.ExcelWriter(tmp_path / "t.xlsx", engine="xlsxwriter") as book:
+        book.book.add_worksheet("Empty")
+        pd.DataFrame({"Report of": ["2026"]}).to_excel(book, index=False, sheet_name="Title")
+        FRAME.to_excel(book, index=False, sheet_name="Data")
+        pd.DataFrame({"a": [1]}).to_excel(book, index=False, sheet_name="Two rows")
+        pd.DataFrame({"a": []}).to_excel(book, index=False, sheet_name="One row")
+    found = read("t.xlsx", tmp_path)
+    assert found.relation.fetchall() == ROWS and found.reading.sheet == "Data"
+    assert "warning : sheet 'Data' is read; there are also 'Title', 'Two rows', 'One row'" in said(found)
+
+
 def test_sheets_of_libreoffice_and_of_old_excel(tmp_path: Path) -> None:
     number, text = 'float" office:value', 'string" office:string-value'
     names = {"office": "office:1.0", "table": "table:1.0", "text": "text:1.0"}

@@ -22,14 +22,14 @@ def as_csv(path: Path, wanted: str | None, fixed: dict[str, Any], notes: list[No
         book = calamine.CalamineWorkbook.from_path(path)
         if wanted and wanted not in book.sheet_names:
             raise UserError(f"{path.name} has no sheet {wanted!r}; it has: {', '.join(book.sheet_names)}")
-        filled = [name for name in book.sheet_names if book.get_sheet_by_name(name).total_height > 1]
-        name = wanted or next(iter(filled or book.sheet_names))
+        rows = {name: book.get_sheet_by_name(name).height for name in book.sheet_names}
+        # Two rows may be a title and a date, so that the first sheet with more is preferred.
+        name = wanted or max(rows, key=lambda sheet: min(rows[sheet], 3))
         sheet = book.get_sheet_by_name(name)
-    if len(book.sheet_names) > 1:
+    if len(rows) > 1:
         fixed["sheet"] = name
-    if not wanted and len(filled) > 1:
-        others = ", ".join(repr(other) for other in filled if other != name)
-        notes.append(Note(None, "warning", f"sheet {name!r} is read; there are also {others}"))
+    if not wanted and (others := [repr(other) for other in rows if rows[other] and other != name]):
+        notes.append(Note(None, "warning", f"sheet {name!r} is read; there are also {', '.join(others)}"))
     target = temporary() / f"{path.stem}.csv"
     with target.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows(map(text_of, row) for row in sheet.iter_rows())
