@@ -73,6 +73,11 @@ def test_the_score_alone_is_enough_and_missing_values_are_drift_of_a_column(fold
     log(folder, params(), served(1200).assign(probability=lambda rows: rows.probability / 2))
     result = check(folder)
     assert result["drift"] and result["share"] == 0 and drifted(result) == {"probability"}
+    (reason,) = result["reasons"]
+    most = [name for name in result["columns"] if name != "probability"][:3]
+    assert re.findall(r"(\w+) 0\.\d{3}(?:, |$)", reason.partition("; most moved: ")[2]) == most
+    assert result["columns"][most[0]]["distance"] == max(result["columns"][n]["distance"] for n in most)
+    assert f"- {reason}" in drift.text(result)
     gaps = served(4000, seed=3)
     gaps["country"] = gaps.country.mask(gaps.index % 3 == 0)
     log(folder, params(), gaps, version="champion")

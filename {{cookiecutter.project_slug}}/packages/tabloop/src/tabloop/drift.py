@@ -159,7 +159,8 @@ def whole(bars: DriftBars, columns: dict[str, dict[str, Any]]) -> dict[str, Any]
     share = drifted / max(len(features), 1)
     reasons = [f"{name}: {reason}" for name, found in columns.items() for reason in found["lost"]]
     if (score := columns[SCORE])["drift"] and not score["lost"]:
-        reasons.append(f"the score has drifted: {'; '.join(score['why'])}")
+        most = [f"{name} {found['distance']:.3f}" for name, found in columns.items() if name != SCORE][:3]
+        reasons.append(f"the score has drifted: {'; '.join(score['why'])}; most moved: {', '.join(most)}")
     if share >= bars.share:
         reasons.append(f"{drifted} of {len(features)} features have drifted, bar {bars.share:.0%}")
     return {"share": share, "columns": columns, "reasons": reasons, "drift": bool(reasons)}
