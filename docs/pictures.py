@@ -28,7 +28,8 @@ URL = f"http://127.0.0.1:{PORT}"
 # Of the recording: its width, where lines are cut; the longest pause that it keeps, in seconds.
 COLUMNS, PAUSE = 110, 1.0
 # What it leaves out: DVC's words about its lock file, MLflow's, empty lines, the table of checks.
-LEFT_OUT = r"\s*$|> |Updating lock|Use `dvc|.* Checking graph|Successfully|Created|.{30,}(at least|worse by) "
+LEFT_OUT = r"\s*$|> |Updating lock|Use `dvc|.* Checking graph|Successfully|Created| {12}"
+LEFT_OUT += r"|\s*(passed|not judged|failed) {2,}"
 ENV = {
     name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "MAKEFLAGS", "MAKELEVEL")
 }

@@ -20,6 +20,9 @@ def test_make_train_ends_with_the_summary(run: Run, project: Project, quick: Pat
     said = run(copy, "make", f"UV={UV}", "train").stdout
     for line in ("AUC ", "gate        passed: ", "prediction  is_fraud = "):
         assert f"\n{line}" in said
+    # But for what is copied whole, a terminal of 100 columns wraps nothing of a summary.
+    shown = said[said.index("\nmodel ") :].splitlines()
+    assert not [x for x in shown if len(x) > 100 and not x.startswith(("report ", "a row "))]
     report = unquote(said.split("report      file://")[1].splitlines()[0])
     assert Path(report) == copy / "reports/evaluation.html"
     assert Path(report).exists()

@@ -206,6 +206,30 @@ def test_without_a_champion_its_gates_are_said_not_to_be_judged() -> None:
     assert nothing == {"passed": True, "reason": "params.yaml has no gates", "checks": []}
 
 
+def test_the_checks_fit_a_terminal_whatever_they_say() -> None:
+    gates = [
+        AUC,
+        {"metric": "auc", "by": "country", "min": 0.99},
+        {"metric": "auc", **VERSUS, "margin": 0.005},
+    ]
+    long = (
+        "a level that somebody typed into a form, with all that they thought about it and a_word_of_"
+        + "x" * 90
+    )
+    one, other = holdout(*gates), alone(*gates)
+    for found in (one, other):
+        found.rows["country"] = found.rows["country"].replace("DE", long)
+        result = {"gate": judge(found, NONE, None)}
+        lines = verdicts.console(result).splitlines()
+        assert max(map(len, lines)) <= 78, lines
+        words = "".join("".join(lines).split())
+        for row in verdicts.checks(result):
+            for part in (*row[:3], row[3].partition(": ")[2]):
+                assert "".join(part.split()) in words
+        starts = [line[:12].strip() for line in lines if line[0] != " "]
+        assert starts == [row[3].partition(":")[0] for row in verdicts.checks(result)]
+
+
 def test_each_level_is_a_check_and_one_with_few_rows_is_said() -> None:
     checks = check(
         {"metric": "auc", "by": "country", "min": 0.99}, {"metric": "recall", "by": "country", "min": 0.1}

@@ -1,6 +1,7 @@
 """The last `dvc repro`: metrics, the gate's verdict, the report page, and a prediction by the exported model."""
 
 import json
+import textwrap
 from typing import Any
 
 from tabloop import roles, verdicts
@@ -24,7 +25,8 @@ def summary() -> str:
     found, card = json.loads(roles.EVALUATION.read_text("utf-8")), ModelCard.read(roles.CANDIDATE)
     model = OnnxModel(roles.CANDIDATE / FILE, card.schema_)
     probability = float(model.probability(pd.DataFrame([card.example]))[0])
-    precision, recall = (number(found[name], 3) for name in ("precision", "recall"))
+    verdict = "passed" if found["gate"]["passed"] else "FAILED"
+    precision, recall = verdicts.figure(found["precision"]), verdicts.figure(found["recall"])
     return "\n".join(
         [
             "",
@@ -32,8 +34,8 @@ def summary() -> str:
             f"AUC         {found['auc']:.4f}  [{found['auc_low']:.4f}, {found['auc_high']:.4f}]",
             f"precision   {precision}  recall {recall}  at threshold {card.threshold:.3g}",
             f"Brier score {found['brier']:.4f}  average precision {found['average_precision']:.4f}",
-            f"gate        {'passed' if found['gate']['passed'] else 'FAILED'}: {verdicts.line(found)}",
-            *(f"            {check}" for check in verdicts.console(found).splitlines()),
+            textwrap.fill(f"gate        {verdict}: {verdicts.line(found)}", subsequent_indent=" " * 12),
+            textwrap.indent(verdicts.console(found), "  "),
             f"report      {(ROOT / 'reports/evaluation.html').as_uri()}",
             f"a row       {json.dumps(card.example, ensure_ascii=False)}",
             f"prediction  {card.schema_.target.name} = {int(probability >= card.threshold)}, "
@@ -46,17 +48,14 @@ def summary() -> str:
 
 def next_step(version: str) -> str:
     """The commands that follow. The first model is the champion already; a later one is the candidate until it challenges."""
-    keep = "git add --all && git commit --message 'Train a model' && uv run dvc push && git push"
+    keep = "  git add --all && git commit --message 'Train a model' && uv run dvc push && git push"
     try:
         champion = roles.current("champion")
     except UserError as error:  # it is pinned, and not here
         return f"Next: {error}"
     if champion and champion.version != version and roles.pin("challenger") is None:
-        return (
-            f"The champion is still {champion.version}; {version} is the candidate.\n"
-            f"Next: make challenge; then {keep}"
-        )
-    return f"Next: make serve; then {keep}; `make` lists all commands."
+        return f"The champion is still {champion.version}; {version} is the candidate. Next:\n  make challenge\n{keep}"
+    return f"Next (`make` lists all commands):\n  make serve\n{keep}"
 
 
 def markdown() -> str:
@@ -98,8 +97,3 @@ def movers(importance: list[dict[str, Any]]) -> list[str]:
     """A paragraph that names the features without which the AUC falls most, if it does."""
     lost = [f"{one['feature']} {one['value']:.3f}" for one in importance[:5] if one["low"] > 0]
     return [f"**What moves the model most** (AUC lost without it): {', '.join(lost)}", ""] if lost else []
-
-
-def number(value: float | None, digits: int = 4) -> str:
-    """A metric; nothing where it could not be computed."""
-    return "" if value is None else f"{value:.{digits}f}"

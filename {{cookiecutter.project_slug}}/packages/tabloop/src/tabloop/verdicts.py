@@ -1,11 +1,13 @@
 """How an evaluation reads: the same words and figures on its page, in a pull request, in MODEL_CARD.md, on the console."""
 
+import textwrap
 from typing import Any
 
 from tabloop.cli import one_line
 from tabloop.gates import Gate
 from tabloop.metrics import Estimate
 
+WIDTH = 78  # of what is printed, so that a terminal of 80 does not wrap it, also below the summary
 TITLES = {"auc": "AUC", "brier": "Brier score"}
 # Of the numbers in evaluation.json, those that are no metric of one model.
 OTHER = {"rows", "positives", "auc_low", "auc_high"}
@@ -88,10 +90,13 @@ def line(result: dict[str, Any]) -> str:
 
 
 def console(result: dict[str, Any]) -> str:
-    """The table of the gates as text, its columns aligned."""
-    table = checks(result)
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in table)
+    """Each check of the gates as text: its verdict, then what was found and the bar, at most WIDTH characters a line."""
+    lines = []
+    for name, found, rule, verdict in checks(result):
+        word, _, note = verdict.partition(": ")
+        about = f"{word:12}{name}: {', '.join(filter(None, (found, note)))} (bar: {rule})"
+        lines += textwrap.wrap(about, WIDTH, subsequent_indent=" " * 12)
+    return "\n".join(lines)
 
 
 def gates(result: dict[str, Any]) -> str:
