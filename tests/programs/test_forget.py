@@ -206,24 +206,19 @@ def test_what_the_service_logs_meanwhile_is_removed_or_said(here: Path) -> None:
     text, again = forget.forget(settings(here), PERSON, meanwhile(1))
     assert not again and raw(log, "predictions", "entity") == {OTHER}
     write(log, "predictions", NOW, [{"prediction_id": "new", "entity": PERSON, "predicted_at": 0}])
-    rewriting, count = forget.rewriting, iter(range(99))
+    remove_rows, count = forget.remove_rows, iter(range(99))
     with pytest.MonkeyPatch.context() as patch:
 
-        def always(path: str, rows: dict[str, Any]) -> Callable[[], None]:
-            rewrite = rewriting(path, rows)
+        def always(*arguments: Any) -> None:
+            remove_rows(*arguments)
+            write(
+                log,
+                "predictions",
+                NOW,
+                [{"prediction_id": f"more-{next(count)}", "entity": PERSON, "predicted_at": 0}],
+            )
 
-            def act() -> None:
-                rewrite()
-                write(
-                    log,
-                    "predictions",
-                    NOW,
-                    [{"prediction_id": f"more-{next(count)}", "entity": PERSON, "predicted_at": 0}],
-                )
-
-            return act
-
-        patch.setattr(forget, "rewriting", always)
+        patch.setattr(forget, "remove_rows", always)
         text, again = forget.forget(settings(here), PERSON, YES)
     assert again and "ROWS STILL COME: predictions in " in text.splitlines()[-1]
 

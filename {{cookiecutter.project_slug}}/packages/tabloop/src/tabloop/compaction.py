@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tabloop import log_files, predictions
-from tabloop.cli import UserError, one_line
+from tabloop.cli import UserError, explained, one_line
 from tabloop.locks import fcntl
 from tabloop.log_files import KEPT, TABLES, Hour
 from tabloop.progress import progress
@@ -55,13 +55,11 @@ def compact(log: str, now: datetime | None = None) -> str:
     over = f"date={end:%Y-%m-%d}", f"{end:%H}"
     for table in TABLES:
         done = Done()
-        try:
+        with explained(f"{log} can't be read"):
             fs, folder = fsspec.url_to_fs(f"{log}/{table}")
             if "file" in fs.protocol:
                 remove_left(folder)
             found = log_files.hours(fs, folder)
-        except Exception as error:  # each file system has its own
-            raise UserError(f"{log} can't be read: {one_line(error)}") from None
         ended = {k: hour for k, hour in found.items() if k[1] and (k[0].rpartition("/")[2], k[1]) < over}
         with progress(f"compacting {table}", len(ended)) as bar:
             for (day, name), hour in ended.items():
@@ -89,7 +87,7 @@ def remove_old(log: str, days: int, now: datetime | None = None) -> str:
     """
     now = now or datetime.now(UTC)
     first, removed, said = (now - timedelta(days=days)).date(), 0, ""
-    try:
+    with explained(f"{log}: old days can't be removed"), suppress(FileNotFoundError):
         for table in TABLES:
             fs, folder = fsspec.url_to_fs(f"{log}/{table}")
             fs.invalidate_cache()
@@ -106,13 +104,8 @@ def remove_old(log: str, days: int, now: datetime | None = None) -> str:
             if old and f"{folder}{KEPT}{first}" not in kept:
                 said = said or leaving(log, first)
                 fs.pipe_file(f"{folder}{KEPT}{first}", b"")
-    except FileNotFoundError:
-        return "another run is removing old days"
-    except UserError:
-        raise
-    except Exception as error:  # each file system has its own
-        raise UserError(f"{log}: old days can't be removed: {one_line(error)}") from None
-    return f"{said}{removed:,} days removed that did not count any more"
+        return f"{said}{removed:,} days removed that did not count any more"
+    return "another run is removing old days"
 
 
 def leaving(log: str, first: date) -> str:

@@ -6,18 +6,22 @@ killed is finished by the next one.
 
 import shutil
 import sqlite3
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from tabloop import compaction, database, ingest, predictions
-from tabloop.cli import UserError, one_line
+from tabloop.cli import UserError, explained, one_line
 from tabloop.columns import key_of, literal, quote
 from tabloop.locks import alone
 from tabloop.params import ROOT, Params
+from tabloop.redis_copy import connected
 from tabloop.serving.online_store import entity_key, redis_index
 from tabloop.serving.settings import STORE, load_settings
 
@@ -91,8 +95,9 @@ def found(params: Params, name: str, entity: str) -> Places:
                 kind = str(table.types[table.columns.index(name)])
                 own = table.filter(f"{key_of(quote(name), kind)} = {literal(entity)}").project(quote(name))
                 if rows := len(own):
-                    values = own.distinct().to_arrow_table()[name]
-                    places[path.relative_to(ROOT).as_posix()] = rows, rewriting(str(path), {name: values})
+                    values = own.distinct().to_arrow_table()[name].combine_chunks()
+                    remove = partial(remove_rows, [str(path)], name, values)
+                    places[path.relative_to(ROOT).as_posix()] = rows, remove
     key = entity_key(name, entity)
     if "://" in (url := str(settings.online_store)):
         places |= in_redis(url, settings.online_store_password, key)
@@ -104,10 +109,8 @@ def found(params: Params, name: str, entity: str) -> Places:
 
 def in_log(log: str, entity: str) -> Places:
     """The labels of the entity's predictions, and the predictions, in all files of the log: those that do not count, too."""
-    import fsspec
-
     db, places = database.connect(), Places()
-    try:
+    with explained(f"{log} can't be read"):
         files = {}
         for table in ("predictions", "feedback"):
             fs, folder = fsspec.url_to_fs(f"{log}/{table}")
@@ -116,8 +119,6 @@ def in_log(log: str, entity: str) -> Places:
             files[table] = [path if "file" in fs.protocol else fs.unstrip_protocol(path) for path in paths]
         if "file" not in fs.protocol:
             db.register_filesystem(fs)
-    except Exception as error:  # each file system has its own
-        raise UserError(f"{log} can't be read: {one_line(error)}") from None
     values = [entity]
     for table, column in (("predictions", "entity"), ("feedback", "prediction_id")):
         if not (parquet := [path for path in files[table] if path.endswith(".parquet")]) or not values:
@@ -130,60 +131,40 @@ def in_log(log: str, entity: str) -> Places:
             own = db.sql(
                 f"SELECT filename, prediction_id FROM {rows} WHERE {quote(column)} IN ({among})"
             ).fetchall()
-        counts = Counter(path for path, _ in own)
-        if own:
-            removes = [rewriting(path, {column: values}) for path in sorted(counts)]
-            places[f"{table} in {log}, in {len(counts):,} files"] = len(own), partial(run_all, removes)
+        if having := sorted({path for path, _ in own}):
+            remove = partial(remove_rows, having, column, pa.array(values))
+            places[f"{table} in {log}, in {len(having):,} files"] = len(own), remove
         values = list(dict.fromkeys(key for _, key in own))
     return dict(reversed(places.items()))
 
 
-def run_all(acts: list[Callable[[], None]]) -> None:
-    """Do one after the other."""
-    for act in acts:
-        act()
-
-
-def rewriting(path: str, rows: dict[str, Any]) -> Callable[[], None]:
-    """What writes a Parquet file again without the rows that have one of these values in a column."""
-
-    def rewrite() -> None:
-        import fsspec
-        import pyarrow as pa
-        import pyarrow.compute as pc
-        import pyarrow.parquet as pq
-
-        ((column, values),) = rows.items()
+def remove_rows(paths: list[str], column: str, values: pa.Array) -> None:
+    """Write Parquet files again without the rows that have one of these values in a column."""
+    for path in paths:
         fs, inside = fsspec.url_to_fs(path)
         with suppress(FileNotFoundError), fs.open(inside) as file:  # a compaction removed it
             source = pq.ParquetFile(file)
             schema = source.schema_arrow
-            gone = values if isinstance(values, pa.ChunkedArray) else pa.array(values)
-            own = gone.cast(schema.field(column).type)
-
-            def kept() -> Iterator[pa.Table]:
-                for batch in source.iter_batches(compaction.GROUP):
-                    yield pa.Table.from_batches([batch.filter(pc.invert(pc.is_in(batch[column], own)))])
-
-            compaction.write(fs, inside, schema, kept(), replace=True)
-
-    return rewrite
+            gone = values.cast(schema.field(column).type)
+            kept = (
+                pa.Table.from_batches([batch.filter(pc.invert(pc.is_in(batch[column], gone)))])
+                for batch in source.iter_batches(compaction.GROUP)
+            )
+            compaction.write(fs, inside, schema, kept, replace=True)
 
 
 def in_file(path: Path, key: bytes) -> Places:
     """The entity's values in an SQLite store. The file is replaced, as it may be DVC's, and has what was deleted in it."""
     if not path.is_file():
         return {}
-    try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
-            named = (
-                "SELECT m.name FROM sqlite_master m, pragma_table_info(m.name) c WHERE c.name = 'entity_key'"
-            )
-            tables = [quote(row[0]) for row in db.execute(f"{named} AND m.type = 'table'")]
-            count = "SELECT count(*) FROM {} WHERE entity_key = ?"
-            rows = sum(db.execute(count.format(table), [key]).fetchone()[0] for table in tables)
-    except sqlite3.Error as error:
-        raise UserError(f"{path}: {one_line(error)}") from None
+    with (
+        explained(str(path), sqlite3.Error),
+        closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db,
+    ):
+        named = "SELECT m.name FROM sqlite_master m, pragma_table_info(m.name) c WHERE c.name = 'entity_key'"
+        tables = [quote(row[0]) for row in db.execute(f"{named} AND m.type = 'table'")]
+        count = "SELECT count(*) FROM {} WHERE entity_key = ?"
+        rows = sum(db.execute(count.format(table), [key]).fetchone()[0] for table in tables)
 
     def remove() -> None:
         part = path.with_name(f"{path.name}.part")
@@ -201,22 +182,15 @@ def in_file(path: Path, key: bytes) -> Places:
 
 def in_redis(url: str, password: str, key: bytes) -> Places:
     """The entity's hash in Redis."""
-    import yaml
-    from redis import Redis, RedisError
-
-    project = yaml.safe_load((ROOT / "feature_repo/feature_store.yaml").read_text("utf-8"))["project"]
-    where, own = f"ONLINE_STORE={url.rpartition('@')[2]}", key + project.encode()
-    client: Any = Redis.from_url(url, password=password or None, socket_timeout=60)
-    try:
+    with connected(url, password) as (client, project):
+        own = key + project.encode()
         rows = client.hlen(own)
-    except (RedisError, ValueError) as error:
-        raise UserError(f"{where}: {one_line(error)}") from None
 
     def remove() -> None:
         client.delete(own)
         client.srem(f"{redis_index(project)}:keys", own)
 
-    return {where: (rows, remove)} if rows else {}
+    return {f"ONLINE_STORE={url.rpartition('@')[2]}": (rows, remove)} if rows else {}
 
 
 def source(params: Params, name: str, entity: str) -> str:

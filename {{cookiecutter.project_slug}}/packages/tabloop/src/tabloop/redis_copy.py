@@ -6,13 +6,13 @@ that was interrupted is completed by the next one.
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from itertools import groupby, islice
 from typing import Any
 
 import yaml
 
-from tabloop.cli import UserError, one_line
+from tabloop.cli import UserError, explained
 from tabloop.columns import literal, quote
 from tabloop.params import ROOT
 from tabloop.progress import progress
@@ -30,32 +30,43 @@ def write_redis(views: list[str], url: str, password: str) -> str:
     Raises:
         UserError: the file lacks a view; Redis does not answer or refuses.
     """
-    from redis import Redis, RedisError
     from redis.exceptions import AskError, ClusterCrossSlotError, ClusterError
 
-    project = yaml.safe_load((ROOT / "feature_repo/feature_store.yaml").read_text("utf-8"))["project"]
     where, (written, known) = url.rpartition("@")[2], (0, 0)
-    store = OnlineStore(str(STORE), project, None, {})
-    for view in views:
-        if not STORE.is_file() or not store.rows(view, "TRUE LIMIT 1"):
-            raise UserError(f"data/online/store.db has no row of {view}: run `dvc repro` or `dvc pull`")
-    try:
-        client: Any = Redis.from_url(url, password=password or None, socket_timeout=60)
+    with (
+        connected(url, password) as (client, project),
+        explained("data/online/store.db", sqlite3.Error),
+    ):
+        store = OnlineStore(str(STORE), project, None, {})
+        for view in views:
+            if not STORE.is_file() or not store.rows(view, "TRUE LIMIT 1"):
+                raise UserError(f"data/online/store.db has no row of {view}: run `dvc repro` or `dvc pull`")
         with (
             closing(sqlite3.connect(f"{STORE.as_uri()}?mode=ro", uri=True)) as db,
             client.pipeline() as pipe,  # transactions: an entity's features change at once
         ):
-            for part in parts(db, project, views):
-                written, known = written + write_part(pipe, redis_index(project), part), known + len(part)
-            gone = remove_gone(client, pipe, db, project, views)
-            pipe.delete(redis_index(project)).sadd(redis_index(project), *views).execute()
-    except sqlite3.Error as error:
-        raise UserError(f"data/online/store.db: {one_line(error)}") from None
-    except (AskError, ClusterCrossSlotError, ClusterError):
-        raise UserError(f"ONLINE_STORE={where} is a Redis Cluster: give one that is none") from None
-    except (RedisError, ValueError) as error:
-        raise UserError(f"ONLINE_STORE={where}: {one_line(error)}") from None
+            try:
+                for part in parts(db, project, views):
+                    written, known = written + write_part(pipe, redis_index(project), part), known + len(part)
+                gone = remove_gone(client, pipe, db, project, views)
+                pipe.delete(redis_index(project)).sadd(redis_index(project), *views).execute()
+            except (AskError, ClusterCrossSlotError, ClusterError):
+                raise UserError(f"ONLINE_STORE={where} is a Redis Cluster: give one that is none") from None
     return f"{written:,} of {known:,} entities written, {gone:,} removed -> {where}"
+
+
+@contextmanager
+def connected(url: str, password: str) -> Iterator[tuple[Any, str]]:
+    """A client of Redis, and Feast's name of the project, with which the keys end there.
+
+    Raises:
+        UserError: Redis does not answer or refuses.
+    """
+    from redis import Redis, RedisError
+
+    project = yaml.safe_load((ROOT / "feature_repo/feature_store.yaml").read_text("utf-8"))["project"]
+    with explained(f"ONLINE_STORE={url.rpartition('@')[2]}", RedisError, ValueError):
+        yield Redis.from_url(url, password=password or None, socket_timeout=60), project
 
 
 def parts(db: sqlite3.Connection, project: str, views: list[str]) -> Iterator[Hashes]:
