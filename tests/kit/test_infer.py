@@ -11,8 +11,8 @@ import plotly
 import pytest
 from tabloop import labels
 from tabloop.cli import UserError
-from tabloop.facts import constant_within
-from tabloop.infer import Choices, Inferred, infer
+from tabloop.facts import Choices, constant_within
+from tabloop.infer import Inferred, infer
 from tabloop.params import Target
 from tabloop.reading.result import Table
 from tabloop.reading.settings import Reading

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from tabloop.cli import UserError
-from tabloop.infer import Choices, infer
+from tabloop.facts import Choices
+from tabloop.infer import infer
 from tabloop.leaks import refuse
 from tabloop.params import Params
 from tabloop.reading.result import Table

@@ -27,7 +27,8 @@ import pytest
 import statsmodels
 from tabloop import database, place, progress
 from tabloop.cli import UserError
-from tabloop.infer import Choices, infer
+from tabloop.facts import Choices
+from tabloop.infer import infer
 from tabloop.reading import encodings, source
 from tabloop.reading.read import read
 from tabloop.reading.result import Overrides, Table

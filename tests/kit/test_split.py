@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 from tabloop import database, featurize, ingest, validate
 from tabloop.cli import UserError
-from tabloop.infer import Choices, infer
+from tabloop.facts import Choices
+from tabloop.infer import infer
 from tabloop.params import Params
 from tabloop.reading.result import Table
 from tabloop.reading.settings import Reading

@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 from tabloop import feature_store, featurize, feedback, ingest, params, predictions, validate, views
 from tabloop.cli import UserError
-from tabloop.infer import Choices, infer
+from tabloop.facts import Choices
+from tabloop.infer import infer
 from tabloop.params import Params
 from tabloop.reading.read import read
 from tabloop.reading.result import Overrides

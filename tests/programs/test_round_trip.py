@@ -26,7 +26,8 @@ from kit.test_export import rows as some_rows
 from sklearn import datasets
 from tabloop import candidate, featurize, ingest, predictions, validate, views
 from tabloop.export import check_parity, classifier_to_onnx, serialize
-from tabloop.infer import Choices, infer
+from tabloop.facts import Choices
+from tabloop.infer import infer
 from tabloop.onnx_model import FILE, model_inputs
 from tabloop.params import Params
 from tabloop.reading.read import read

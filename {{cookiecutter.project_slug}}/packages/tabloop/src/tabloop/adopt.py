@@ -3,18 +3,18 @@
 import json
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
-from tabloop import files, own_params, place
+from tabloop import decisions, files, own_params, place
 from tabloop.cli import UserError, git
+from tabloop.facts import Choices
+from tabloop.infer import infer
 from tabloop.params import ROOT, load
 from tabloop.predictions import LOG
-
-if TYPE_CHECKING:
-    from tabloop.infer import Choices
-    from tabloop.reading.result import Overrides
+from tabloop.reading.read import read
+from tabloop.reading.result import Overrides
 
 # Results of the example or of the table before; git and DVC keep what was committed.
 PINS = ["dvc.lock", "models/champion.dvc", "models/challenger.dvc"]
@@ -24,16 +24,12 @@ RESULTS += [f"models/{role}" for role in ("candidate", "champion", "challenger")
 PLAN = ROOT / ".dvc/tmp/adopt.json"
 
 
-def adopt(source: str, said: "Choices", overrides: "Overrides", dry_run: bool, as_json: bool) -> str:
+def adopt(source: str, said: Choices, overrides: Overrides, dry_run: bool, as_json: bool) -> str:
     """Make the project one for the given table; the decisions as text or JSON. A dry run changes nothing.
 
     Raises:
         UserError: the table can't be read or used, or changes would be lost; the project is as it was.
     """
-    from tabloop import decisions
-    from tabloop.infer import infer
-    from tabloop.reading.read import read
-
     done, holdout = finish() if not dry_run else None, load(ROOT / "params.yaml").split.holdout
     leaving = [*map(Path, RESULTS), *(path.relative_to(ROOT) for path in example())]
     if not dry_run:

@@ -40,7 +40,7 @@ READ = {"category": "text", "days": "timestamp"}
 def adopt(data: str, dry_run: bool, as_json: bool, **said: Any) -> None:
     """Replace the example by your own table DATA, a file, folder or URL."""
     from tabloop.adopt import adopt
-    from tabloop.infer import Choices
+    from tabloop.facts import Choices
     from tabloop.reading.result import Overrides
 
     if not data or not said["target"]:

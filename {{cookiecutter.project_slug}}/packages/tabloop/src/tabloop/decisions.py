@@ -1,15 +1,14 @@
 """What adopt decided, for people and for machines."""
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from tabloop.infer import Inferred
-    from tabloop.reading.result import Note
+from tabloop.infer import Inferred
+from tabloop.reading.result import Note
 
 
 def summary(
-    found: "Inferred", notes: "list[Note]", source: str, changes: list[str], dry_run: bool
+    found: Inferred, notes: list[Note], source: str, changes: list[str], dry_run: bool
 ) -> dict[str, Any]:
     """All of it as JSON's types."""
     warned = [note for note in notes if note.severity == "warning"]
@@ -32,7 +31,7 @@ def summary(
     }
 
 
-def about(note: "Note") -> str:
+def about(note: Note) -> str:
     """A note with its column."""
     return f"{note.column}: {note.text}" if note.column else note.text
 

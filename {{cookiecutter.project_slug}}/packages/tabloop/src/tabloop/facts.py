@@ -63,6 +63,39 @@ class Decision:
     warnings: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Choices:
+    """What the owner says; the rest is decided. `types` are feature types or `days`, by column."""
+
+    target: str
+    entity: str | None = None
+    timestamp: str | None = None
+    known_at: str | None = None
+    key: tuple[str, ...] = ()
+    types: dict[str, str] = field(default_factory=dict)
+    drop: tuple[str, ...] = ()
+    positive: str | None = None
+    negative: tuple[str, ...] = ()
+    at_least: float | None = None
+
+
+@dataclass(frozen=True)
+class Survey:
+    """A table whose columns are decided on.
+
+    Attributes:
+        label: SQL for 1, 0 or NULL, no label.
+        decisions: those that were taken already, by column.
+    """
+
+    table: duckdb.DuckDBPyRelation
+    said: Choices
+    rows: int
+    facts: dict[str, Facts]
+    label: str
+    decisions: dict[str, Decision]
+
+
 def describe(table: duckdb.DuckDBPyRelation) -> tuple[int, dict[str, Facts]]:
     """Number of rows, and each column's facts."""
     rows = table.aggregate("count(*)").fetchall()[0][0]

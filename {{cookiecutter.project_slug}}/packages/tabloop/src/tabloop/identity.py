@@ -3,11 +3,9 @@
 import re
 from datetime import UTC, datetime
 
-import duckdb
-
 from tabloop.cli import UserError
 from tabloop.columns import key_of, quote, text_of
-from tabloop.facts import LEVELS, Decision, Facts
+from tabloop.facts import LEVELS, Decision, Facts, Survey
 from tabloop.metrics import MIN_CLASS
 from tabloop.params import EXACT
 from tabloop.table import snake
@@ -49,15 +47,15 @@ def coded(name: str, facts: Facts) -> bool:
     return facts.whole and bool(CODE.search(snake(name)))
 
 
-def entity(table: duckdb.DuckDBPyRelation, name: str, facts: Facts) -> Decision:
+def entity(survey: Survey, name: str) -> Decision:
     """The entity.
 
     Raises:
         UserError: rows lack it, or it is the same in all.
     """
-    text = text_of(quote(name), facts.kind)
+    facts, text = survey.facts[name], text_of(quote(name), survey.facts[name].kind)
     trimmed = key_of(quote(name), facts.kind)
-    blank, spaced, after = table.aggregate(
+    blank, spaced, after = survey.table.aggregate(
         f"count(*) FILTER (WHERE {trimmed} = ''), count(*) FILTER (WHERE {text} <> {trimmed}), count(DISTINCT {trimmed})"
     ).fetchall()[0]
     if lacking := facts.missing + blank:
@@ -72,9 +70,7 @@ def entity(table: duckdb.DuckDBPyRelation, name: str, facts: Facts) -> Decision:
     return Decision(name, "entity", f"{after:,} of them", warnings)
 
 
-def timestamp(
-    table: duckdb.DuckDBPyRelation, name: str, facts: Facts, label: str, holdout: float
-) -> Decision:
+def timestamp(survey: Survey, name: str, holdout: float) -> Decision:
     """The timestamp.
 
     Args:
@@ -83,7 +79,7 @@ def timestamp(
     Raises:
         UserError: rows lack it, or it is no date or time, the same in all rows, or in the future.
     """
-    column = quote(name)
+    table, facts, column = survey.table, survey.facts[name], quote(name)
     if facts.missing:
         raise UserError(f"TIMESTAMP={name}: {facts.missing:,} rows lack it; fill or remove them")
     if not facts.dated:
@@ -100,7 +96,7 @@ def timestamp(
     if future:
         advice = "correct them, or say of which zone they are: `--timezone Europe/Berlin`"
         raise UserError(f"TIMESTAMP={name}: {future:,} rows are in the future, up to {last} UTC: {advice}")
-    labelled = table.project(f"{label} AS label, {time} AS t").filter("label IS NOT NULL")
+    labelled = table.project(f"{survey.label} AS label, {time} AS t").filter("label IS NOT NULL")
     start, oldest = labelled.aggregate(f"quantile_disc(t, {1 - holdout}), min(t)").fetchall()[0]
     if start == oldest:
         what = f"most rows are of {start}, so that none is older than the {holdout:.0%} that are held out"
@@ -114,18 +110,17 @@ def timestamp(
     return Decision(name, "timestamp", f"splits by time, {first:%Y-%m-%d} to {last:%Y-%m-%d}", warnings)
 
 
-def known_at(
-    table: duckdb.DuckDBPyRelation, name: str, facts: Facts, timestamp: str | None, label: str
-) -> Decision:
+def known_at(survey: Survey, name: str) -> Decision:
     """The column that says when the label was known.
 
     Raises:
         UserError: it is no date or time, or there is no timestamp, or labels were known before their row happened.
     """
-    if timestamp is None or not facts.dated:
+    timestamp = survey.said.timestamp
+    if timestamp is None or not survey.facts[name].dated:
         lacking = "it is no date or time" if timestamp else "give TIMESTAMP, the row's time, too"
         raise UserError(f"--known-at {name}: {lacking}")
-    labelled = table.filter(f"({label}) IS NOT NULL")
+    labelled = survey.table.filter(f"({survey.label}) IS NOT NULL")
     early, without = labelled.aggregate(_early_and_without(name, timestamp)).fetchall()[0]
     if early:
         raise UserError(f"--known-at {name}: {early:,} labels were known before their row: correct them")
@@ -133,46 +128,35 @@ def known_at(
     return Decision(name, "known at", "train has only labels known when the holdout begins", lack)
 
 
-def suggest_known_at(
-    table: duckdb.DuckDBPyRelation,
-    timestamp: str,
-    facts: dict[str, Facts],
-    decisions: dict[str, Decision],
-    label: str,
-) -> None:
+def suggest_known_at(survey: Survey, timestamp: str) -> None:
     """Warn where a date may be when the label was known: with each label, never without one, never before the timestamp."""
-    for name, found in decisions.items():
-        if found.decision != "left out" or not facts[name].dated:
+    labelled, others = (survey.table.filter(f"({survey.label}) IS {null}") for null in ("NOT NULL", "NULL"))
+    for name, found in survey.decisions.items():
+        if found.decision != "left out" or not survey.facts[name].dated:
             continue
-        parts = f"{_early_and_without(name, timestamp)}, count(*) FILTER ({quote(name)}::TIMESTAMP > {timestamp}::TIMESTAMP)"
-        *wrong, later = table.filter(f"({label}) IS NOT NULL").aggregate(parts).fetchall()[0]
-        others = table.filter(f"({label}) IS NULL").aggregate(f"count({quote(name)})").fetchall()[0][0]
-        if later and not any(wrong) and not others:
+        after = f"count(*) FILTER ({quote(name)}::TIMESTAMP > {quote(timestamp)}::TIMESTAMP)"
+        *wrong, later = labelled.aggregate(f"{_early_and_without(name, timestamp)}, {after}").fetchall()[0]
+        unlabelled = others.aggregate(f"count({quote(name)})").fetchall()[0][0]
+        if later and not any(wrong) and not unlabelled:
             use = f"`--known-at {name}` keeps labels out of train that came after the holdout begins"
             found.warnings.append(f"is it when the label was known? {use}")
 
 
 def _early_and_without(name: str, timestamp: str) -> str:
     """SQL of the number of rows where the column's day is before that of the timestamp, and of those without a value."""
-    day = f"{quote(name)}::TIMESTAMP::DATE < {timestamp}::TIMESTAMP::DATE"
+    day = f"{quote(name)}::TIMESTAMP::DATE < {quote(timestamp)}::TIMESTAMP::DATE"
     return f"count(*) FILTER ({day}), count(*) - count({quote(name)})"
 
 
-def key(
-    table: duckdb.DuckDBPyRelation,
-    said: tuple[str, ...],
-    roles: list[str],
-    decisions: dict[str, Decision],
-    facts: dict[str, Facts],
-) -> list[str]:
+def key(survey: Survey) -> list[str]:
     """What makes a row unique: what the owner says, an id, or the entity, with the timestamp if there is one; or nothing.
 
     Raises:
         UserError: rows share the key that the owner gave.
     """
-    rows = next(iter(facts.values())).rows
+    said, decisions = survey.said.key, survey.decisions
     if said:
-        if shared := rows - different(table, list(said)):
+        if shared := survey.rows - different(survey, list(said)):
             given = " --key ".join(said)
             raise UserError(f"--key {given}: {shared:,} rows share theirs with another; give more columns")
         for name in said:
@@ -187,20 +171,20 @@ def key(
             text = f"another one in every row, as {chosen[0]!r} is"
             note = f"{text}: `--key {name}` makes this one the key"
             decisions[name] = Decision(name, "left out", text, [note])
+    roles = [name for name in (survey.said.entity, survey.said.timestamp) if name]
     if chosen or not roles:
         return chosen
-    return roles if different(table, roles) == rows else []
+    return roles if different(survey, roles) == survey.rows else []
 
 
-def different(table: duckdb.DuckDBPyRelation, names: list[str]) -> int:
+def different(survey: Survey, names: list[str]) -> int:
     """The number of different rows of these columns."""
     hashed = f"count(DISTINCT hash({', '.join(map(quote, names))}))"
-    return int(table.aggregate(hashed).fetchall()[0][0])
+    return int(survey.table.aggregate(hashed).fetchall()[0][0])
 
 
-def duplicates(table: duckdb.DuckDBPyRelation, key: list[str], facts: dict[str, Facts]) -> list[str]:
-    """A warning where rows are exact copies of others. With a key there are none."""
-    rows = next(iter(facts.values())).rows
-    if key or not (copies := rows - different(table, table.columns)):
-        return []
-    return [f"{copies:,} rows are exact copies of others, and stay: are they rows of their own?"]
+def duplicates(survey: Survey) -> list[str]:
+    """A warning where rows are exact copies of others."""
+    copies = survey.rows - different(survey, survey.table.columns)
+    text = f"{copies:,} rows are exact copies of others, and stay: are they rows of their own?"
+    return [text] if copies else []

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import duckdb
@@ -10,7 +10,7 @@ import duckdb
 from tabloop import identity, labels, leaks
 from tabloop.cli import UserError
 from tabloop.columns import INFERRED, TYPES, key_of, quote, text_of
-from tabloop.facts import LEVELS, Decision, Facts, constant_within, describe
+from tabloop.facts import LEVELS, Choices, Decision, Facts, Survey, constant_within, describe
 from tabloop.params import EXACT, Target
 from tabloop.reading.result import Table
 from tabloop.serving.request import MAX_TEXT
@@ -18,22 +18,6 @@ from tabloop.table import safe_names
 
 DATED = re.compile(r"\d{1,4}[./-]\d{1,2}[./-]\d{1,4}($|[ T])")  # texts that the reader could not tell
 DAYS = "days"  # the type of a date whose age is a feature
-
-
-@dataclass(frozen=True)
-class Choices:
-    """What the owner says; the rest is decided. `types` are feature types or `days`, by column."""
-
-    target: str
-    entity: str | None = None
-    timestamp: str | None = None
-    known_at: str | None = None
-    key: tuple[str, ...] = ()
-    types: dict[str, str] = field(default_factory=dict)
-    drop: tuple[str, ...] = ()
-    positive: str | None = None
-    negative: tuple[str, ...] = ()
-    at_least: float | None = None
 
 
 @dataclass
@@ -64,26 +48,22 @@ def infer(table: Table, said: Choices, holdout: float) -> Inferred:
     target, why, warnings = labels.decide(relation, said, numeric)
     label = labels.label_sql(relation, said.target, Target(name=said.target, **target))
     decisions = {said.target: Decision(said.target, "target", why, warnings)}
+    survey = Survey(relation, said, rows, facts, label, decisions)
     if said.entity:
-        decisions[said.entity] = identity.entity(relation, said.entity, facts[said.entity])
+        decisions[said.entity] = identity.entity(survey, said.entity)
     if said.timestamp:
-        decisions[said.timestamp] = identity.timestamp(
-            relation, said.timestamp, facts[said.timestamp], label, holdout
-        )
+        decisions[said.timestamp] = identity.timestamp(survey, said.timestamp, holdout)
     if said.known_at:
-        time = said.timestamp and quote(said.timestamp)
-        decisions[said.known_at] = identity.known_at(
-            relation, said.known_at, facts[said.known_at], time, label
-        )
+        decisions[said.known_at] = identity.known_at(survey, said.known_at)
     for name in relation.columns:
         if name not in decisions:
-            decisions[name] = decide(name, facts[name], said, relation)
+            decisions[name] = decide(survey, name)
     if said.timestamp and not said.known_at:
-        identity.suggest_known_at(relation, quote(said.timestamp), facts, decisions, label)
-    key = identity.key(relation, said.key, [n for n in (said.entity, said.timestamp) if n], decisions, facts)
+        identity.suggest_known_at(survey, said.timestamp)
+    key = identity.key(survey)
     kinds = {name: found.decision for name, found in decisions.items() if name not in key}
     features = {name: kind for name, kind in kinds.items() if kind in (*TYPES, DAYS)}
-    told = leaks.watch(relation, label, facts, features, decisions, said)
+    told = leaks.watch(survey, features)
     for name, more in spelled_twice(relation, features).items():
         text = f"{more:,} levels are another one but for case or the form of accents"
         decisions[name].warnings.append(text)
@@ -96,7 +76,7 @@ def infer(table: Table, said: Choices, holdout: float) -> Inferred:
     if said.entity and not unique and plain:
         steady = constant_within(relation, key_of(quote(said.entity), facts[said.entity].kind), plain)
     schema = schema_of(relation, roles, key, features, steady, target, told)
-    twice = identity.duplicates(relation, key, facts)
+    twice = [] if key else identity.duplicates(survey)
     few = [n for n, kind in features.items() if kind == "category" and facts[n].distinct <= 10]
     names = safe_names(relation.columns)
     ordered = {name: decisions[name] for name in (*roles.values(), *relation.columns)}
@@ -143,12 +123,13 @@ def check_names(table: Table, said: Choices) -> dict[str, str]:
     return roles
 
 
-def decide(name: str, facts: Facts, said: Choices, table: duckdb.DuckDBPyRelation) -> Decision:
+def decide(survey: Survey, name: str) -> Decision:
     """A column's feature type, or `id` or `left out`; and why."""
+    said, facts = survey.said, survey.facts[name]
     if name in said.drop:
         return Decision(name, "left out", "as you said")
     if name in said.types:
-        return as_told(name, facts, said, table)
+        return as_told(survey, name)
     kind = INFERRED.get(facts.kind)
     levels = f"{facts.distinct:,} levels" if kind == "category" else f"{facts.distinct:,} distinct values"
     if facts.distinct <= 1:
@@ -175,12 +156,13 @@ def decide(name: str, facts: Facts, said: Choices, table: duckdb.DuckDBPyRelatio
     return Decision(name, kind, levels, [code] if identity.coded(name, facts) else [])
 
 
-def as_told(name: str, facts: Facts, said: Choices, table: duckdb.DuckDBPyRelation) -> Decision:
+def as_told(survey: Survey, name: str) -> Decision:
     """The type that the owner gave.
 
     Raises:
         UserError: the column's values are not of that type.
     """
+    said, facts, table = survey.said, survey.facts[name], survey.table
     kind, column = said.types[name], quote(name)
     if kind == DAYS and not (facts.dated and said.timestamp):
         lacking = "it is no date" if not facts.dated else "give TIMESTAMP, the row's time"

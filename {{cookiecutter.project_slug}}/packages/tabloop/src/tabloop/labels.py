@@ -4,18 +4,16 @@ import re
 import shlex
 import sys
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import duckdb
 
 from tabloop.cli import UserError
 from tabloop.columns import class_text, literal, quote
+from tabloop.facts import Choices
 from tabloop.metrics import MIN_CLASS
 from tabloop.params import Target
 from tabloop.table import classes
-
-if TYPE_CHECKING:
-    from tabloop.infer import Choices
 
 YES = set("+ true t yes y positive pos ja oui sí si sim evet tak да 是 はい".split())  # noqa: SIM905
 NO = set("0 -1 - false f no n negative neg none nein non nee nej não nie hayır нет 否 いいえ".split())  # noqa: RUF001, SIM905
@@ -39,7 +37,7 @@ def label_sql(table: duckdb.DuckDBPyRelation, column: str, target: Target) -> st
 
 
 def decide(
-    table: duckdb.DuckDBPyRelation, said: "Choices", numeric: bool
+    table: duckdb.DuckDBPyRelation, said: Choices, numeric: bool
 ) -> tuple[dict[str, Any], str, list[str]]:
     """The target of params.yaml without its name; why; and what the owner must know.
 
@@ -71,7 +69,7 @@ def decide(
 
 
 def _by_words(
-    table: duckdb.DuckDBPyRelation, counts: "Counter[str]", said: "Choices", numeric: bool
+    table: duckdb.DuckDBPyRelation, counts: Counter[str], said: Choices, numeric: bool
 ) -> tuple[dict[str, Any], list[str]]:
     """`positive` and, where there are more than two values, `negative`; and warnings."""
     known = [text for text in counts if len(counts) == 2 or text not in UNKNOWN]
@@ -118,7 +116,7 @@ def _positive(counts: dict[str, int]) -> tuple[str, list[str]]:
     return positive, [] if affirmative or len(plain) == 1 else [guess]
 
 
-def _advice(table: duckdb.DuckDBPyRelation, name: str, counts: "Counter[str]", numeric: bool) -> str:
+def _advice(table: duckdb.DuckDBPyRelation, name: str, counts: Counter[str], numeric: bool) -> str:
     """What to do where the target has not two values: commands that work."""
     if len(counts) < 2:
         return "it must have two; rows of the other class are missing"

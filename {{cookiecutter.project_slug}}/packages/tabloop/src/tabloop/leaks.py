@@ -1,21 +1,15 @@
 """Columns that give the target away: copies of it, and what one knows only afterwards."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import duckdb
 import numpy as np
+import pandas as pd
 
 from tabloop.cli import UserError
 from tabloop.columns import INFERRED, quote
-from tabloop.facts import Decision, Facts
+from tabloop.facts import Decision, Survey
 from tabloop.metrics import auc, enough, midranks
 from tabloop.params import Schema
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from tabloop.infer import Choices
 
 SAMPLE = 20_000  # labelled rows that are looked at; a hash of the row chooses them, so that the answer is the same again
 FEWEST = 10  # rows of each class below which nothing is said
@@ -26,19 +20,13 @@ RANGE = 20  # rows, at least, in each range of a number that is taken as a level
 FEW = {"category": 20}  # values of a column up to which each can be another name of a class; of other types 3
 
 
-def find(
-    table: duckdb.DuckDBPyRelation, label: str, facts: dict[str, Facts], names: list[str]
-) -> dict[str, tuple[float, bool]]:
+def find(survey: Survey, names: list[str]) -> dict[str, tuple[float, bool]]:
     """The AUC of each suspicious column alone, and whether it is a copy of the target.
 
     A copy has few values, and each of them always goes with the same class.
-
-    Args:
-        label: SQL for 1, 0 or NULL.
-        names: the columns to look at.
     """
-    columns = [f"{label} AS label", *(f"{quote(name)} AS c{i}" for i, name in enumerate(names))]
-    rows = table.project(", ".join(columns)).filter("label IS NOT NULL")
+    columns = [f"{survey.label} AS label", *(f"{quote(name)} AS c{i}" for i, name in enumerate(names))]
+    rows = survey.table.project(", ".join(columns)).filter("label IS NOT NULL")
     total = rows.aggregate("count(*)").fetchall()[0][0]
     if total > SAMPLE:
         rows = rows.filter(f"hash({', '.join(rows.columns)}) % {total // SAMPLE} = 0")
@@ -49,22 +37,15 @@ def find(
     found = {}
     for i, name in enumerate(names):
         if (score := alone(frame[f"c{i}"], target)) > SUSPECT:
-            few = facts[name].distinct <= FEW.get(INFERRED.get(facts[name].kind, ""), 3)
+            few = survey.facts[name].distinct <= FEW.get(INFERRED.get(survey.facts[name].kind, ""), 3)
             found[name] = (score, few and _separates(frame[f"c{i}"], target))
     return found
 
 
-def watch(
-    table: duckdb.DuckDBPyRelation,
-    label: str,
-    facts: dict[str, Facts],
-    features: dict[str, str],
-    decisions: dict[str, Decision],
-    said: "Choices",
-) -> set[str]:
+def watch(survey: Survey, features: dict[str, str]) -> set[str]:
     """Leave out copies of the target; warn of columns that alone tell it. Those of them that the owner gave a type."""
-    told = set()
-    for name, (score, copy) in find(table, label, facts, list(features)).items():
+    told, said, decisions = set[str](), survey.said, survey.decisions
+    for name, (score, copy) in find(survey, list(features)).items():
         if copy and name not in said.types:
             keep = f"`--type {name}={features.pop(name)}` keeps it"
             text = f"a copy of the target: each value goes with one class; {keep}"
@@ -112,14 +93,12 @@ def refuse(path: Path, schema: Schema) -> None:
         )
 
 
-def alone(values: "pd.Series", target: np.ndarray) -> float:
+def alone(values: pd.Series, target: np.ndarray) -> float:
     """The AUC of one column, (n,), by what is missing, as a number in either direction, or by its levels: the best.
 
     The same is asked of the rows that have a value, if both classes have enough of them. Of a number with many
     values, ranges are the levels. Each is scored by the mean label of the other half of its rows, so that many don't look good by chance.
     """
-    import pandas as pd
-
     missing = values.isna().to_numpy()
     scores: list[np.ndarray] = [missing.astype(float)]
     levels, fewest = pd.factorize(values)[0] + 1, len(target) / 4  # 0: missing
@@ -142,9 +121,7 @@ def alone(values: "pd.Series", target: np.ndarray) -> float:
     return max(max(area, 1 - area) for area in areas)
 
 
-def _separates(values: "pd.Series", target: np.ndarray) -> bool:
+def _separates(values: pd.Series, target: np.ndarray) -> bool:
     """Whether each value goes with one class only, on all rows that have a value."""
-    import pandas as pd
-
     classes = pd.Series(target).groupby(values.astype(str).where(values.notna()).to_numpy()).nunique()
     return bool((classes == 1).all())

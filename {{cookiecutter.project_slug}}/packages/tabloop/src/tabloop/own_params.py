@@ -4,17 +4,18 @@ import io
 import os
 import re
 import shlex
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from tabloop import model_card, place, predictions, registry, release
 from tabloop.cli import explained
+from tabloop.infer import Inferred
 from tabloop.params import ROOT, Params
 from tabloop.reading.settings import Reading
-
-if TYPE_CHECKING:
-    from ruamel.yaml import YAML
-
-    from tabloop.infer import Inferred
 
 GATES = """
 - { metric: auc, min: 0.5 } # raise it to what the task needs
@@ -22,14 +23,12 @@ GATES = """
 """
 
 
-def rewritten(source: str, found: "Inferred", reading: Reading) -> tuple[dict[str, str], list[str]]:
+def rewritten(source: str, found: Inferred, reading: Reading) -> tuple[dict[str, str], list[str]]:
     """The text of each file; and what it says that was not inferred from the table.
 
     Raises:
         UserError: params.yaml would not be valid.
     """
-    from pydantic import ValidationError
-
     yaml = round_trip()
     params, graph = yaml.load(ROOT / "params.yaml"), yaml.load(ROOT / "dvc.yaml")
     before, changes = params["data"]["source"], []
@@ -97,10 +96,8 @@ def stays(project: str, table: str) -> list[str]:
     return lines
 
 
-def round_trip() -> "YAML":
+def round_trip() -> YAML:
     """YAML that keeps comments and order."""
-    from ruamel.yaml import YAML
-
     yaml = YAML()
     yaml.width, yaml.preserve_quotes = 110, True
     yaml.indent(mapping=2, sequence=4, offset=2)
@@ -113,9 +110,6 @@ def round_trip() -> "YAML":
 
 def node(value: Any, key: str) -> Any:
     """A value as YAML: a column on one line, the table's own words in quotes."""
-    from ruamel.yaml.comments import CommentedMap, CommentedSeq
-    from ruamel.yaml.scalarstring import DoubleQuotedScalarString
-
     if isinstance(value, dict):
         made = CommentedMap({name: node(item, name) for name, item in value.items()})
         if key != "rename" and not any(isinstance(item, dict) for item in value.values()):
