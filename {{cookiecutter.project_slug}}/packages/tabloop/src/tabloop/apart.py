@@ -17,13 +17,8 @@ from tabloop.params import ROOT
 
 PAGE = "reports/loop.html"
 BUSY = "another loop plays in this project: wait for its end, or stop it"
-REACHING = (
-    "GIT_",
-    "GITHUB_",
-    "MLFLOW_",
-    "DVC_",
-    "PROJECT_ROOT",
-)  # variables by which a step would leave the clone
+# Variables by which a step would leave the clone.
+REACHING = ("GIT_", "GITHUB_", "MLFLOW_", "DVC_", "PROJECT_ROOT")
 CONFIG = """[core]\n remote = project\n[cache]\n dir = {own}\n['remote "project"']\n url = {shared}\n"""
 
 

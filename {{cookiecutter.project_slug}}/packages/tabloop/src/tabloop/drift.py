@@ -1,7 +1,9 @@
 """Compare the prediction log's window with the champion's reference data: have the inputs or the score changed?"""
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import duckdb
 
 from tabloop import files, histogram, predictions, roles
 from tabloop.card import ModelCard
@@ -10,9 +12,6 @@ from tabloop.columns import literal, quote
 from tabloop.histogram import Counts
 from tabloop.params import ROOT, Column, DriftBars, Params
 from tabloop.report import html
-
-if TYPE_CHECKING:
-    import duckdb
 
 REPORT = ROOT / "reports/drift.html"
 SCORE = "probability"
@@ -54,18 +53,16 @@ def check(params: Params, log: str | None = None, since: datetime | None = None)
     for earlier in REPORT.parent.glob("evidently_*.html"):
         earlier.unlink()
     files.write_json(REPORT.with_suffix(".json"), result)
-    files.write(REPORT, page(params, result))
+    files.write(REPORT, html("drift.html", params=params, result=result) + "\n")
     return result
 
 
-def reference(db: "duckdb.DuckDBPyConnection") -> "duckdb.DuckDBPyRelation":
+def reference(db: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyRelation:
     """The champion's reference data: features, target, and the score as `probability`.
 
     Raises:
         UserError: it can't be read.
     """
-    import duckdb
-
     path = roles.MODELS / "champion/reference.parquet"
     with explained(f"{path} can't be read", duckdb.Error, then="; promote a model that has it"):
         rows = db.sql(f"FROM read_parquet({literal(path)})")
@@ -76,7 +73,7 @@ def reference(db: "duckdb.DuckDBPyConnection") -> "duckdb.DuckDBPyRelation":
 
 
 def compare(
-    params: Params, db: "duckdb.DuckDBPyConnection", champion: ModelCard, notes: list[str]
+    params: Params, db: duckdb.DuckDBPyConnection, champion: ModelCard, notes: list[str]
 ) -> dict[str, Any]:
     """Each column's verdict, the drifted ones first, and the verdict on the whole."""
     rows, logged = reference(db), db.view("predictions").columns
@@ -180,8 +177,3 @@ def text(result: dict[str, Any]) -> str:
         figures = f"{each['distance']:.3f} | {each['distance_bar']:.3f} | {each['missing']:+.1%}"
         lines.append(f"| {name} | {figures} | {'; '.join(each['why'])} |")
     return "\n".join(lines)
-
-
-def page(params: Params, result: dict[str, Any]) -> str:
-    """The result as one HTML page that opens offline: the verdict, and each column's bins beside the reference's."""
-    return html("drift.html", params=params, result=result) + "\n"

@@ -4,9 +4,10 @@ The verdict may be computed as often as one likes: the interval is a confidence 
 """
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from tabloop import effects, files, predictions, release, roles
 from tabloop.card import ModelCard
@@ -14,9 +15,6 @@ from tabloop.cli import UserError
 from tabloop.columns import literal
 from tabloop.metrics import errors_cost
 from tabloop.params import ROOT, Cost, Params
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 REPORT, PLOT = ROOT / "reports/experiment.json", ROOT / "reports/experiment.png"
 MISMATCH = 0.001  # p-value below which the assignment of entities to variants is taken to be broken
@@ -55,8 +53,8 @@ def run(params: Params, environment: str, log: str | None = None) -> dict[str, A
 
 
 def read(
-    cards: "dict[roles.Role, ModelCard]", cost: Cost, mode: str, log: str | None
-) -> "tuple[pd.DataFrame, int]":
+    cards: dict[roles.Role, ModelCard], cost: Cost, mode: str, log: str | None
+) -> tuple[pd.DataFrame, int]:
     """The predictions of this experiment: those logged in this mode, by this champion, beside this challenger.
 
     So it has neither what was logged before or in a pause, nor in another mode, nor beside another challenger. An A/B test
@@ -103,7 +101,7 @@ def read(
     return rows, older
 
 
-def verdict(params: Params, rows: "pd.DataFrame", paired: bool) -> dict[str, Any]:
+def verdict(params: Params, rows: pd.DataFrame, paired: bool) -> dict[str, Any]:
     """The verdict on rows as `read` gives them."""
     fewest_units, cells = params.monitoring.experiment.min_entities, Cells(rows, paired)
     result: dict[str, Any] = {
@@ -139,7 +137,7 @@ def verdict(params: Params, rows: "pd.DataFrame", paired: bool) -> dict[str, Any
 class Cells:
     """A table of the units and the shares, or the two variants if `paired`: (n, k) with a cell for each row's place."""
 
-    def __init__(self, rows: "pd.DataFrame", paired: bool) -> None:
+    def __init__(self, rows: pd.DataFrame, paired: bool) -> None:
         self.paired = paired
         units, unit = np.unique(rows.unit, return_inverse=True)
         self.columns, column = np.unique(rows.challenged if paired else rows.share, return_inverse=True)
@@ -148,7 +146,7 @@ class Cells:
         self.there = self.counted(rows.unit.notna()) > 0
         self.challenged = self.counted(rows.challenged) > 0
 
-    def counted(self, rows: "pd.Series", values: "pd.Series | None" = None) -> np.ndarray:
+    def counted(self, rows: pd.Series, values: pd.Series | None = None) -> np.ndarray:
         """How many of these rows are in each cell, or the sum of their values."""
         chosen = rows.to_numpy(bool)
         weights = None if values is None else values.to_numpy()[chosen]
@@ -159,7 +157,7 @@ class Cells:
         of = {"champion": cells & ~self.challenged, "challenger": cells & self.challenged}
         return {role: int(chosen.any(axis=1).sum()) for role, chosen in of.items()}
 
-    def shares(self, rows: "pd.DataFrame") -> list[dict[str, Any]]:
+    def shares(self, rows: pd.DataFrame) -> list[dict[str, Any]]:
         """For each share that the challenger had: the time, the entities of both, the sample ratio's p-value."""
         found = []
         for k, share in enumerate(self.columns.tolist()):
@@ -171,7 +169,7 @@ class Cells:
         return found
 
 
-def days(params: Params, rows: "pd.DataFrame", cells: Cells) -> list[dict[str, Any]]:
+def days(params: Params, rows: pd.DataFrame, cells: Cells) -> list[dict[str, Any]]:
     """The saving and its interval by all rows until the end of each day with enough labels; the last is the newest."""
     settings, found = params.monitoring.experiment, list[dict[str, Any]]()
     largest = max(params.evaluate.cost.false_positive, params.evaluate.cost.false_negative)

@@ -1,22 +1,20 @@
 """Which features move the model: permutation importance on the holdout, by the ONNX graph."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from tabloop.card import ModelCard
 from tabloop.metrics import delong, enough, half_width
 from tabloop.onnx_model import FILE, OnnxModel
 from tabloop.roles import CANDIDATE
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 SCORED_ROWS = 72_000  # in all: a wide table is measured on fewer rows, with fewer draws of each column
 MAX_DRAWS, MIN_ROWS = 3, 500
 
 
-def importance(rows: "pd.DataFrame", target: np.ndarray, confidence: float) -> list[dict[str, Any]]:
+def importance(rows: pd.DataFrame, target: np.ndarray, confidence: float) -> list[dict[str, Any]]:
     """The AUC that the candidate loses when a column's values are those of random rows, the most important first.
 
     Breiman, "Random forests" (2001), section 10. The values are drawn anew for each row, so that a row's score stays

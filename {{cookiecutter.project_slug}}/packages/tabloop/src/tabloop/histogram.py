@@ -6,15 +6,13 @@ Bins are robust: one wild value is one row in the last bin, however wild it is.
 from dataclasses import dataclass, field
 from itertools import combinations, pairwise
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import duckdb
 import numpy as np
 
 from tabloop.columns import literal
 from tabloop.params import Column
-
-if TYPE_CHECKING:
-    import duckdb
 
 QUANTILES = (0.01, *np.arange(1, 20) / 20, 0.99)  # of the reference: the ends of a number's bins
 WINSOR = (0.05, 0.95)  # correlations take a value beyond these quantiles as the quantile (Wilcox, 1993)
@@ -91,7 +89,7 @@ class Counts:
 
 
 def bins_of(
-    db: "duckdb.DuckDBPyConnection",
+    db: duckdb.DuckDBPyConnection,
     table: str,
     columns: dict[str, Column],
     trained: dict[str, list[str]],
@@ -117,7 +115,7 @@ def bins_of(
     return found
 
 
-def _ends(db: "duckdb.DuckDBPyConnection", table: str, bins: Bins) -> Bins:
+def _ends(db: duckdb.DuckDBPyConnection, table: str, bins: Bins) -> Bins:
     values = db.sql(f"SELECT {bins.typed} AS v FROM ({table}) WHERE isfinite(v)").fetchnumpy()["v"]
     if not len(values):
         bins.ends = [0.0]
@@ -134,7 +132,7 @@ def _ends(db: "duckdb.DuckDBPyConnection", table: str, bins: Bins) -> Bins:
     return bins
 
 
-def _levels(db: "duckdb.DuckDBPyConnection", table: str, bins: Bins, score: str, trained: list[str]) -> Bins:
+def _levels(db: duckdb.DuckDBPyConnection, table: str, bins: Bins, score: str, trained: list[str]) -> Bins:
     query = f"SELECT {bins.typed} AS v, avg({score}), count(*) FROM ({table}) WHERE v IS NOT NULL GROUP BY v"
     found, known = db.sql(f"{query} ORDER BY count(*) DESC, v").fetchall(), set(trained)
     seen = dict.fromkeys(level for level, _, _ in found)
@@ -150,7 +148,7 @@ def _levels(db: "duckdb.DuckDBPyConnection", table: str, bins: Bins, score: str,
     return bins
 
 
-def count(db: "duckdb.DuckDBPyConnection", table: str, bins: dict[str, Bins]) -> dict[str, Counts]:
+def count(db: duckdb.DuckDBPyConnection, table: str, bins: dict[str, Bins]) -> dict[str, Counts]:
     """Each column's counts, in one scan of a table.
 
     Args:
@@ -162,7 +160,7 @@ def count(db: "duckdb.DuckDBPyConnection", table: str, bins: dict[str, Bins]) ->
 
 
 def correlations(
-    db: "duckdb.DuckDBPyConnection", table: str, bins: dict[str, Bins]
+    db: duckdb.DuckDBPyConnection, table: str, bins: dict[str, Bins]
 ) -> dict[tuple[str, str], float]:
     """The correlation of each pair of columns that are not constant, in one scan of a table as `count` takes it."""
     weights = {name: each.weight for name, each in bins.items() if each.weight}

@@ -9,7 +9,8 @@ import re
 import sys
 import time
 import urllib.request
-from dataclasses import dataclass
+from operator import sub
+from typing import NamedTuple
 
 MAX_5XX = float(os.environ.get("WATCH_MAX_5XX") or 0.05)  # share of the answers, from ERRORS on
 # Seconds, of single rows; the histogram's next bound counts.
@@ -19,8 +20,7 @@ REQUESTS = 100  # with fewer, p99 is not judged
 FAILED_WRITES = 3  # of the prediction log
 
 
-@dataclass
-class Counts:
+class Counts(NamedTuple):
     """Counts since the service began, or between two readings."""
 
     errors: float
@@ -32,9 +32,7 @@ class Counts:
 
     def since(self, first: "Counts") -> "Counts":
         """What came after the first reading."""
-        return Counts(
-            *(now - before for now, before in zip(vars(self).values(), vars(first).values(), strict=True))
-        )
+        return Counts(*map(sub, self, first))
 
     def breach(self) -> str:
         """Which limit is exceeded; empty: none."""

@@ -1,19 +1,17 @@
 """Measure the served models on labelled outcomes, each version by its own threshold."""
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import duckdb
 import numpy as np
+import pandas as pd
 
 from tabloop import files, predictions, roles
 from tabloop.card import ModelCard
 from tabloop.columns import literal
 from tabloop.metrics import MIN_CLASS, at_threshold, auc_interval, enough
 from tabloop.params import ROOT, Params
-
-if TYPE_CHECKING:
-    import duckdb
-    import pandas as pd
 
 REPORT = ROOT / "reports/performance.json"
 GROUP = ["week", "version", "variant"]
@@ -57,7 +55,7 @@ def check(params: Params, log: str | None = None, since: datetime | None = None)
     return files.write_json(REPORT, result)
 
 
-def own_rows(db: "duckdb.DuckDBPyConnection", champion: ModelCard, since: datetime) -> int:
+def own_rows(db: duckdb.DuckDBPyConnection, champion: ModelCard, since: datetime) -> int:
     """Make the view `own`: predictions of this project's table with label and threshold. The number of all others.
 
     An older service did not log the threshold: of its rows the champion's is known.
@@ -75,7 +73,7 @@ def own_rows(db: "duckdb.DuckDBPyConnection", champion: ModelCard, since: dateti
         return int(db.sql(count).fetchall()[0][0])
 
 
-def measure(rows: int, labelled: "pd.DataFrame", params: Params) -> dict[str, Any]:
+def measure(rows: int, labelled: pd.DataFrame, params: Params) -> dict[str, Any]:
     """The metrics of so many predictions, by those that are labelled: probability, label, threshold.
 
     There is an AUC only where both classes have enough rows for an interval.

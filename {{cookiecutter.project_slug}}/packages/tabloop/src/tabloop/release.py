@@ -70,8 +70,8 @@ def running() -> str:
     return " and ".join(name for name in environments() if read(name).model_version not in ("", "none"))
 
 
-def change(environment: str, **values: str) -> bool:
-    """Write these values to the file, comments kept; whether that changed it.
+def change(environment: str, **values: str) -> None:
+    """Write these values to the file; comments are kept.
 
     Raises:
         UserError: the file has no such name, or a value contains a line break.
@@ -86,7 +86,7 @@ def change(environment: str, **values: str) -> bool:
         if len(value.splitlines()) > 1 or value != value.strip():
             raise UserError(f"{name}={value!r}: a value has no line break, nor spaces around it")
         lines[at[-1]] = f"{name}={value}"  # of two lines with one name, the last is read
-    return _write(path, "\n".join(lines) + "\n")
+    files.write(path, "\n".join(lines) + "\n")
 
 
 def set_values(environment: str, built_from: str = "", **values: str) -> str:
@@ -128,7 +128,7 @@ def rollback(environment: str, to: str = "") -> str:
     else:
         why = f"never ran {to}: `git log deploy/{environment}` lists what it ran"
         raise UserError(f"{environment} {why if to else 'was never changed: there is no earlier release'}")
-    _write(path, text)
+    files.write(path, text)
     title = f"Roll back {environment} to {restored.model_version}"
     return _commit(path, before, title, f"{ROLLED_BACK_TO}: {target}")
 
@@ -189,14 +189,6 @@ def _committed(environment: str) -> Path:
     if git("status", "--porcelain", "--", _name(path), where=ROOT):
         raise UserError(f"{_name(path)} has uncommitted changes: commit or discard them first")
     return path
-
-
-def _write(path: Path, text: str) -> bool:
-    """Write the file, whole or not at all; whether that changed it."""
-    if path.read_bytes() == text.encode():
-        return False
-    files.write(path, text)
-    return True
 
 
 def _commit(path: Path, before: bytes, title: str, *trailers: str) -> str:

@@ -150,10 +150,8 @@ def promote() -> None:
     pinned = pin("challenger")
     if pin("champion") != pinned:
         required("challenger")
-        with dvc() as repo:
-            repo.add(
-                str(MODELS / "challenger")
-            )  # so that its files are in DVC's cache, wherever they came from
+        with dvc() as repo:  # so that its files are in DVC's cache, wherever they came from
+            repo.add(str(MODELS / "challenger"))
         pins = yaml.safe_load(pin_file("challenger").read_text("utf-8"))
         pins["outs"][0]["path"] = "champion"
         files.write(pin_file("champion"), yaml.safe_dump(pins, sort_keys=False))

@@ -40,9 +40,8 @@ def date(column: Column, known: Known, forced: bool) -> ReadColumn | None:
         covers = found[""] + rows == column.present
         if said in (None, order) and covers and way not in ways.values():
             ways[order] = way
-    digits = all(
-        re.fullmatch(r"\d+(\.\d+)?", s) for s in shapes if allowed[s]
-    )  # 20251231, 12.2025: or numbers
+    # 20251231, 12.2025: or numbers
+    digits = all(re.fullmatch(r"\d+(\.\d+)?", s) for s in shapes if allowed[s])
     return _chosen(column, known, ways, rows, said, digits) if rows and ways else None
 
 

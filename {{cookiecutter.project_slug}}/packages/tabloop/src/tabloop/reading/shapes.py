@@ -60,9 +60,8 @@ class Column:
 
     def look(self) -> "Column":
         """Count the shapes: 9 for each digit, but 0 for a zero that leads."""
-        few = self.count(few=f"approx_count_distinct({self.text}) < count(*) / 10")[
-            "few"
-        ]  # then each value once
+        # Where few values are different, each is looked at once.
+        few = self.count(few=f"approx_count_distinct({self.text}) < count(*) / 10")["few"]
         rows = f"SELECT {self.number} AS v, {'count(*)' if few else '1'} AS m FROM raw WHERE {self.has()}"
         rows += f" GROUP BY {self.text}" if few else ""
         marked = "regexp_replace(v, '^([-+−(]?)0', '\\1\x02')"
