@@ -1,6 +1,6 @@
 """The pictures of docs/pictures, from a real run: `make pictures`.
 
-The example is baked, trained before a recorded terminal, and served drifting traffic.
+The example is baked, trained before a recorded terminal, played through the loop, and served drifting traffic.
 """
 
 import io
@@ -27,6 +27,7 @@ PORT, TO = "8377", Path(__file__).with_name("pictures")
 URL = f"http://127.0.0.1:{PORT}"
 # Of the recording: its width, where lines are cut; the longest pause that it keeps, in seconds.
 COLUMNS, PAUSE = 110, 1.0
+COMMITTER = ["-c", "user.name=you", "-c", "user.email=you@localhost"]
 # What it leaves out: DVC's words about its lock file, MLflow's, empty lines, the table of checks.
 LEFT_OUT = r"\s*$|> |Updating lock|Use `dvc|.* Checking graph|Successfully|Created| {12}"
 LEFT_OUT += r"|\s*(passed|not judged|failed) {2,}"
@@ -141,6 +142,10 @@ def main() -> None:
         project = Path(folder).resolve() / "fraud-detection"
         made(project, "setup")
         terminal("make train", project)
+        subprocess.run(["git", "add", "--all"], cwd=project, check=True)
+        commit = ["git", *COMMITTER, "commit", "--quiet", "--no-verify", "--message", "First model"]
+        subprocess.run(commit, cwd=project, check=True)
+        made(project, "loop")
         with served(project):
             made(project, "traffic", f"ARGS=--url {URL} --drift amount=3")
             time.sleep(3)  # for the log's flush

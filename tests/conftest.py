@@ -352,7 +352,12 @@ def demo(shared: Path) -> Path:
         shutil.copytree(ROOT, folder / "template", ignore=out)
         with (folder / "said").open("w") as said:
             subprocess.run(
-                ["make", "demo"], cwd=folder / "template", env=clean(CI=""), stdout=said, check=True
+                ["make", "demo"],
+                cwd=folder / "template",
+                env=clean(CI=""),
+                stdout=said,
+                stderr=subprocess.STDOUT,
+                check=True,
             )
 
     return once(shared / "demo", make)

@@ -11,6 +11,8 @@ def test_make_demo_from_nothing_to_a_prediction(demo: Path) -> None:
     said = (demo / "said").read_text()
     for line in ("AUC  ", "gate        passed: ", "report      file://", "prediction  is_fraud = "):
         assert f"\n{line}" in said
+    setup = said[said.index("setup: installing") : said.index("Running stage")].splitlines()
+    assert len(setup) < 5, setup  # and not a line for each package
     hook = demo / "template/demo/fraud-detection/.git/hooks/pre-commit"
     assert "pre-commit" in hook.read_text()
 

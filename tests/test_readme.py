@@ -1,6 +1,7 @@
 """The commands of the project's README, run in its own words."""
 
 import re
+import shutil
 from pathlib import Path
 
 from conftest import ROOT, UV, Project, Run
@@ -97,3 +98,66 @@ def test_each_command_of_the_readme_runs_here_or_in_a_named_file(
         said = run(copy, *words, code=code)
         assert "Traceback" not in said.stdout + said.stderr, text
     assert (copy / "scores.parquet").exists()
+
+
+# Each incident of the table "What if", and the test that makes it happen: here, or in a named file.
+WHAT_IF = {
+    "a bad model is live": "a_bad_model",
+    "a release does not become healthy, or fails under traffic": "test_reconcile.py::test_a_new_release_that_fails_on_live_traffic_is_bad_and_the_last_good_one_runs",
+    "drift is reported": "test_monitoring.py::test_drift_and_performance_of_the_served_champion",
+    "the gate fails": "a_failing_gate",
+    "the log is not written": "test_serving.py::test_a_log_that_can_not_be_written_fails_no_request_and_is_counted",
+    "the online store is missing or locked": "a_lost_store",
+    "MLflow's server is down while a model is registered": "programs/test_rollout.py::test_a_step_is_finished_once_mlflow_answers_again",
+    "the service does not start": "a_lost_champion",
+    "the service is not ready": "programs/test_online_store.py::test_it_is_ready_once_every_view_has_a_row",
+    "the champion's files are not here": "a_lost_champion",
+    "a training or a batch was killed": "programs/test_killed.py::test_a_run_that_is_killed_again_and_again_goes_on_after_its_last_part",
+    "a person asks to be forgotten": "programs/test_forget.py::test_a_person_is_removed_and_nobody_else",
+}
+
+
+def a_bad_model(folder: Path, run: Run) -> None:
+    for version in ("good", "bad"):
+        run(folder, "tabloop", "release", "set", "production", f"MODEL_VERSION={version}")
+    done = run(folder, "make", f"UV={UV}", "rollback", "ENV=production")
+    assert done.stdout.endswith("Roll back production to good\n") and done.stderr == "Next: git push\n"
+    assert run(folder, "tabloop", "release", "show", "production", "MODEL_VERSION").stdout == "good\n"
+
+
+def a_failing_gate(folder: Path, run: Run) -> None:
+    why = run(folder, "python", "-m", "fraud_detection.evaluate", "--min-auc", "0.9999", code=1).stderr
+    assert why.count("\n") == 1 and "AUC: 0." in why and "fails the bar: at least 0.9999" in why
+    said = run(folder, "make", f"UV={UV}", "summary").stdout
+    assert re.search(r"gate +FAILED: AUC: 0\.\d{4} \[0\.\d{4}, 0\.\d{4}\] fails", said)
+    after = said[said.index("Next") :]
+    assert "params.yaml" in after and "git commit" not in after and "make serve" not in after
+
+
+def a_lost_store(folder: Path, run: Run) -> None:
+    (folder / "data/online/store.db").unlink()
+    run(folder, "make", f"UV={UV}", "materialize")
+    assert (folder / "data/online/store.db").exists()
+
+
+def a_lost_champion(folder: Path, run: Run) -> None:
+    shutil.rmtree(folder / "models/champion")
+    said = run(folder, "make", f"UV={UV}", "serve", code=2).stderr.splitlines()[0]
+    assert said.startswith("serve: champion: ") and "`dvc pull`" in said
+    run(folder, "dvc", "checkout", "models/champion.dvc")  # what `dvc pull` does with what is in the cache
+    shutil.rmtree(folder / "models/champion")
+    said = run(folder, "tabloop", "rollout", "drop", "champion").stdout
+    assert "the next candidate that passes the gate becomes champion. Next: git add " in said
+    assert not (folder / "models/champion.dvc").exists()
+
+
+def test_each_row_of_what_if_happens_here_or_in_a_named_test(run: Run, project: Project, quick: Path) -> None:
+    copy = project(quick)
+    table = (copy / "README.md").read_text().split("## What if\n")[1].split("\n## ")[0]
+    assert re.findall(r"^\| ([^|]+) \|", table, re.M)[1:] == list(WHAT_IF)
+    for played in dict.fromkeys(WHAT_IF.values()):
+        file, _, test = played.partition("::")
+        if test:
+            assert f"\ndef {test}(" in (ROOT / "tests" / file).read_text(), played
+        else:
+            globals()[played](copy, run)

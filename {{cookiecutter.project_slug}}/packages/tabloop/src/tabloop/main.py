@@ -230,6 +230,7 @@ def set_(environment: str, values: tuple[str, ...], built_from: str) -> None:
     if bad := [value for value in values if "=" not in value]:
         raise UserError(f"{bad[0]!r}: give it as NAME=VALUE")
     click.echo(f"release: {set_values(environment, built_from, **pairs)}")
+    click.echo("Next: git push", err=True)
 
 
 @release.command()
@@ -240,6 +241,7 @@ def rollback(environment: str, to: str) -> None:
     from tabloop.release import rollback
 
     click.echo(f"release: {rollback(environment, to)}")
+    click.echo("Next: git push", err=True)
 
 
 @release.command()

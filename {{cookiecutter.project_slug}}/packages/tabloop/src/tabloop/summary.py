@@ -41,13 +41,15 @@ def summary() -> str:
             f"prediction  {card.schema_.target.name} = {int(probability >= card.threshold)}, "
             f"probability {probability:.4f}",
             "",
-            next_step(card.version),
+            next_step(card.version, found["gate"]["passed"]),
         ]
     )
 
 
-def next_step(version: str) -> str:
-    """The commands that follow. The first model is the champion already; a later one is the candidate until it challenges."""
+def next_step(version: str, passed: bool) -> str:
+    """The commands that follow, unless a gate failed. The first model is the champion already; a later one is the candidate until it challenges."""
+    if not passed:
+        return "Next: change the data, the model or a bar in params.yaml, then `make train`; the report shows where it fails."
     keep = "  git add --all && git commit --message 'Train a model' && uv run dvc push && git push"
     try:
         champion = roles.current("champion")
