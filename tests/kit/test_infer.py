@@ -409,6 +409,21 @@ def test_a_column_that_cannot_have_its_role_is_named(
         decided(frame, *roles)
 
 
+@pytest.mark.parametrize("said", [{"drop": ("x",)}, {"types": {"x": "integer"}}])
+def test_a_column_with_a_role_is_neither_dropped_nor_given_a_type(said: dict[str, Any]) -> None:
+    option = "drop" if "drop" in said else "type"
+    with pytest.raises(UserError, match=f"^ENTITY=x and --{option} x: give one of them"):
+        one(range(N), entity="x", **said)
+
+
+def test_long_texts_and_rows_without_a_time_are_no_feature_and_no_timestamp() -> None:
+    texts = RANDOM.choice(["a" * 20_000, "b" * 20_000], N)
+    assert one(texts)[:2] == ("left out", "text of up to 20,000 characters")
+    times = pd.Series(pd.date_range("2026-01-01", periods=N, freq="h")).where(pd.Series(range(N)) != 7)
+    with pytest.raises(UserError, match=r"^TIMESTAMP=x: 1 rows lack it"):
+        one(times, timestamp="x")
+
+
 def test_spaces_around_the_entity_and_a_unique_entity_are_said() -> None:
     frame = orders().assign(customer_id=lambda rows: rows.customer_id + np.where(rows.index % 2, " ", ""))
     entity = decided(frame, "returned", "customer_id").decisions["customer_id"]

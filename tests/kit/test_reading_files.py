@@ -414,6 +414,26 @@ def test_quotes_and_backslashes(tmp_path: Path, content: str, rows: list[str]) -
     assert read("t.csv", tmp_path, found.reading).relation.fetchall() == found.relation.fetchall()
 
 
+def test_a_cell_may_be_longer_than_the_csv_module_expects(tmp_path: Path) -> None:
+    text = "a word, " * 40_000
+    (tmp_path / "t.csv").write_text("age,text,y\n" + "".join(f'{i},"{text}",{i % 2}\n' for i in range(5)))
+    assert read("t.csv", tmp_path).relation.fetchall() == [(i, text.strip(), i % 2) for i in range(5)]
+
+
+def test_what_a_file_that_knows_its_types_has_beside_columns(tmp_path: Path) -> None:
+    pd.DataFrame({"x": [1, 2]}, index=[3, 5]).to_parquet(tmp_path / "index.parquet")
+    assert "__index_level_0__: the index of pandas is left out" in said(read("index.parquet", tmp_path))
+    pq.write_table(pa.table({"x": [[1], [2]]}), tmp_path / "nested.parquet")
+    with pytest.raises(UserError, match="no column that can be used: all are nested"):
+        read("nested.parquet", tmp_path)
+
+
+def test_names_that_params_gives_are_as_many_as_the_columns(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("1,2\n3,4\n")
+    with pytest.raises(UserError, match=r"has 2 columns, and data\.reading\.names has 3"):
+        read("t.csv", tmp_path, Reading(header=False, names=["a", "b", "c"]))
+
+
 RAGGED = CSV + "5,6,Bern, BE,1\n" * 20
 
 

@@ -134,10 +134,7 @@ def decide(survey: Survey, name: str) -> Decision:
     levels = f"{facts.distinct:,} levels" if kind == "category" else f"{facts.distinct:,} distinct values"
     if facts.distinct <= 1:
         return Decision(name, "left out", "always the same" if facts.distinct else "always missing")
-    if kind is None:
-        if not facts.dated:
-            why = f"of type {facts.kind}, which no feature has"
-            return Decision(name, "left out", why, [why])
+    if kind is None:  # the reader gives no other type that is no feature's
         days = f"; `--type {name}=days` takes the days from it to TIMESTAMP" if said.timestamp else ""
         return Decision(name, "left out", f"a date: not a feature as it is{days}")
     if found := identity.of(name, facts, kind):

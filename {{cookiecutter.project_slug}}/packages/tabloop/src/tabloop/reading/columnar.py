@@ -9,7 +9,7 @@ from tabloop.cli import UserError, explained
 from tabloop.columns import literal, quote
 from tabloop.database import run
 from tabloop.reading import dates, encodings
-from tabloop.reading.result import Loaded, Note, cell
+from tabloop.reading.result import Loaded, cell
 from tabloop.reading.settings import Reading
 from tabloop.reading.source import Source
 
@@ -51,15 +51,14 @@ def load(
     if len(source.files) > 1:
         names = [row[0] for row in described]
     names += [row[0] for row in described[len(names) :]]  # hive partitions
-    loaded = Loaded([], reading, typed=True)
+    loaded = Loaded(db, [], reading, typed=True)
     parts: list[str] = []
     for name, (column, sql, *_) in zip(names, described, strict=True):
-        c = quote(column)
         if name.startswith("__index_level_"):
             loaded.note("note", "the index of pandas is left out", name)
-        elif cast := _cast(db, origin, c, name, sql, loaded):
+        elif cast := _cast(loaded, origin, name, column, sql):
             if name in times and re.fullmatch("DOUBLE|FLOAT|U?[A-Z]*INT(EGER)?", sql):
-                cast = f"{c}::HUGEINT::VARCHAR"
+                cast = f"{quote(column)}::HUGEINT::VARCHAR"
             i = len(loaded.names)
             parts.append(cell(cast, i) if cast.endswith("VARCHAR") or sql == "BLOB" else f"{cast} AS c{i}")
             loaded.names.append(name)
@@ -84,39 +83,37 @@ def _register(db: duckdb.DuckDBPyConnection, source: Source) -> list[str]:
     return list(arrow.schema.names)
 
 
-def _cast(
-    db: duckdb.DuckDBPyConnection, origin: str, c: str, name: str, sql: str, loaded: Loaded
-) -> str | None:
-    """How a column is read; None if it can't be."""
-    notes = loaded.notes
+def _cast(loaded: Loaded, origin: str, name: str, column: str, sql: str) -> str | None:
+    """How a column, which DuckDB calls `column`, is read; None if it can't be."""
+    c = quote(column)
 
     def lacking(expression: str) -> int:
         test = f"count(*) FILTER ({c} IS NOT NULL AND {expression} IS NULL)"
-        return int(db.execute(f"SELECT {test} FROM {origin}").fetchall()[0][0])
+        return int(loaded.db.execute(f"SELECT {test} FROM {origin}").fetchall()[0][0])
 
     if sql in BIG or re.fullmatch(r"DECIMAL\(\d+,0\)", sql):
         if not lacking(f"TRY_CAST({c} AS BIGINT)"):
             return f"{c}::BIGINT"
-        notes.append(Note(name, "warning", "integers past 64 bits: read as text, so that no digit is lost"))
+        loaded.note("warning", "integers past 64 bits: read as text, so that no digit is lost", name)
         return f"{c}::VARCHAR"
     if sql == "BLOB" and lacking(f"try(decode({c}))"):
-        notes.append(Note(name, "warning", "bytes that are no text: left out"))
+        loaded.note("warning", "bytes that are no text: left out", name)
         return None
     cast = next((cast for pattern, cast in CASTS.items() if re.fullmatch(pattern, sql)), None)
     if cast is None:
-        notes.append(Note(name, "warning", f"of type {sql[:60]}, nested or unknown to a model: left out"))
+        loaded.note("warning", f"of type {sql[:60]}, nested or unknown to a model: left out", name)
         return None
     cast = cast.format(c=c, local=dates.in_utc(f"{c}::TIMESTAMP", loaded.reading.timezone))
     if re.match("FLOAT|DOUBLE|DATE|TIMESTAMP", sql) and (count := lacking(cast)):
         number = sql in ("FLOAT", "DOUBLE")
         what = "NaN or infinite" if number else f"before {dates.FIRST} or after {dates.LAST}"
-        notes.append(Note(name, "note", f"{count:,} values {what} count as missing"))
+        loaded.note("note", f"{count:,} values {what} count as missing", name)
     return cast
 
 
 def load_json(db: duckdb.DuckDBPyConnection, source: Source, reading: Reading, guess: bool) -> Loaded:
     """Make the table `raw` of JSON: records in a list, or one a line."""
-    loaded, codec = Loaded([], reading), reading.encoding or (None if guess else "utf-8")
+    loaded, codec = Loaded(db, [], reading), reading.encoding or (None if guess else "utf-8")
     files: list[str] = []
     for path in source.files:
         mark = path.open("rb").read(3) == codecs.BOM_UTF8

@@ -100,14 +100,16 @@ def _order(column: Column, known: Known, ways: dict[str, ReadColumn]) -> str | N
     for order, way in ways.items():
         times = f"SELECT epoch({dates.parsed(column.text, way)}) AS t, rowid FROM raw WHERE {column.has()}"
         steps = f"SELECT t, abs(t - lag(t) OVER (ORDER BY rowid)) AS step FROM ({times})"
-        found = column.db.execute(f"SELECT avg(step) / nullif(max(t) - min(t), 0) FROM ({steps})").fetchall()
+        found = column.loaded.db.execute(
+            f"SELECT avg(step) / nullif(max(t) - min(t), 0) FROM ({steps})"
+        ).fetchall()
         jumps[order] = found[0][0] or 0
     best, other = sorted(jumps, key=lambda o: jumps[o])
     if 4 * jumps[best] < jumps[other] and column.present >= 30:
         what = f"{best}, because the rows are then in the order of time; else say which is first"
         column.note("warning", what)
         return best
-    if known.decimals == {","} or known.delimiter == ";":
+    if known.decimals == {","} or column.loaded.reading.delimiter == ";":
         column.note("warning", "dayfirst, because the table has decimal commas or semicolons; else say which")
         return "dayfirst"
     return None

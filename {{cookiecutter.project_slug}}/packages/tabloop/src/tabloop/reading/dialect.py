@@ -56,11 +56,8 @@ def cells(lines: list[str], delimiter: str, quote: str, escape: str | None) -> R
     lines = [line.replace(delimiter, one) for line in lines] if one != delimiter else lines
     double = escape in (None, quote)
     escapes = None if double else escape
-    reader = csv.reader(lines, delimiter=one, doublequote=double, escapechar=escapes, quotechar=quote)
-    try:
-        return list(reader)
-    except csv.Error:  # a cell that never ends
-        return []
+    csv.field_size_limit(SAMPLE)  # of a text; else it is 128 KiB
+    return list(csv.reader(lines, delimiter=one, doublequote=double, escapechar=escapes, quotechar=quote))
 
 
 def find(lines: list[str], delimiter: str | None) -> dict[str, str | None] | None:

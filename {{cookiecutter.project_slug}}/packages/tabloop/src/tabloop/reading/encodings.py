@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from tabloop.cli import UserError
+from tabloop.cli import UserError, explained
 from tabloop.files import temporary
 from tabloop.progress import progress
 from tabloop.reading.result import Note
@@ -52,17 +52,15 @@ def as_utf8(path: Path, encoding: str | None) -> tuple[Path, str, list[Note]]:
     if codec == "utf-8" and unicode and not mixed and not nul:
         return path, codec, notes
     copy = temporary() / path.name
-    try:
-        with (
-            path.open(encoding=codec, newline="") as text,
-            copy.open("w", encoding="utf-8", newline="") as to,
-        ):
-            while part := text.read(CHUNK):
-                part += text.read(1) if part.endswith("\r") else ""
-                part = part.replace("\0", "").replace("\r\n", "\n")
-                to.write(part if lf or wide else part.replace("\r", "\n"))
-    except UnicodeError as error:
-        raise UserError(f"{path.name} is not {encoding}: {str(error)[:150]}; give another encoding") from None
+    with (
+        explained(f"{path.name} is not {encoding}", UnicodeError, then="; give another encoding"),
+        path.open(encoding=codec, newline="") as text,
+        copy.open("w", encoding="utf-8", newline="") as to,
+    ):
+        while part := text.read(CHUNK):
+            part += text.read(1) if part.endswith("\r") else ""
+            part = part.replace("\0", "").replace("\r\n", "\n")
+            to.write(part if lf or wide else part.replace("\r", "\n"))
     return copy, codec, notes
 
 
@@ -84,9 +82,8 @@ def scan(path: Path) -> tuple[bool, Counter[bytes]]:
     with path.open("rb") as file, progress("reading bytes", path.stat().st_size) as bar:
         for chunk in chain(iter(lambda: file.read(CHUNK), b""), [b""]):  # the last one ends the decoder
             bar.update(len(chunk))
-            counts.update(
-                {sign: chunk.count(sign) for sign in (b"\0", b"\r\n", b"\r", b"\n") if sign in chunk}
-            )
+            for sign in (b"\0", b"\r\n", b"\r", b"\n"):
+                counts[sign] += chunk.count(sign)
             try:
                 decoder.decode(chunk if unicode else b"", final=not chunk)
             except UnicodeDecodeError:

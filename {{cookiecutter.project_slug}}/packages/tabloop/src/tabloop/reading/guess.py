@@ -30,7 +30,7 @@ def guess(column: Column, known: Known) -> ReadColumn:
     if forced == "text" or not column.present:
         return TEXT
     usual, found = plain(column), None
-    names = r"[-+]?[09]+|true|false|0x[09a-f]+" if known.typed else "0x[09a-f]+"
+    names = r"[-+]?[09]+|true|false|0x[09a-f]+" if column.loaded.typed else "0x[09a-f]+"
     if not forced and all(re.fullmatch(names, s.lower()) for s in column.shapes):
         column.note("note", "digits or hexadecimal: kept as text")
         return TEXT
@@ -109,7 +109,7 @@ def _number(column: Column, known: Known, forced: str | None) -> ReadColumn | No
 
 
 def _tell(column: Column, known: Known, way: ReadColumn, shapes: Counter[str]) -> None:
-    if known.typed:
+    if column.loaded.typed:
         column.note("note", "text in the file: read as numbers")
     if way.thousands:
         column.note("note", f"{way.thousands!r} separates thousands, {way.decimal!r} decimals")
@@ -133,7 +133,7 @@ def _either(column: Column, known: Known, ways: list[ReadColumn], shapes: Counte
     if len(known.decimals) == 1:
         return fraction if known.decimals == {sign} else groups
     small = [s for s in shapes if sign not in s]  # 500 beside 1,250
-    likely = fraction if sign == "." or (known.delimiter == ";" and not small) else groups
+    likely = fraction if sign == "." or (column.loaded.reading.delimiter == ";" and not small) else groups
     meant = "decimals" if likely is fraction else "thousands"
     what = f"{sign!r} could separate thousands or decimals: {meant} taken; see data.reading.columns"
     column.note("warning", what)

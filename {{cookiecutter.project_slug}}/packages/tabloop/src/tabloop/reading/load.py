@@ -30,14 +30,12 @@ def load(
     kind = (given and given.format) or source.format
     if kind in ("parquet", "arrow"):
         told = {name: way.type for name, way in given.columns.items()} if given else said.types
-        times = {name for name, type_ in told.items() if type_ == "timestamp"} | {
-            n for n in (said.timestamp, *said.dates) if n
-        }
+        times = {name for name in (said.timestamp, *said.dates) if name}
+        times |= {name for name, type_ in told.items() if type_ == "timestamp"}
         return columnar.load(db, source, kind, given or Reading(timezone=said.timezone), times, stream)
     if kind == "json":
-        return columnar.load_json(
-            db, source, given or Reading(encoding=said.encoding, timezone=said.timezone), not given
-        )
+        reading = given or Reading(encoding=said.encoding, timezone=said.timezone)
+        return columnar.load_json(db, source, reading, not given)
     notes: list[Note] = []
     fixed: dict[str, Any] = {"timezone": said.timezone} if said.timezone else {}
     files = source.files
@@ -92,8 +90,8 @@ def _load_text(
         f"auto_detect = false, header = false, store_rejects = true, columns = {{{columns}}})"
     )
     run(db, f"CREATE TABLE raw AS SELECT {cells} FROM {origin}", f"reading {name}")
-    loaded = Loaded(names, reading, notes, name, guess=given is None)
-    rows.check(db, loaded, said.bad_rows, head.skip)
+    loaded = Loaded(db, names, reading, notes, name, guess=given is None)
+    rows.check(loaded, said.bad_rows, head.skip)
     return loaded
 
 

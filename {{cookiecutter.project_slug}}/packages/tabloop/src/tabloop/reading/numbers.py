@@ -53,6 +53,5 @@ def parsed(text: str, column: ReadColumn, sure: bool = False) -> str:
     cast = f"TRY_CAST({value} AS {kind})"
     if column.decimal == "." and not column.thousands and not column.unit:  # most columns, without the detour
         cast = f"coalesce(TRY_CAST({text} AS {kind}), {cast})"
-    return (
-        cast if sure else f"CASE WHEN regexp_full_match({text}, {literal(pattern(column))}) THEN {cast} END"
-    )
+    fits = f"regexp_full_match({text}, {literal(pattern(column))})"
+    return cast if sure else f"CASE WHEN {fits} THEN {cast} END"

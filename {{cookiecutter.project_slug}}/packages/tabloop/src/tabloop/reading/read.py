@@ -43,7 +43,7 @@ def read(
     try:
         loaded = load(db, place, reading, said, stream)
         names, duplicates = unique(loaded)
-        columns = [Column(db, loaded, i, name) for i, name in enumerate(names)]
+        columns = [Column(loaded, i, name) for i, name in enumerate(names)]
         gone = {c.name for c in columns if not loaded.names[c.i].strip() and not c.count(n="count(*)")["n"]}
         columns = [c for c in columns if c.name not in gone]
         kinds = dict(db.execute("SELECT column_name, column_type FROM (DESCRIBE raw)").fetchall())
@@ -76,7 +76,7 @@ def given(columns: list[Column], reading: Reading) -> dict[str, ReadColumn]:
 
 def guessed(columns: list[Column], loaded: Loaded, said: Overrides) -> dict[str, ReadColumn]:
     """What each column means, found; the reading is completed by what is not plain."""
-    known = Known(said, loaded.reading.delimiter, loaded.typed)
+    known = Known(said)
     for _ in range(2):  # the second time it is known what the columns without doubt show of the others
         for column in columns:
             column.notes.clear()

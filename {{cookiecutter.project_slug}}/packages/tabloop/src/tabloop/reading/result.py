@@ -63,8 +63,9 @@ class Overrides:
 
 @dataclass
 class Loaded:
-    """The table `raw`: the names of its columns as they stand in the file."""
+    """The table `raw` of a database: the names of its columns as they stand in the file."""
 
+    db: duckdb.DuckDBPyConnection
     names: list[str]
     reading: Reading
     notes: list[Note] = field(default_factory=list)
@@ -87,6 +88,5 @@ def cell(text: str, i: int) -> str:
     clear = f"ord({text}) BETWEEN 33 AND 126 AND ord(right({text}, 1)) BETWEEN 33 AND 126"
     trimmed = f"CASE WHEN {clear} THEN {text} ELSE nullif(trim({text}, {SPACES}), '') END"
     # DuckDB computes what stands here twice once; to compare the texts took a third of the time of reading a CSV.
-    return (
-        f"{trimmed} AS c{i}, CASE WHEN coalesce(strlen({trimmed}), 0) < strlen({text}) THEN true END AS s{i}"
-    )
+    shorter = f"coalesce(strlen({trimmed}), 0) < strlen({text})"
+    return f"{trimmed} AS c{i}, CASE WHEN {shorter} THEN true END AS s{i}"

@@ -2,8 +2,6 @@
 
 import re
 
-import duckdb
-
 from tabloop.cli import UserError
 from tabloop.columns import literal
 from tabloop.reading.result import Loaded
@@ -16,7 +14,7 @@ LAST = 10  # rows at the end that may sum up
 FEW = 0.01  # share of rows with too few or too many cells that is left out; more is refused
 
 
-def check(db: duckdb.DuckDBPyConnection, loaded: Loaded, bad_rows: str | None, first: int) -> None:
+def check(loaded: Loaded, bad_rows: str | None, first: int) -> None:
     """Take out of `raw` what is no row of the table, and say how many rows and why.
 
     Args:
@@ -26,9 +24,9 @@ def check(db: duckdb.DuckDBPyConnection, loaded: Loaded, bad_rows: str | None, f
     Raises:
         UserError: rows have too few or too many cells, and the reading does not say to skip them; or no row is left.
     """
-    reading = loaded.reading
+    db, reading = loaded.db, loaded.reading
     total = db.execute("SELECT count(*) FROM raw").fetchall()[0][0]
-    ends, bad = _rejected(db, loaded, bad_rows, first + total - LAST)
+    ends, bad = _rejected(loaded, bad_rows, first + total - LAST)
     tests = {"blank": f"coalesce({', '.join(f'c{i}' for i in range(len(loaded.names)))}) IS NULL"}
     if reading.header:
         same = (f"c{i} = {literal(n)}" for i, n in enumerate(loaded.names) if n)
@@ -40,7 +38,7 @@ def check(db: duckdb.DuckDBPyConnection, loaded: Loaded, bad_rows: str | None, f
     )
     if reading.comment:
         tests["comments"] = f"starts_with(c0, {literal(reading.comment)})"
-    if totals := _totals(db, loaded, total):
+    if totals := _totals(loaded, total):
         tests["totals"] = f"rowid IN ({', '.join(map(str, totals))})"
     ends += totals.values()
     sql = ", ".join(f"count(*) FILTER ({test}) AS n{i}" for i, test in enumerate(tests.values()))
@@ -63,12 +61,10 @@ def check(db: duckdb.DuckDBPyConnection, loaded: Loaded, bad_rows: str | None, f
         loaded.reading = reading.model_copy(update={"footer": words, "bad_rows": "skip" if bad else "refuse"})
 
 
-def _rejected(
-    db: duckdb.DuckDBPyConnection, loaded: Loaded, bad_rows: str | None, end: int
-) -> tuple[list[str], int]:
+def _rejected(loaded: Loaded, bad_rows: str | None, end: int) -> tuple[list[str], int]:
     """Of the lines that are no rows: those at the end that explain, and the number of those that are wrong."""
     sql = "SELECT line, any_value(csv_line) FROM reject_errors GROUP BY line ORDER BY line"
-    lines, comment = dict(db.execute(sql).fetchall()), loaded.reading.comment
+    lines, comment = dict(loaded.db.execute(sql).fetchall()), loaded.reading.comment
     comments = [n for n, text in lines.items() if comment and text.lstrip().startswith(comment)]
     last = {n: t.strip() for n, t in lines.items() if n > end + len(lines) and n not in comments}
     ends = {n: text for n, text in last.items() if is_footer(text, loaded)}
@@ -103,17 +99,17 @@ def is_footer(text: str, loaded: Loaded) -> bool:
     return bool(beginning(text)) and (one_cell or bool(TOTAL.fullmatch(text.strip().strip('"'))))
 
 
-def _totals(db: duckdb.DuckDBPyConnection, loaded: Loaded, total: int) -> dict[int, str]:
+def _totals(loaded: Loaded, total: int) -> dict[int, str]:
     """Rows at the end with all cells, of which the first that is filled says Total or the like, as no row before."""
     cells = ", ".join(f"c{i}" for i in range(len(loaded.names)))
     found = {}
     sql = f"SELECT rowid, [{cells}] FROM raw WHERE rowid >= {total - LAST}"
-    for row, values in db.execute(sql).fetchall():
+    for row, values in loaded.db.execute(sql).fetchall():
         i = next((i for i, value in enumerate(values) if value), 0)
         word = values[i] or ""
         known = not loaded.guess and beginning(word) in loaded.reading.footer
         if known or (loaded.guess and total > 1 and TOTAL.fullmatch(word)):
             again = f"SELECT 1 FROM raw WHERE rowid < {total - LAST} AND c{i} = {literal(word)} LIMIT 1"
-            if known or not db.execute(again).fetchall():
+            if known or not loaded.db.execute(again).fetchall():
                 found[row] = ",".join(value or "" for value in values)
     return found

@@ -3,16 +3,14 @@
 from typing import Annotated, Literal
 from zoneinfo import available_timezones
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, Field, field_validator
 
 
-class ReadColumn(BaseModel):
+class ReadColumn(BaseModel, extra="forbid", frozen=True):
     """What the text of a raw column means. `format` is a strptime format or several, or epoch_s, _ms, _us, _ns.
 
     `missing` are words that mean missing besides the table's; in a column of type text, instead of them.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     type: Literal["text", "number", "integer", "boolean", "timestamp"]
     format: str | list[str] | None = None
@@ -22,7 +20,7 @@ class ReadColumn(BaseModel):
     missing: list[str] | None = None
 
 
-class Reading(BaseModel):
+class Reading(BaseModel, extra="forbid", frozen=True):
     """How the file at data.source is read, where it differs from plain: UTF-8, comma or tab by its name, a header.
 
     `adopt` finds and writes it, and later days are read the same way. `skip` are lines before the header, `names` the
@@ -30,8 +28,6 @@ class Reading(BaseModel):
     with too few or too many cells. `timezone` is the zone of times without an offset; without it they are UTC. `columns`
     has the raw columns whose text means something else than it seems.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: Literal["csv", "parquet", "arrow", "json", "excel", "aligned"] | None = None
     encoding: str | None = None

@@ -7,8 +7,6 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import duckdb
-
 from tabloop.columns import literal
 from tabloop.reading import dates, numbers
 from tabloop.reading.result import MISSING, Loaded, Note
@@ -26,7 +24,6 @@ ASCII = "    ''0123456789.,-%0123456789.,"  # an apostrophe is doubled in SQL
 class Column:
     """A column of text, as SQL and as shapes."""
 
-    db: duckdb.DuckDBPyConnection
     loaded: Loaded
     i: int
     name: str
@@ -55,7 +52,9 @@ class Column:
 
     def count(self, **tests: str) -> dict[str, Any]:
         """For each name the value of an SQL aggregate over the rows that have something."""
-        row = self.db.execute(f"SELECT {', '.join(tests.values())} FROM raw WHERE {self.has()}").fetchall()[0]
+        row = self.loaded.db.execute(
+            f"SELECT {', '.join(tests.values())} FROM raw WHERE {self.has()}"
+        ).fetchall()[0]
         return dict(zip(tests, row, strict=True))
 
     def look(self) -> "Column":
@@ -69,7 +68,7 @@ class Column:
         shape = f"CASE WHEN regexp_full_match(v, '{PLAIN}') THEN '9.99' ELSE {shape} END"
         counts = f"SELECT {shape} AS s, sum(m) AS n FROM ({rows}) GROUP BY 1"
         sql = f"SELECT s, n, sum(n) OVER () FROM ({counts}) ORDER BY n DESC, s LIMIT {SHAPES}"
-        found = self.db.execute(sql).fetchall()
+        found = self.loaded.db.execute(sql).fetchall()
         self.shapes = Counter({s: int(n) for s, n, _ in found})
         self.present = int(found[0][2]) if found else 0
         return self
@@ -77,7 +76,7 @@ class Column:
     def others(self, fits: str) -> list[tuple[str, int]]:
         """The commonest values of which the SQL `fits` is not true, and their rows; at most 1,001."""
         sql = f"SELECT {self.text}, count(*) FROM raw WHERE {self.has()} AND ({fits}) IS NOT TRUE"
-        return self.db.execute(f"{sql} GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 1001").fetchall()
+        return self.loaded.db.execute(f"{sql} GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 1001").fetchall()
 
     def matching(self, pattern: str) -> Counter[str]:
         """The shapes that match as a whole."""

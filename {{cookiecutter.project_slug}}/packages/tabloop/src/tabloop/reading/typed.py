@@ -31,7 +31,7 @@ def build(columns: list[Column], chosen: dict[str, ReadColumn], stream: bool = F
     Raises:
         UserError: values don't fit; the text names column, value, row and what to do.
     """
-    db, parts = columns[0].db, list[str]()
+    db, parts = columns[0].loaded.db, list[str]()
     texts = [(column, chosen[column.name]) for column in columns if column.name in chosen]
     for column in columns:
         if way := chosen.get(column.name):
@@ -72,7 +72,7 @@ def _misfit(column: Column, way: ReadColumn) -> str:
 def _explain(column: Column, way: ReadColumn, lost: int) -> None:
     row = column.loaded.row
     sql = f"SELECT count(*), min({row}), arg_min({column.text}, {row}) FROM raw WHERE {_misfit(column, way)}"
-    misfits, first, bad = column.db.execute(sql).fetchall()[0]
+    misfits, first, bad = column.loaded.db.execute(sql).fetchall()[0]
     if misfits:
         raise UserError(
             f"column {column.name!r}: {misfits:,} values are no {way.type}{_of(way)}, the first is {bad[:60]!r} in row "

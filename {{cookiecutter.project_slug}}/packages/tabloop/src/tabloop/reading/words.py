@@ -21,8 +21,6 @@ class Known:
     """What a person said, and what the columns that leave no doubt show of the others."""
 
     said: Overrides
-    delimiter: str | None = None
-    typed: bool = False
     decimals: set[str] = field(default_factory=set)
     orders: set[str] = field(default_factory=set)
 
