@@ -18,7 +18,6 @@ from tabloop import (
     model_card,
     params,
     provenance,
-    register,
     registry,
     release,
     replay,
@@ -31,7 +30,7 @@ from tabloop.cli import UserError
 PROJECT = params.Params.model_validate(PARAMS)
 Step = Callable[[], str]
 STEPS: dict[str, Step] = {
-    "register": lambda: register.register(PROJECT, Path("reports/registration.json").absolute()),
+    "register": lambda: rollout.register(PROJECT),
     "challenge": lambda: rollout.challenge(PROJECT),
     "promote": lambda: rollout.promote(PROJECT),
     "withdraw": lambda: rollout.withdraw(PROJECT),

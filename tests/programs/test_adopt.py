@@ -16,7 +16,7 @@ import tabloop.adopt as adopt
 import yaml
 from dvc.repo import Repo
 from kit.conftest import PARAMS, TEMPLATE, Project, begin_history, clean, commit, orders
-from tabloop import files, ingest, own_params, place, predictions, release
+from tabloop import files, ingest, own_params, place, predictions, release, roles
 from tabloop.main import tabloop as command
 from tabloop.params import Schema, load
 from tabloop.reading.read import read
@@ -57,7 +57,7 @@ def enter(folder: Path, patch: pytest.MonkeyPatch) -> None:
     """Let this process work on the project in `folder`."""
     patch.chdir(folder)
     patch.setenv("PROJECT_ROOT", str(folder))
-    for module in (adopt, own_params, place, predictions, release):
+    for module in (adopt, own_params, place, predictions, release, roles):
         patch.setattr(module, "ROOT", folder)
     patch.setattr(adopt, "PLAN", folder / ".dvc/tmp/adopt.json")
 

@@ -3,11 +3,10 @@
 import json
 import os
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
-from tabloop.cli import UserError, git, one_line
+from tabloop.cli import UserError, finished, git, one_line
 from tabloop.params import ROOT
 
 SUMMARY = 1_000_000  # bytes: below the 1 MiB that GitHub takes from a step
@@ -64,11 +63,8 @@ def verify(image: str) -> None:
     if len(signers) != 1:
         raise UserError(".github/workflows must call image.yml of one repository, whose attestation counts")
     about = ["--repo", os.environ.get("GITHUB_REPOSITORY", ""), "--signer-workflow", *signers]
-    try:
-        command = ["gh", "attestation", "verify", f"oci://{image}", *about]
-        done = subprocess.run(command, capture_output=True, encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError("gh is not installed: it verifies the image's attestation") from None
+    command = "gh", "attestation", "verify", f"oci://{image}", *about
+    done = finished(*command, why="it verifies the image's attestation")
     if done.returncode:
         raise UserError(f"the attestation of {image} was not verified: {one_line(done.stderr)[:400]}")
 

@@ -2,24 +2,27 @@
 
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from tabloop import decisions, files, own_params, place
+from tabloop import files, own_params, place
 from tabloop.cli import UserError, git
 from tabloop.facts import Choices
-from tabloop.infer import infer
+from tabloop.infer import Inferred, infer
 from tabloop.params import ROOT, load
 from tabloop.predictions import LOG
 from tabloop.reading.read import read
-from tabloop.reading.result import Overrides
+from tabloop.reading.result import Note, Overrides
 
 # Results of the example or of the table before; git and DVC keep what was committed.
 PINS = ["dvc.lock", "models/champion.dvc", "models/challenger.dvc"]
 RESULTS = ["data/raw", "data/features", "data/online", "metrics", "reports", *PINS]
 RESULTS += [f"models/{role}" for role in ("candidate", "champion", "challenger")]
+# The example's own files, or the features of the table before.
+EXAMPLE = ("src/*/simulator.py", "tests/test_example.py", "feature_repo/*.sql")
 # What adopt is about to do, written before it does it: an interrupted one is finished by the next. Git ignores it.
 PLAN = ROOT / ".dvc/tmp/adopt.json"
 
@@ -31,12 +34,12 @@ def adopt(source: str, said: Choices, overrides: Overrides, dry_run: bool, as_js
         UserError: the table can't be read or used, or changes would be lost; the project is as it was.
     """
     done, holdout = finish() if not dry_run else None, load(ROOT / "params.yaml").split.holdout
-    leaving = [*map(Path, RESULTS), *(path.relative_to(ROOT) for path in example())]
+    leaving = [*RESULTS, *(p.relative_to(ROOT).as_posix() for glob in EXAMPLE for p in ROOT.glob(glob))]
     if not dry_run:
         refuse_to_lose_changes(leaving, done or {})
     if not as_json:
         print(f"adopt: reading {source} ...", flush=True)
-    kept = place.of(source, [str(path) for path in leaving])
+    kept = place.of(source, leaving)
     table = read(source, Path.cwd(), None, overrides)
     found = infer(table, said, holdout)
     texts, changes = own_params.rewritten(kept, found, table.reading)
@@ -44,22 +47,13 @@ def adopt(source: str, said: Choices, overrides: Overrides, dry_run: bool, as_js
     if log:
         changes.append(f"the prediction log of the table before: {LOG} -> {log}; nothing reads it there")
     if not dry_run:
-        plan = {"texts": texts, "leaving": [str(path) for path in leaving], "log": log, "done": False}
+        plan = {"texts": texts, "leaving": leaving, "log": log, "done": False}
         with place.keep(source, kept):
             files.write(PLAN, json.dumps(plan))
         finish()
     notes = [note for note in table.notes if note.column not in said.drop]
-    shown = decisions.summary(found, notes, kept, changes, dry_run)
-    return json.dumps(shown, indent=1, ensure_ascii=False) if as_json else decisions.text(shown)
-
-
-def example() -> list[Path]:
-    """The example's own files, or the features of the table before."""
-    return [
-        *ROOT.glob("src/*/simulator.py"),
-        ROOT / "tests/test_example.py",
-        *ROOT.glob("feature_repo/*.sql"),
-    ]
+    shown = summary(found, notes, kept, changes, dry_run)
+    return json.dumps(shown, indent=1, ensure_ascii=False) if as_json else text(shown)
 
 
 def finish() -> dict[str, str]:
@@ -96,23 +90,76 @@ def move_log(aside: Path) -> None:
             path.rename(aside / table)
 
 
-def refuse_to_lose_changes(leaving: list[Path], written: dict[str, str]) -> None:
+def refuse_to_lose_changes(leaving: list[str], written: dict[str, str]) -> None:
     """Git must hold what is about to be changed or removed, but for what the last adopt or the pipeline wrote.
 
     Raises:
         UserError: it does not.
     """
-    paths = ["params.yaml", "dvc.yaml", "feature_repo", *map(str, leaving)]
-    changed = git("status", "--porcelain", "-z", "--untracked-files=all", "--", *paths, where=ROOT).split(
-        "\0"
-    )
+    paths = ["params.yaml", "dvc.yaml", "feature_repo", *leaving]
+    changed = git("status", "--porcelain", "-z", "--untracked-files=all", "--", *paths, where=ROOT)
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text("utf-8"))["stages"].values()
     listed = [out for stage in stages for kind in ("outs", "metrics", "plots") for out in stage.get(kind, [])]
     outputs = {name for out in listed for name in ([out] if isinstance(out, str) else out)} | {*PINS}
-    for name in (entry[3:] for entry in changed if entry[3:] and entry[3:] not in outputs):
+    for name in (entry[3:] for entry in changed.split("\0") if entry[3:] and entry[3:] not in outputs):
         path = ROOT / name
         if path.exists() and not (name in written and path.read_text(encoding="utf-8") == written[name]):
             raise UserError(
                 f"{name} has changes that git does not hold, and it would be overwritten: "
                 "`git add --all && git commit` first"
             )
+
+
+def summary(
+    found: Inferred, notes: list[Note], source: str, changes: list[str], dry_run: bool
+) -> dict[str, Any]:
+    """All of it as JSON's types."""
+    warned = [note for note in notes if note.severity == "warning"]
+    columns = []
+    for name, decision in found.decisions.items():
+        facts = found.facts[name]
+        column = {"type": facts.kind, "missing": facts.missing / found.rows, "distinct": facts.distinct}
+        said = [note.text for note in warned if note.column == name] + decision.warnings
+        columns.append(asdict(decision) | column | {"examples": facts.examples, "warnings": said})
+    rest = [about(note) for note in warned if note.column not in found.decisions]
+    return {
+        "source": source,
+        "rows": found.rows,
+        "columns": columns,
+        "schema": found.schema,
+        "warnings": rest + found.warnings,
+        "notes": [about(note) for note in notes if note.severity == "note"],
+        "changes": changes,
+        "dry_run": dry_run,
+    }
+
+
+def about(note: Note) -> str:
+    """A note with its column."""
+    return f"{note.column}: {note.text}" if note.column else note.text
+
+
+def text(found: dict[str, Any]) -> str:
+    """A summary with a line for each column, warnings, how the table is used, and what else changes."""
+    schema, columns = found["schema"], found["columns"]
+    rows = [("column", "is", "type", "missing", "examples", "because")]
+    for column in columns:
+        share = f"{column['missing']:.1%}" if column["missing"] else "0"
+        examples = ", ".join(column["examples"])
+        kind = column["type"].lower()
+        rows.append((column["column"], column["decision"], kind, share, examples, column["why"]))
+    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    lines += [f"! {warning}" for warning in found["warnings"]]
+    lines += [f"! {c['column']}: {warning}" for c in columns for warning in c["warnings"]]
+    lines += found["notes"]
+    lines += [f"{raw!r} is called {name} here" for name, raw in schema["rename"].items()]
+    lines += [f"looked up by {schema['entity']}: {', '.join(view)}" for view in schema["views"].values()]
+    by = "by time" if schema["timestamp"] else f"by hash of {schema['entity'] or 'the row'}"
+    key = " + ".join(schema["key"]) or "none, so duplicates are not checked"
+    lines.append(f"{found['rows']:,} rows of {found['source']}; key: {key}; split {by}")
+    if schema["timestamp"] and "known_at" not in schema["target"]:
+        lines.append("each label counts as known when its row happens; `--known-at COLUMN` says when it was")
+    end = "params.yaml has the schema: read and correct it, by hand or by another adopt. Next: `make train`."
+    end = "A dry run: nothing was changed." if found["dry_run"] else end
+    return "\n".join([*(f"  {line}" for line in (*lines, *found["changes"])), "", end])

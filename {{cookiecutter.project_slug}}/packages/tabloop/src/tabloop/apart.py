@@ -32,9 +32,8 @@ def main() -> None:
         folder = clone(scratch)
         play(folder)
         files.write(ROOT / PAGE, (folder / PAGE).read_text("utf-8"))
-    print(
-        f"\nThe loop is complete; this project is as it was. The story, with a picture: {(ROOT / PAGE).as_uri()}"
-    )
+    story = f"The story, with a picture: {(ROOT / PAGE).as_uri()}"
+    print(f"\nThe loop is complete; this project is as it was. {story}")
 
 
 @contextlib.contextmanager
@@ -68,15 +67,11 @@ def clone(scratch: Path) -> Path:
     top = git("rev-parse", "--show-toplevel", where=ROOT)
     git("clone", "--quiet", "--shared", top, str(scratch / "clone"), where=ROOT)
     folder = scratch / "clone" / ROOT.relative_to(Path(top).resolve())
-    print(
-        f"The loop plays the last commit, {git('log', '-1', '--format=%h %s', where=ROOT)}, in a clone of it"
-    )
-    shared = subprocess.run(
-        ["dvc", "cache", "dir"], cwd=ROOT, capture_output=True, encoding="utf-8"
-    ).stdout.strip()
-    (folder / ".dvc/config.local").write_text(
-        CONFIG.format(own=folder / ".dvc/cache", shared=shared), "utf-8"
-    )
+    last = git("log", "-1", "--format=%h %s", where=ROOT)
+    print(f"The loop plays the last commit, {last}, in a clone of it")
+    cache = subprocess.run(["dvc", "cache", "dir"], cwd=ROOT, capture_output=True, encoding="utf-8")
+    config = CONFIG.format(own=folder / ".dvc/cache", shared=cache.stdout.strip())
+    (folder / ".dvc/config.local").write_text(config, "utf-8")
     pull = ["dvc", "pull", "--quiet"]
     if subprocess.run(pull, cwd=folder, env=environment(folder), capture_output=True).returncode:
         raise UserError(

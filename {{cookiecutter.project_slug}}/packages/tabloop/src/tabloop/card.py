@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from tabloop import files
 from tabloop.cli import UserError, explained
@@ -19,10 +19,8 @@ class Parity(BaseModel):
     largest_difference: float
 
 
-class Metrics(BaseModel):
+class Metrics(BaseModel, allow_inf_nan=False):
     """What `evaluate` measured on the holdout."""
-
-    model_config = ConfigDict(allow_inf_nan=False)
 
     auc: float
     auc_low: float
@@ -31,7 +29,7 @@ class Metrics(BaseModel):
     brier: float
 
 
-class ModelCard(BaseModel):
+class ModelCard(BaseModel, frozen=True, populate_by_name=True, allow_inf_nan=False):
     """One model. `train` writes it; whoever takes it after `evaluate` adds `metrics`.
 
     Attributes:
@@ -48,10 +46,6 @@ class ModelCard(BaseModel):
         example: one row to try the model with.
         threshold: a probability of at least this is a positive prediction.
     """
-
-    model_config = ConfigDict(
-        protected_namespaces=(), frozen=True, populate_by_name=True, allow_inf_nan=False
-    )
 
     version: str = Field(pattern=r"^[\w.-]{1,64}$")  # it stands in JSON, in file names, in labels
     inputs: dict[str, str] = Field(default_factory=dict)

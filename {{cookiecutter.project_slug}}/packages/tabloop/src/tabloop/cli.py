@@ -36,8 +36,8 @@ class Commands(click.Group):
         except (Exception, KeyboardInterrupt) as error:
             if (text := correction(error)) is None:
                 raise
-            if isinstance(error, UserError) and "params.yaml" not in text and (folder := outside()):
-                text += f"; {folder}/params.yaml is missing: run this in the project's folder"
+            if isinstance(error, UserError) and "params.yaml" not in text and (where := outside()):
+                text += f"; {where}"
             name = ctx.info_name if ctx.parent else ctx.invoked_subcommand
             click.echo(f"{name}: {text}", err=True)
             ctx.exit(exit_code(error))
@@ -85,11 +85,12 @@ def correction(error: BaseException) -> str | None:
     return None
 
 
-def outside() -> Path | None:
-    """The working directory, where it is in no project and the environment names none."""
-    from tabloop.params import ROOT
+def outside() -> str:
+    """Where to run it, if the working directory is in no project and the environment names none; else empty."""
+    from tabloop.params import MISSING, ROOT
 
-    return None if "PROJECT_ROOT" in os.environ or (ROOT / "params.yaml").exists() else ROOT
+    file = ROOT / "params.yaml"
+    return "" if "PROJECT_ROOT" in os.environ or file.exists() else MISSING.format(file)
 
 
 def begin() -> None:
@@ -136,12 +137,7 @@ def git(*arguments: str, where: Path, text: str = "") -> str:
     Raises:
         UserError: git is not installed or the command fails.
     """
-    try:
-        done = subprocess.run(
-            ["git", *arguments], cwd=where, capture_output=True, encoding="utf-8", input=text
-        )
-    except FileNotFoundError:
-        raise UserError("git is not installed: install it and run this again") from None
+    done = finished("git", *arguments, why="install it and run this again", cwd=where, input=text)
     if done.returncode and arguments[0] in IDENTIFIED and not identified(where):
         raise UserError(
             "git does not know who you are: `git config --global user.name NAME`, the same with user.email, and run this again"
@@ -149,6 +145,18 @@ def git(*arguments: str, where: Path, text: str = "") -> str:
     if done.returncode:
         raise UserError(f"git {arguments[0]} failed: {' '.join((done.stderr or done.stdout).split())}")
     return done.stdout.rstrip("\n")
+
+
+def finished(*command: str, why: str, **options: Any) -> "subprocess.CompletedProcess[str]":
+    """What a program answered. `options` are those of subprocess.run.
+
+    Raises:
+        UserError: it is not installed; the text ends with `why` it is needed.
+    """
+    try:
+        return subprocess.run(command, capture_output=True, encoding="utf-8", **options)
+    except FileNotFoundError:
+        raise UserError(f"{command[0]} is not installed: {why}") from None
 
 
 def identified(where: Path) -> bool:
@@ -165,8 +173,8 @@ def explained(what: str, *errors: type[Exception], then: str = "") -> Iterator[N
     except Exception as error:
         if not isinstance(error, errors) if errors else isinstance(error, UserError):
             raise
-        why = correction(error) or one_line(error)[:300] or type(error).__name__
-        raise UserError(f"{what}: {why}{then}") from None
+        why = correction(error) or getattr(error, "strerror", "") or one_line(error)[:300]
+        raise UserError(f"{what}: {why or type(error).__name__}{then}") from None
 
 
 def one_line(error: object) -> str:

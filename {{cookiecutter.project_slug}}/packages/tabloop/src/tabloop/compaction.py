@@ -137,9 +137,8 @@ def compact_hour(fs: Any, stem: str, hour: Hour, done: Done) -> None:
             groups[schema_of(local[part])].append(part)
         for name, new in groups.items():
             before = hour.compacted.get(name, [])[-1:]
-            names = {path.rpartition("/")[2] for path in new}.union(
-                *(log_files.listed(fs, p) for p in before)
-            )
+            names = {path.rpartition("/")[2] for path in new}
+            names.update(*(log_files.listed(fs, path) for path in before))
             generation = int(before[0].split(".")[-2]) + 1 if before else 1
             path = f"{stem}.{name}.{generation:06d}.parquet"
             sources = [local[source] for source in before + new]

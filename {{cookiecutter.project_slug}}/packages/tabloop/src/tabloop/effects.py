@@ -93,9 +93,8 @@ def randomized(
     m, n, total, rows, challenged = m[use], n[use], total[:, use], rows[:, use], challenged[:, use]
     y, weight = total / np.maximum(rows, 1), m * n / (m + n)
     weight /= weight.sum()
-    challengers, champions = (
-        np.where(of, y, 0).sum(axis=0) / size for of, size in ((challenged, m), (~challenged, n))
-    )
+    sides = (challenged, m), (~challenged, n)
+    challengers, champions = (np.where(of, y, 0).sum(axis=0) / size for of, size in sides)
     influence = (rows > 0) * weight * np.where(challenged, (challengers - y) / m, (y - champions) / n)
     variance = (influence.sum(axis=1) ** 2).sum()
     for of in (challenged, ~challenged):

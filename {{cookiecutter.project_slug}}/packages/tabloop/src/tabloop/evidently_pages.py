@@ -2,7 +2,9 @@
 
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from tabloop import files, predictions, roles
 from tabloop.card import ModelCard
@@ -10,9 +12,6 @@ from tabloop.columns import quote
 from tabloop.drift import REPORT, SCORE, reference
 from tabloop.metrics import enough
 from tabloop.params import Params
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 METHOD = "tabloop"  # in Evidently's registry of drift methods
 
@@ -58,7 +57,7 @@ def write(params: Params, result: dict[str, Any], log: str | None = None) -> lis
 
 def samples(
     params: Params, champion: ModelCard, result: dict[str, Any], log: str | None
-) -> "dict[str, pd.DataFrame]":
+) -> dict[str, pd.DataFrame]:
     """Rows of the log and of the reference: features, score, and the label by the target's name."""
     schema, db = champion.schema_, predictions.connect(datetime.fromisoformat(result["since"]), log)
     # By a hash of the id, not at random: the same log gives the same page.

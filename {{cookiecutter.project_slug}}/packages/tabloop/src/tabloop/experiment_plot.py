@@ -7,16 +7,13 @@ from typing import Any
 
 def plot(result: dict[str, Any], path: Path) -> None:
     """Draw the days of an experiment's result."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
     days, versions, paired = result["days"], result["versions"], result["paired"]
     at = [date.fromisoformat(day["day"]) for day in days]
     saving, low, high = ([day[name] for day in days] for name in ("saving", "low", "high"))
-    parts: dict[str, Any] = {"sharex": True, "gridspec_kw": {"height_ratios": [3, 1]}}
-    figure, (top, bottom) = plt.subplots(2, figsize=(8, 5), layout="constrained", **parts)
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    top, bottom = figure.subplots(2, sharex=True, height_ratios=[3, 1])
     top.fill_between(at, low, high, alpha=0.2, linewidth=0)
     top.vlines(at, low, high, linewidth=1)
     top.plot(at, saving, "o-", markersize=4, linewidth=1)
@@ -32,4 +29,3 @@ def plot(result: dict[str, Any], path: Path) -> None:
     ticks = at[:: -(-len(at) // 8)]
     bottom.set_xticks(ticks, [f"{day:%b %d}" for day in ticks])
     figure.savefig(path, dpi=120)
-    plt.close(figure)

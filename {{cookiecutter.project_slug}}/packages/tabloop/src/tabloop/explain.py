@@ -36,9 +36,8 @@ def importance(rows: pd.DataFrame, target: np.ndarray, confidence: float) -> lis
     area, moved = delong(labels, model.score(chosen))
     found = []
     for name, values in inputs.items():
-        drawn = [
-            delong(labels, model.score(chosen | {name: random.choice(values, len(at))})) for _ in range(draws)
-        ]
+        others = (chosen | {name: random.choice(values, len(at))} for _ in range(draws))
+        drawn = [delong(labels, model.score(each)) for each in others]
         value = area - float(np.mean([other for other, _ in drawn]))
         spread = moved - np.mean([other for _, other in drawn], axis=0)
         half = half_width(spread, confidence)

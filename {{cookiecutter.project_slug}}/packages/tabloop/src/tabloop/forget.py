@@ -57,9 +57,8 @@ def forget(params: Params, entity: str, agreed: Callable[[str], bool]) -> tuple[
         raise UserError("give the key of an entity" if name else "params.yaml: the schema has no entity")
     with alone(ROOT / "params.yaml", "another one is at work: try again when it has ended"):
         if not (places := found(params, name, entity)):
-            raise UserError(
-                f"there is nothing of {name} {entity!r} in the log, data/raw, data/features and the store"
-            )
+            everywhere = "the log, data/raw, data/features and the store"
+            raise UserError(f"there is nothing of {name} {entity!r} in {everywhere}")
         listed = "\n".join(f"  {rows:>9,}  {place}" for place, (rows, _) in places.items())
         if not agreed(f"rows of {name} {entity!r}:\n{listed}"):
             raise UserError("nothing was removed: answer y, or say --yes where nobody can be asked")
@@ -124,13 +123,10 @@ def in_log(log: str, entity: str) -> Places:
         if not (parquet := [path for path in files[table] if path.endswith(".parquet")]) or not values:
             break
         with predictions.errors():  # one statement: each asks an object store anew
-            rows = (
-                f"read_parquet([{', '.join(map(literal, parquet))}], union_by_name = true, filename = true)"
-            )
-            among = ", ".join(map(literal, values))
-            own = db.sql(
-                f"SELECT filename, prediction_id FROM {rows} WHERE {quote(column)} IN ({among})"
-            ).fetchall()
+            paths, among = (", ".join(map(literal, texts)) for texts in (parquet, values))
+            rows = f"read_parquet([{paths}], union_by_name = true, filename = true)"
+            query = f"SELECT filename, prediction_id FROM {rows} WHERE {quote(column)} IN ({among})"
+            own = db.sql(query).fetchall()
         if having := sorted({path for path, _ in own}):
             remove = partial(remove_rows, having, column, pa.array(values))
             places[f"{table} in {log}, in {len(having):,} files"] = len(own), remove

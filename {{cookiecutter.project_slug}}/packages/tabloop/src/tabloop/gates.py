@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 # The metrics that need nothing of evaluate.py, and whether more is better.
 HIGHER_IS_BETTER = {
@@ -19,7 +19,7 @@ PARITY = {"equal_opportunity_difference": False, "disparate_impact": True}
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
-class Gate(BaseModel):
+class Gate(BaseModel, extra="forbid", frozen=True):
     """One metric and its bar: an absolute one, `min` or `max`, or against the champion on the same rows, with a `margin`.
 
     Attributes:
@@ -29,8 +29,6 @@ class Gate(BaseModel):
         decides: what is held against the bar: the value, or the interval's better or worse end.
         better: what is better in a metric of your own.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     metric: str
     min: Number | None = None

@@ -64,9 +64,8 @@ def entity(survey: Survey, name: str) -> Decision:
         raise UserError(f"ENTITY={name} is the same in all rows: leave it out")
     warnings = [f"{spaced:,} rows have spaces around it, which are removed"] if spaced else []
     if facts.unique:
-        warnings.append(
-            "another one in every row: nothing is looked up by it, all features come with requests"
-        )
+        then = "nothing is looked up by it, all features come with requests"
+        warnings.append(f"another one in every row: {then}")
     return Decision(name, "entity", f"{after:,} of them", warnings)
 
 

@@ -55,9 +55,8 @@ def simulated(params: Params, folder: Path) -> str:
                 zoned = {n: table[n].dt.tz_convert(None) for n in table.select_dtypes("datetimetz")}  # in UTC
                 block = pa.Table.from_pandas(table.assign(**zoned), preserve_index=False)
                 if name not in files_:
-                    files_[name] = stack.enter_context(
-                        ParquetWriter(folder / f"{name}.parquet", block.schema)
-                    )
+                    writer = ParquetWriter(folder / f"{name}.parquet", block.schema)
+                    files_[name] = stack.enter_context(writer)
                 files_[name].write_table(block.cast(files_[name].schema))
                 rows[name] += len(table)
     return ", ".join(f"{count:,} {name}" for name, count in rows.items())

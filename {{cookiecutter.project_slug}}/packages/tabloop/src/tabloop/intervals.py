@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tabloop.metrics import (
+    BINS,
     Curve,
     Estimate,
     delong,
@@ -121,9 +122,9 @@ def wilson(share: float, rows: int, z: float) -> Estimate:
     return Estimate(share, *(float((middle + s * half) / (1 + z**2 / rows)) for s in (-1, 1)))
 
 
-def chance(probability: np.ndarray, bins: int = 10) -> float:
+def chance(probability: np.ndarray) -> float:
     """The calibration error to expect of a calibrated model: by bin, the mean of |N(0, p (1 - p) / n)|."""
-    parts = [part for part in np.array_split(np.sort(probability), bins) if len(part)]
+    parts = [part for part in np.array_split(np.sort(probability), BINS) if len(part)]
     return float(np.mean([(2 / np.pi * (part * (1 - part)).mean() / len(part)) ** 0.5 for part in parts]))
 
 

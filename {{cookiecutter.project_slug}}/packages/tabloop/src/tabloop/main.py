@@ -9,12 +9,9 @@ from typing import Literal
 
 import click
 
-from tabloop.adopt_command import adopt
 from tabloop.automation import github, remote, retrain, update, watch
 from tabloop.cli import FOUND, Commands, UserError, write_github_output
-from tabloop.keep_command import compact, forget
-from tabloop.play_command import loop, traffic
-from tabloop.tune_command import tune
+from tabloop.commands import adopt, compact, forget, loop, traffic, tune
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -72,10 +69,9 @@ def champion() -> None:
 def register() -> None:
     """Stage: the candidate to MLflow's registry; the first one becomes the champion."""
     from tabloop.params import load
-    from tabloop.register import register
-    from tabloop.rollout import REGISTRATION
+    from tabloop.rollout import register
 
-    click.echo(f"register: {register(load(), REGISTRATION)}")
+    click.echo(f"register: {register(load())}")
 
 
 @tabloop.command(context_settings={"allow_interspersed_args": False})

@@ -7,6 +7,7 @@ import numpy as np
 
 from tabloop.params import Cost
 
+BINS = 10  # of calibration
 MIN_CLASS = 20  # rows of each class below which DeLong's normal approximation says nothing
 
 
@@ -162,18 +163,18 @@ def at_threshold(
     }
 
 
-def calibration(target: np.ndarray, probability: np.ndarray, bins: int = 10) -> list[dict[str, float]]:
-    """Predicted against observed share of positives, in at most `bins` bins of equal size."""
+def calibration(target: np.ndarray, probability: np.ndarray) -> list[dict[str, float]]:
+    """Predicted against observed share of positives, in at most BINS bins of equal size."""
     order = np.argsort(probability, kind="stable")
-    target, parts = np.asarray(target), [part for part in np.array_split(order, bins) if len(part)]
+    target, parts = np.asarray(target), [part for part in np.array_split(order, BINS) if len(part)]
     means = [(float(probability[part].mean()), float(target[part].mean()), len(part)) for part in parts]
     return [{"predicted": mean, "observed": share, "rows": rows} for mean, share, rows in means]
 
 
-def signed_calibration(target: np.ndarray, probability: np.ndarray, bins: int = 10) -> np.ndarray:
+def signed_calibration(target: np.ndarray, probability: np.ndarray) -> np.ndarray:
     """Each row's predicted minus observed, with the sign of its bin's mean, (n,): the mean is the calibration error."""
     gap = np.asarray(probability, float) - target
-    for part in np.array_split(np.argsort(probability, kind="stable"), bins):
+    for part in np.array_split(np.argsort(probability, kind="stable"), BINS):
         gap[part] *= np.sign(gap[part].sum())
     return gap
 

@@ -40,7 +40,7 @@ def write(params: Params, champion: ModelCard | None, challenger: ModelCard | No
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"digits": digits, "cell": cell}
+    environment.filters |= {"digits": verdicts.figure, "cell": verdicts.cell}
     text = environment.get_template("model_card.md.jinja").render(
         params=params,
         card=champion,
@@ -53,16 +53,6 @@ def write(params: Params, champion: ModelCard | None, challenger: ModelCard | No
         seen=seen,
     )
     files.write(path, text)
-
-
-def digits(value: float | None) -> str:
-    """A metric with four digits."""
-    return "undefined" if value is None else f"{value:.4f}"
-
-
-def cell(text: str) -> str:
-    """A text in a cell of a Markdown table."""
-    return text.replace("|", "\\|").replace("\n", " ")
 
 
 def seen(card: ModelCard, name: str) -> str:

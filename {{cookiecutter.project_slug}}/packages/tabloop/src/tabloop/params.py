@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from tabloop.cli import UserError, one_line
+from tabloop.cli import UserError, explained
 from tabloop.columns import TYPES, ColumnType, TypeName, class_text
 from tabloop.gates import Gate
 from tabloop.reading.settings import Reading
@@ -16,6 +16,7 @@ from tabloop.space import Range
 
 # Feast's time column, the graph's output and reference.parquet's score: no column can have one of these names.
 RESERVED = ("event_timestamp", "probability")
+MISSING = "{} is missing: run this in the project's folder"
 EXACT = 2**53  # the whole numbers up to it are floats, too
 
 
@@ -269,9 +270,8 @@ class Params(Strict):
     @model_validator(mode="after")
     def _segments(self) -> "Params":
         if unknown := set(self.evaluate.segments) - set(self.schema_.columns):
-            raise ValueError(
-                f"evaluate.segments: neither a feature nor a sensitive column: {', '.join(sorted(unknown))}"
-            )
+            names = ", ".join(sorted(unknown))
+            raise ValueError(f"evaluate.segments: neither a feature nor a sensitive column: {names}")
         if unknown := self.tune.keys() - self.train.keys():
             raise ValueError(f"tune: not an argument under train: {', '.join(sorted(unknown))}")
         known: set[tuple[str, str | None, str | None]] = set()
@@ -299,11 +299,7 @@ def load(path: Path | None = None) -> Params:
         UserError: the file is missing or is not YAML, or a field is wrong; the text names it.
     """
     path = path or ROOT / "params.yaml"
-    try:
+    if not path.exists():
+        raise UserError(MISSING.format(path))
+    with explained(f"{path.name} is not YAML", yaml.YAMLError), explained(path.name, ValidationError):
         return Params.model_validate(yaml.safe_load(path.read_text("utf-8")))
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: run this in the project's folder") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path.name} is not YAML: {one_line(error)}") from None
-    except ValidationError as error:
-        raise UserError(f"{path.name}: {one_line(error)}") from None

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
 
-from tabloop.cli import UserError, explained, git, one_line
+from tabloop import roles
+from tabloop.cli import UserError, git, one_line
 from tabloop.params import ROOT
 from tabloop.predictions import LOG
 from tabloop.reading.source import is_pattern, save
@@ -109,9 +110,5 @@ def add(path: Path) -> None:
     Raises:
         UserError: DVC refuses it.
     """
-    from dvc.exceptions import DvcException
-    from dvc.repo import Repo
-
-    refused = explained(f"{path.relative_to(ROOT)}: DVC refuses it", DvcException)
-    with refused, Repo(str(ROOT)) as repo:
+    with roles.dvc(f"{path.relative_to(ROOT)}: DVC refuses it") as repo:
         repo.add(str(path))

@@ -184,14 +184,11 @@ def _files(log: str, table: str, since: datetime | None) -> list[str]:
 
     from tabloop import log_files
 
-    try:
+    with explained(f"{log} can't be read"):
         fs, folder = fsspec.url_to_fs(f"{log}/{table}")
         if "://" not in log and Path(log).exists():
             any(Path(log).iterdir())  # it is a folder
         return log_files.current(fs, folder, since) or log_files.current(fs, folder)
-    except Exception as error:  # each file system has its own
-        reason = getattr(error, "strerror", None) or one_line(error) or type(error).__name__
-        raise UserError(f"{log} can't be read: {reason}") from None
 
 
 def mark_checked(log: str | None = None) -> None:
@@ -203,10 +200,8 @@ def mark_checked(log: str | None = None) -> None:
         fs, path = fsspec.url_to_fs(marker)
         fs.pipe_file(path, b"%d" % time.time())
     except Exception as error:  # each file system has its own
-        print(
-            f"drift: {marker} can't be written: {one_line(error)}; the alert DriftNotChecked will fire",
-            file=sys.stderr,
-        )
+        what = f"{marker} can't be written: {one_line(error)}"
+        print(f"drift: {what}; the alert DriftNotChecked will fire", file=sys.stderr)
 
 
 def table(db: "duckdb.DuckDBPyConnection", query: str) -> "pd.DataFrame":

@@ -1,11 +1,10 @@
 """The contract of `deploy/<environment>/release.env`: what an environment runs, and its history in git."""
 
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from tabloop import actions, files
-from tabloop.cli import UserError, git, one_line
+from tabloop.cli import UserError, finished, git, one_line
 from tabloop.params import ROOT
 
 # Trailers of commit messages: whose release a rollback restored; the commit from which the image was built; the
@@ -141,10 +140,7 @@ def model_version_of(image: str) -> str:
     """
     label = '{{index .Config.Labels "org.opencontainers.image.version"}}'
     for command in (["pull", "--quiet", image], ["image", "inspect", "--format", label, image]):
-        try:
-            done = subprocess.run(["docker", *command], capture_output=True, encoding="utf-8")
-        except FileNotFoundError:
-            raise UserError("docker is not installed: it reads the model version from the image") from None
+        done = finished("docker", *command, why="it reads the model version from the image")
         if done.returncode:
             raise UserError(f"{image} can't be pulled: {one_line(done.stderr)[:300]}")
     if not (version := done.stdout.strip()):

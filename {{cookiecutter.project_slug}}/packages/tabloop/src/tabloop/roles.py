@@ -46,12 +46,11 @@ def pin(role: Role) -> str | None:
 
 def folder_hash(folder: Path) -> str:
     """DVC's hash of a folder: the MD5 of the JSON list of its files and their MD5s."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
     entries = [
-        {"md5": hashlib.md5(path.read_bytes()).hexdigest(), "relpath": path.relative_to(folder).as_posix()}
-        for path in files
+        {"md5": hashlib.md5(path.read_bytes()).hexdigest(), "relpath": name}
+        for name, path in sorted(paths.items())
     ]
-    entries.sort(key=lambda entry: entry["relpath"])
     return hashlib.md5(json.dumps(entries, sort_keys=True).encode()).hexdigest() + ".dir"
 
 
@@ -167,8 +166,8 @@ def drop(role: Role) -> None:
 
 
 @contextmanager
-def dvc() -> Iterator["Repo"]:
-    """DVC's repository of the project.
+def dvc(refused: str = "DVC") -> Iterator["Repo"]:
+    """DVC's repository of the project; `refused` begins the text of an error.
 
     Raises:
         UserError: DVC refuses, for example because another DVC command runs.
@@ -176,5 +175,5 @@ def dvc() -> Iterator["Repo"]:
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
-    with explained("DVC", DvcException, then="; run the same command again"), Repo(str(ROOT)) as repo:
+    with explained(refused, DvcException, then="; run the same command again"), Repo(str(ROOT)) as repo:
         yield repo

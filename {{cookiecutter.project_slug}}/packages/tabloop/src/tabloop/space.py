@@ -4,7 +4,7 @@ import json
 import math
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, JsonValue, model_validator
+from pydantic import AfterValidator, BaseModel, JsonValue, model_validator
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -21,7 +21,7 @@ def number(value: Any) -> Any:
 Number = Annotated[Any, AfterValidator(number)]
 
 
-class Range(BaseModel):
+class Range(BaseModel, extra="forbid", frozen=True):
     """From `low` to `high`, both included, and whole numbers if both are whole; or one of the `choices`.
 
     Attributes:
@@ -29,8 +29,6 @@ class Range(BaseModel):
         step: only low, low + step, and so on.
         choices: of any type, lists included.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     low: Number = None
     high: Number = None
@@ -76,10 +74,8 @@ class Range(BaseModel):
         """What Optuna would have drawn for an argument; None if it is outside."""
         if self.choices is not None:
             return json.dumps(argument) if argument in self.choices else None
-        inside = (
-            isinstance(argument, int if self.whole else int | float) and self.low <= argument <= self.high
-        )
-        return argument if inside else None
+        number = isinstance(argument, int if self.whole else int | float)
+        return argument if number and self.low <= argument <= self.high else None
 
 
 def arguments(space: dict[str, Range], drawn: dict[str, Any]) -> dict[str, Any]:

@@ -19,9 +19,8 @@ def classes(table: duckdb.DuckDBPyRelation, target: str) -> dict[str, tuple[str,
     """
     column = f"{quote(target)}::VARCHAR"
     counts = table.aggregate(f"{column} AS value, count(*) AS n").filter("value IS NOT NULL")
-    return {
-        value: (class_text(value), rows) for value, rows in counts.order("n, value").limit(1000).fetchall()
-    }
+    found = counts.order("n, value").limit(1000).fetchall()
+    return {value: (class_text(value), rows) for value, rows in found}
 
 
 def snake(name: str) -> str:

@@ -1,9 +1,10 @@
 """The threshold, chosen on training rows by models that were not fitted on them (cross-fitting)."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from tabloop.candidate import fit_or_explain
 from tabloop.cli import UserError
@@ -13,15 +14,12 @@ from tabloop.params import Params, Schema
 from tabloop.progress import progress
 from tabloop.split import hashes
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 FOLDS = 3  # three fits on two thirds of the rows take twice as long as one on all
 ROWS = 1_000_000  # of more, a sample
 PERIODS = 30  # of time, whose rows stay together; each fold has every third
 
 
-def choose_threshold(fit: Callable[..., Any], rows: "pd.DataFrame", params: Params) -> float:
+def choose_threshold(fit: Callable[..., Any], rows: pd.DataFrame, params: Params) -> float:
     """The threshold that costs least by `evaluate.cost` on rows of train, each scored by a model that has not seen it.
 
     A threshold that is chosen on the rows it is reported on looks better than it is. So each of FOLDS folds is scored by
@@ -70,7 +68,7 @@ def choose_threshold(fit: Callable[..., Any], rows: "pd.DataFrame", params: Para
     return threshold
 
 
-def folds(rows: "pd.DataFrame", schema: Schema) -> np.ndarray:
+def folds(rows: pd.DataFrame, schema: Schema) -> np.ndarray:
     """The fold of each row, (n,): of about equal size; rows of one time, or entity, are in one fold."""
     if not schema.timestamp:
         return hashes(rows, schema) % FOLDS  # the split into train and holdout takes the hash's first bits

@@ -2,17 +2,16 @@
 
 import json
 import math
-import sys
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import httpx2
+import pandas as pd
 
 from tabloop.cli import UserError, one_line
 from tabloop.params import ROOT, Params
-
-if TYPE_CHECKING:
-    import httpx2
-    import pandas as pd
+from tabloop.progress import progress
 
 HOLDOUT = ROOT / "data/features/holdout.parquet"
 CHUNK = 1000  # rows or labels of a request
@@ -33,8 +32,6 @@ def run(
     Raises:
         UserError: an argument is wrong, there is no holdout, or the service does not answer or refuses.
     """
-    import httpx2
-
     for name, value, low, high in (
         ("rows", rows, 1, 1e8),
         ("labels", labels, 0, 1),
@@ -84,14 +81,12 @@ def factors(params: Params, drift: tuple[str, ...]) -> dict[str, float]:
     return found
 
 
-def draw(params: Params, rows: int, drift: dict[str, float], seed: int) -> "pd.DataFrame":
+def draw(params: Params, rows: int, drift: dict[str, float], seed: int) -> pd.DataFrame:
     """Rows of the holdout, drawn with replacement, with columns multiplied.
 
     Raises:
         UserError: there is no holdout.
     """
-    import pandas as pd
-
     if not HOLDOUT.exists():
         raise UserError(f"{HOLDOUT} is missing: run `make train`")
     drawn = pd.read_parquet(HOLDOUT).sample(rows, replace=True, random_state=seed)
@@ -102,25 +97,24 @@ def draw(params: Params, rows: int, drift: dict[str, float], seed: int) -> "pd.D
 
 
 def post(
-    client: "httpx2.Client", path: str, what: str, bodies: list[dict[str, Any]]
-) -> "Iterator[httpx2.Response]":
+    client: httpx2.Client, path: str, what: str, bodies: list[dict[str, Any]]
+) -> Iterator[httpx2.Response]:
     """Post the bodies in chunks; the service's responses.
 
     Raises:
         UserError: the service refuses.
     """
-    from tqdm import tqdm
+    with progress(what, len(bodies)) as bar:
+        for at in range(0, len(bodies), CHUNK):
+            response = client.post(path, json=bodies[at : at + CHUNK])
+            if response.is_error:
+                reason = one_line(response.text)[:500]
+                raise UserError(f"{response.url} refuses with {response.status_code}: {reason}")
+            yield response
+            bar.update(CHUNK)
 
-    hidden = not sys.stderr.isatty()
-    for at in tqdm(range(0, len(bodies), CHUNK), desc=what, unit="k", disable=hidden):
-        response = client.post(path, json=bodies[at : at + CHUNK])
-        if response.is_error:
-            reason = one_line(response.text)[:500]
-            raise UserError(f"{response.url} refuses with {response.status_code}: {reason}")
-        yield response
 
-
-def prediction_ids(response: "httpx2.Response") -> list[str]:
+def prediction_ids(response: httpx2.Response) -> list[str]:
     """The id of each prediction of a batch.
 
     Raises:

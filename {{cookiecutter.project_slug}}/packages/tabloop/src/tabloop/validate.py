@@ -3,7 +3,9 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
+
+import duckdb
 
 from tabloop import database, files
 from tabloop.cli import UserError
@@ -11,9 +13,6 @@ from tabloop.columns import class_text, literal, quote
 from tabloop.labels import label_sql
 from tabloop.params import Column, Params, Schema
 from tabloop.table import classes
-
-if TYPE_CHECKING:
-    import duckdb
 
 SHOWN = 3  # rows shown of a breach
 ROW = '"row number"'
@@ -90,9 +89,7 @@ def label_times(schema: Schema, columns: list[str], label: str, now: datetime) -
         yield Rule(str(known), "not in the future", f"{label} IS NOT NULL AND {time} > {tomorrow}", time)
 
 
-def breaches(
-    db: "duckdb.DuckDBPyConnection", name: str, schema: Schema, now: datetime
-) -> list[dict[str, Any]]:
+def breaches(db: duckdb.DuckDBPyConnection, name: str, schema: Schema, now: datetime) -> list[dict[str, Any]]:
     """Every breach in one raw table, a view of this name: column, rule, count and the first rows (from 1)."""
     table, target = db.view(name), schema.target.name
     rules = sorted(rules_of(schema, table.columns, now))
@@ -110,7 +107,7 @@ def breaches(
     return found + (wrong_classes(db, name, schema, *counts[len(rules) : -1]) if label else [])
 
 
-def repeated(db: "duckdb.DuckDBPyConnection", name: str, key: list[str], what: str) -> list[dict[str, Any]]:
+def repeated(db: duckdb.DuckDBPyConnection, name: str, key: list[str], what: str) -> list[dict[str, Any]]:
     """Rows whose key an earlier row has."""
     columns, value = ", ".join(map(quote, key)), quote(key[0])
     groups = f"SELECT count(*) AS n FROM {quote(name)} GROUP BY {columns}"
@@ -120,7 +117,7 @@ def repeated(db: "duckdb.DuckDBPyConnection", name: str, key: list[str], what: s
 
 
 def wrong_classes(
-    db: "duckdb.DuckDBPyConnection", name: str, schema: Schema, ones: int, zeros: int, labelled: int
+    db: duckdb.DuckDBPyConnection, name: str, schema: Schema, ones: int, zeros: int, labelled: int
 ) -> list[dict[str, Any]]:
     """The breach of a target that has not the classes that it must have; the first row of each of its values."""
     rule, value = schema.target, quote(schema.target.name)
@@ -136,7 +133,7 @@ def wrong_classes(
     return [breach(db, name, Rule(rule.name, words, first, value), labelled)]
 
 
-def breach(db: "duckdb.DuckDBPyConnection", name: str, rule: Rule, count: int) -> dict[str, Any]:
+def breach(db: duckdb.DuckDBPyConnection, name: str, rule: Rule, count: int) -> dict[str, Any]:
     """One breach as the report has it."""
     numbered = f"SELECT *, row_number() OVER () AS {ROW} FROM {quote(name)}"
     marked = f"SELECT {ROW}, {rule.value}::VARCHAR AS value, {rule.broken} AS broken FROM ({numbered})"

@@ -110,7 +110,12 @@ def beside(result: dict[str, Any], more: list[list[str]] | None = None) -> str:
 
 
 def markdown(head: list[str], table: list[list[str]]) -> str:
-    """A table as Markdown; a level may have any text."""
-    signs = str.maketrans({"|": "\\|", "\n": " ", "<": "&lt;"})
-    rows = [[cell.translate(signs) for cell in row] for row in table]
+    """A table as Markdown."""
+    rows = [map(cell, row) for row in table]
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
+
+
+def cell(text: str) -> str:
+    """Any text, for example a level, in a cell of a Markdown table."""
+    signs = str.maketrans({"|": "\\|", "\n": " ", "<": "&lt;"})
+    return text.translate(signs)

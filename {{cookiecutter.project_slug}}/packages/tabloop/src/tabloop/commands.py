@@ -1,0 +1,137 @@
+"""The commands that people call when they need them: their own table, the search, the loop, what the log keeps."""
+
+import sys
+from typing import Any
+
+import click
+
+from tabloop.cli import FOUND, UserError
+
+FEATURE_TYPES = ("number", "integer", "boolean", "category", "days")
+# How the reader takes what is then a feature of this type.
+READER = ("encoding", "delimiter", "sheet", "header", "bad_rows", "timezone")  # options of the reader alone
+READ = {"category": "text", "days": "timestamp"}
+
+
+@click.command()
+@click.argument("data")
+@click.option("--target", required=True, help="The column to predict; it has two values.")
+@click.option("--entity", help="The column that says whom a row is about, for example customer_id.")
+@click.option("--timestamp", help="The column that says when a row happened.")
+@click.option("--known-at", metavar="COLUMN", help="The column that says when the label was known.")
+@click.option("--key", multiple=True, metavar="COLUMN", help="A column of the key that makes a row unique.")
+@click.option("--drop", multiple=True, metavar="COLUMN", help="Leave the column out.")
+@click.option("--type", "types", multiple=True, metavar="COLUMN=TYPE", help=f"{', '.join(FEATURE_TYPES)}.")
+@click.option("--positive", help="The target's value that is 1.")
+@click.option("--negative", multiple=True, help="A value that is 0; rows with others have no label.")
+@click.option("--at-least", type=float, help="Of a number: the least target that is 1.")
+@click.option(
+    "--date-format", multiple=True, metavar="[COLUMN=]FORMAT", help="dayfirst, monthfirst or %d/%m/%Y."
+)
+@click.option("--timezone", help="Of times without an offset, for example Europe/Berlin; else they are UTC.")
+@click.option("--encoding", help="Of a text file, for example cp1251.")
+@click.option("--delimiter", help="Between the cells of a text file.")
+@click.option("--sheet", help="Of an Excel file.")
+@click.option("--header/--no-header", default=None, help="Whether the first line has the names.")
+@click.option(
+    "--bad-rows", type=click.Choice(["refuse", "skip"]), help="Rows with too few or too many cells."
+)
+@click.option("--dry-run", is_flag=True, help="Show the decisions, change nothing.")
+@click.option("--json", "as_json", is_flag=True, help="The decisions for machines.")
+def adopt(data: str, dry_run: bool, as_json: bool, **said: Any) -> None:
+    """Replace the example by your own table DATA, a file, folder or URL."""
+    from tabloop.adopt import adopt
+    from tabloop.facts import Choices
+    from tabloop.reading.result import Overrides
+
+    if not data or not said["target"]:
+        raise UserError("say which table and what to predict: make adopt DATA=my.csv TARGET=churned")
+    types = dict(map(pair, said.pop("types")))
+    for name, kind in types.items():
+        if kind not in FEATURE_TYPES:
+            raise UserError(f"--type {name}={kind}: give one of {', '.join(FEATURE_TYPES)}")
+    dates = {name or None: how for name, _, how in (text.rpartition("=") for text in said.pop("date_format"))}
+    read = {name: READ.get(kind, kind) for name, kind in types.items()}
+    read |= {name: "timestamp" for name in (said["known_at"],) if name}
+    options = {name: said.pop(name) for name in READER}
+    overrides = Overrides(dates=dates, types=read, timestamp=said["timestamp"], **options)
+    click.echo(adopt(data, Choices(types=types, **said), overrides, dry_run, as_json))
+
+
+def pair(text: str) -> tuple[str, str]:
+    """Column and type of `COLUMN=TYPE`; the column's name may have an equals sign.
+
+    Raises:
+        UserError: there is none.
+    """
+    name, separator, value = text.rpartition("=")
+    if not separator:
+        raise UserError(f"--type {text}: give COLUMN=VALUE")
+    return name, value
+
+
+@click.command()
+@click.option("--trials", default=50, show_default=True, help="That the study shall have in all.")
+@click.option("--timeout", default=float("inf"), metavar="SECONDS", help="After which no trial begins.")
+@click.option("--metric", type=click.Choice(["auc", "average_precision"]), default="auc", show_default=True)
+@click.option("--write/--no-write", default=None, help="Write the best, though it may be chance; or never.")
+def tune(trials: int, timeout: float, metric: str, write: bool | None) -> None:
+    """Search the arguments under `train` by the ranges under `tune` in params.yaml, and write the best there."""
+    from tabloop.tune import tune
+
+    click.echo(f"tune: {tune(trials, timeout, metric, write)}")
+
+
+@click.command()
+@click.option("--rows", default=5000, show_default=True)
+@click.option("--drift", multiple=True, metavar="COLUMN=FACTOR", help="Multiply a numeric column.")
+@click.option("--labels", default=1.0, show_default=True, help="The share of rows whose label is reported.")
+@click.option("--delay", default=0.0, show_default=True, help="Seconds until the labels are reported.")
+@click.option("--seed", default=0, show_default=True)
+@click.option("--url", default="http://127.0.0.1:8000", show_default=True)
+def traffic(rows: int, drift: tuple[str, ...], labels: float, delay: float, seed: int, url: str) -> None:
+    """Send rows of the holdout to the running service, and their labels as feedback."""
+    from tabloop.params import load
+    from tabloop.traffic import run
+
+    click.echo(f"traffic: {run(load(), url, rows, drift, labels, delay, seed):,} rows answered")
+
+
+@click.command()
+def loop() -> None:
+    """Play the whole loop on this machine: drift, retrain, A/B test, promotion, rollback. In a clone of the last commit."""
+    from tabloop.apart import main
+
+    main()
+
+
+@click.command()
+def compact() -> None:
+    """Put the prediction log's files together, one an hour; remove days older than monitoring.keep_days. It may be killed."""
+    from tabloop.compaction import compact, remove_old
+    from tabloop.params import load
+    from tabloop.predictions import location, log_of
+
+    params, log = load(), location()
+    if days := params.monitoring.keep_days:
+        done = remove_old(log, days)
+        trains = params.data.feedback and log_of(params.data.feedback) == log and "labelled" in done
+        click.echo(f"compact: {done}{'; the next ingest takes no labels of them' if trains else ''}")
+    click.echo(f"compact: {compact(log)}")
+
+
+@click.command()
+@click.argument("entity")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def forget(entity: str, yes: bool) -> None:
+    """Remove ENTITY from the log, data/raw, data/features and the store; say what else holds it. Exit code 3: it came again."""
+    from tabloop.forget import forget
+    from tabloop.params import load
+
+    def agreed(listed: str) -> bool:
+        click.echo(f"forget: {listed}")
+        return yes or (sys.stdin.isatty() and click.confirm("Remove them?"))
+
+    done, again = forget(load(), entity, agreed)
+    click.echo(f"forget: {done}")
+    sys.exit(FOUND if again else 0)
