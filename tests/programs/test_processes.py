@@ -172,14 +172,18 @@ def test_a_port_that_is_taken_is_one_line_before_a_model_is_loaded(tmp_path: Pat
     assert done.stderr.endswith(": end what listens there, or set PORT to another\n")
 
 
-def test_metrics_tell_readiness_and_the_last_drift_check(models: Models) -> None:  # noqa: F811
+def test_metrics_tell_readiness_and_the_last_drift_check(
+    models: Models,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     folder = models("champion")
     with service(folder) as (client, _):
         client.post("/predict", json=ROW).raise_for_status()
         assert metric(client, "service_ready") == 1
         assert metric(client, "drift_checked_timestamp_seconds") == 0
         wait_for(lambda: (folder / "log").exists())
-        predictions.mark_checked(str(folder / "log"))
+        monkeypatch.setenv("PREDICTION_LOG", str(folder / "log"))
+        predictions.mark_checked()
         wait_for(lambda: abs(metric(client, "drift_checked_timestamp_seconds") - time.time()) < 60)
 
 

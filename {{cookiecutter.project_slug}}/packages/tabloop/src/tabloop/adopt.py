@@ -12,6 +12,7 @@ from tabloop import files, own_params, place
 from tabloop.cli import UserError, git
 from tabloop.facts import Choices
 from tabloop.infer import Inferred, infer
+from tabloop.log_files import TABLES
 from tabloop.params import ROOT, load
 from tabloop.predictions import LOG
 from tabloop.reading.read import read
@@ -77,7 +78,7 @@ def finish() -> dict[str, str]:
 
 def log_aside() -> str | None:
     """Where the log of the table before goes; None if there is none. Readers look for LOG/predictions alone."""
-    if not any((ROOT / LOG / table).exists() for table in ("predictions", "feedback")):
+    if not any((ROOT / LOG / table).exists() for table in TABLES):
         return None
     return f"{LOG}/before-{len(list((ROOT / LOG).glob('before-*'))) + 1}"
 
@@ -85,7 +86,7 @@ def log_aside() -> str | None:
 def move_log(aside: Path) -> None:
     """Move both tables of the log into the folder `aside`."""
     aside.mkdir(parents=True, exist_ok=True)
-    for table in ("predictions", "feedback"):
+    for table in TABLES:
         if (path := ROOT / LOG / table).exists() and not (aside / table).exists():
             path.rename(aside / table)
 

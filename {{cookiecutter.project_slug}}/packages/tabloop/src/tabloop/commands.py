@@ -6,8 +6,9 @@ from typing import Any
 import click
 
 from tabloop.cli import FOUND, UserError
+from tabloop.columns import TYPES
 
-FEATURE_TYPES = ("number", "integer", "boolean", "category", "days")
+FEATURE_TYPES = (*TYPES, "days")
 # How the reader takes what is then a feature of this type.
 READER = ("encoding", "delimiter", "sheet", "header", "bad_rows", "timezone")  # options of the reader alone
 READ = {"category": "text", "days": "timestamp"}

@@ -19,7 +19,7 @@ FALSE_ALARMS = 0.001  # the share of checks in which chance alone may make a col
 LOST = 50  # values that a column should have, so that it is no chance if it has less than half of them
 
 
-def check(params: Params, log: str | None = None, since: datetime | None = None) -> dict[str, Any]:
+def check(params: Params, since: datetime | None = None) -> dict[str, Any]:
     """Compare all rows of the window with `reference.parquet`; write reports/drift.html and JSON beside it.
 
     Only the champion's predictions count, by the version that is pinned. `judge` says when a column has drifted. The
@@ -27,7 +27,6 @@ def check(params: Params, log: str | None = None, since: datetime | None = None)
     half of its values are gone, or `unseen` of them are of a level or type that training did not have.
 
     Args:
-        log: the prediction log; by default the one that PREDICTION_LOG names.
         since: when the window begins; by default `monitoring.window_days` ago.
 
     Raises:
@@ -38,7 +37,7 @@ def check(params: Params, log: str | None = None, since: datetime | None = None)
     result: dict[str, Any] = {"version": champion.version, "since": since.isoformat(timespec="seconds")}
     result |= {"rows": 0, "needed": needed, "drift": False, "reasons": [], "notes": [], "columns": {}}
     try:
-        db = predictions.connect(since, log)
+        db = predictions.connect(since)
     except predictions.NothingLogged as error:
         result["notes"].append(str(error))
     else:
@@ -49,7 +48,7 @@ def check(params: Params, log: str | None = None, since: datetime | None = None)
             result |= compare(params, db, champion, result["notes"])
         elif others := rows - result["rows"]:
             result["notes"].append(f"{others:,} predictions are of other versions, or the challenger's")
-        predictions.mark_checked(log)
+        predictions.mark_checked()
     for earlier in REPORT.parent.glob("evidently_*.html"):
         earlier.unlink()
     files.write_json(REPORT.with_suffix(".json"), result)

@@ -16,7 +16,7 @@ from tabloop.params import Params
 METHOD = "tabloop"  # in Evidently's registry of drift methods
 
 
-def write(params: Params, result: dict[str, Any], log: str | None = None) -> list[Path]:
+def write(params: Params, result: dict[str, Any]) -> list[Path]:
     """Write Evidently's pages beside the result of `drift.check`; their paths.
 
     They have its columns in its order, with its distances, bars and verdicts, which count all rows; only what they
@@ -31,7 +31,7 @@ def write(params: Params, result: dict[str, Any], log: str | None = None) -> lis
     champion = roles.required("champion")
     target, features = champion.schema_.target.name, champion.schema_.features
     columns = result["columns"]
-    sides = samples(params, champion, result, log).items()
+    sides = samples(params, champion, result).items()
     tables = {side: rows.dropna(axis="columns", how="all") for side, rows in sides}
     shown = [name for name in columns if all(name in rows for rows in tables.values())]
     numbers = [name for name in shown if name == SCORE or features[name].numeric]
@@ -55,11 +55,9 @@ def write(params: Params, result: dict[str, Any], log: str | None = None) -> lis
     return list(paths.values())
 
 
-def samples(
-    params: Params, champion: ModelCard, result: dict[str, Any], log: str | None
-) -> dict[str, pd.DataFrame]:
+def samples(params: Params, champion: ModelCard, result: dict[str, Any]) -> dict[str, pd.DataFrame]:
     """Rows of the log and of the reference: features, score, and the label by the target's name."""
-    schema, db = champion.schema_, predictions.connect(datetime.fromisoformat(result["since"]), log)
+    schema, db = champion.schema_, predictions.connect(datetime.fromisoformat(result["since"]))
     # By a hash of the id, not at random: the same log gives the same page.
     share = min(1.0, params.monitoring.sample / result["rows"])
     current = (

@@ -23,13 +23,10 @@ SHOWN_DAYS = 7  # the last ones, in the text
 MINUTES = "%Y-%m-%d %H:%M"
 
 
-def run(params: Params, environment: str, log: str | None = None) -> dict[str, Any]:
+def run(params: Params, environment: str) -> dict[str, Any]:
     """Give the verdict on the environment's challenger; write reports/experiment.json, and .png where there is a cost.
 
     In the mode `shadow` both variants answered every row, and the differences are paired.
-
-    Args:
-        log: the prediction log; by default the one that PREDICTION_LOG names.
 
     Raises:
         UserError: no experiment runs in the environment, a model is not here, or nothing was logged of the challenger.
@@ -39,7 +36,7 @@ def run(params: Params, environment: str, log: str | None = None) -> dict[str, A
         what = f"deploy/{environment}/release.env has CHALLENGER_MODE={mode}"
         raise UserError(f"{what}: an experiment needs ab or shadow")
     cards = {role: roles.required(role) for role in roles.ROLES}
-    rows, older = read(cards, params.evaluate.cost, mode, log)
+    rows, older = read(cards, params.evaluate.cost, mode)
     result = {"environment": environment, "versions": {role: card.version for role, card in cards.items()}}
     result |= {"older": older} | verdict(params, rows, mode == "shadow")
     files.write_json(REPORT, result)
@@ -52,9 +49,7 @@ def run(params: Params, environment: str, log: str | None = None) -> dict[str, A
     return result
 
 
-def read(
-    cards: dict[roles.Role, ModelCard], cost: Cost, mode: str, log: str | None
-) -> tuple[pd.DataFrame, int]:
+def read(cards: dict[roles.Role, ModelCard], cost: Cost, mode: str) -> tuple[pd.DataFrame, int]:
     """The predictions of this experiment: those logged in this mode, by this champion, beside this challenger.
 
     So it has neither what was logged before or in a pause, nor in another mode, nor beside another challenger. An A/B test
@@ -70,7 +65,7 @@ def read(
     Raises:
         UserError: the log has no prediction of the challenger in this mode.
     """
-    db = predictions.connect(None, log)
+    db = predictions.connect()
     version = cards["challenger"].version
     where = "in an A/B test, at a share between 0 and 1" if mode == "ab" else "in the shadow"
     unsaid = f"{predictions.served(version, 'challenger')} AND mode IS NULL"

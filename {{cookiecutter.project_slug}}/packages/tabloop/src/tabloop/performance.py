@@ -17,14 +17,13 @@ REPORT = ROOT / "reports/performance.json"
 GROUP = ["week", "version", "variant"]
 
 
-def check(params: Params, log: str | None = None, since: datetime | None = None) -> dict[str, Any]:
+def check(params: Params, since: datetime | None = None) -> dict[str, Any]:
     """Write reports/performance.json: AUC, calibration, cost and missing labels by week, version and variant.
 
     The champion is worse if over the window, with the predictions of its version alone, the upper end of its
     interval is below the gate's bar of AUC over all rows.
 
     Args:
-        log: the prediction log; by default the one that PREDICTION_LOG names.
         since: when the window begins; by default `monitoring.window_days` ago.
 
     Raises:
@@ -35,7 +34,7 @@ def check(params: Params, log: str | None = None, since: datetime | None = None)
     result: dict[str, Any] = {"version": champion.version, "since": since.isoformat(timespec="seconds")}
     result |= {"weeks": [], "window": {}, "others": 0, "min_auc": params.min_auc, "worse": False}
     try:
-        db = predictions.connect(None, log)
+        db = predictions.connect()
     except predictions.NothingLogged as error:
         return files.write_json(REPORT, result | {"note": str(error)})
     result["others"] = own_rows(db, champion, since)

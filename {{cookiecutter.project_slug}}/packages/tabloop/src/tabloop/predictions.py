@@ -191,11 +191,11 @@ def _files(log: str, table: str, since: datetime | None) -> list[str]:
         return log_files.current(fs, folder, since) or log_files.current(fs, folder)
 
 
-def mark_checked(log: str | None = None) -> None:
+def mark_checked() -> None:
     """Tell the service, beside the log, that drift was checked now. Where that can't be written, a line says so."""
     import fsspec
 
-    marker = f"{log or location()}/{CHECKED}"
+    marker = f"{location()}/{CHECKED}"
     try:
         fs, path = fsspec.url_to_fs(marker)
         fs.pipe_file(path, b"%d" % time.time())

@@ -111,9 +111,9 @@ def _cast(loaded: Loaded, origin: str, name: str, column: str, sql: str) -> str 
     return cast
 
 
-def load_json(db: duckdb.DuckDBPyConnection, source: Source, reading: Reading, guess: bool) -> Loaded:
-    """Make the table `raw` of JSON: records in a list, or one a line."""
-    loaded, codec = Loaded(db, [], reading), reading.encoding or (None if guess else "utf-8")
+def load_json(db: duckdb.DuckDBPyConnection, source: Source, reading: Reading, codec: str | None) -> Loaded:
+    """Make the table `raw` of JSON: records in a list, or one a line. `codec` is the encoding; None: it is guessed."""
+    loaded = Loaded(db, [], reading)
     files: list[str] = []
     for path in source.files:
         mark = path.open("rb").read(3) == codecs.BOM_UTF8

@@ -20,7 +20,7 @@ def load(
     source: Source,
     given: Reading | None,
     said: Overrides,
-    stream: bool = False,
+    stream: bool,
 ) -> Loaded:
     """Make the table `raw`; to `stream` Parquet, a view.
 
@@ -28,14 +28,15 @@ def load(
         UserError: the file is not what the reading says, or has rows that it does not allow.
     """
     kind = (given and given.format) or source.format
+    plain = given or Reading(timezone=said.timezone)
+    codec = given.encoding or "utf-8" if given else said.encoding
     if kind in ("parquet", "arrow"):
         told = {name: way.type for name, way in given.columns.items()} if given else said.types
         times = {name for name in (said.timestamp, *said.dates) if name}
         times |= {name for name, type_ in told.items() if type_ == "timestamp"}
-        return columnar.load(db, source, kind, given or Reading(timezone=said.timezone), times, stream)
+        return columnar.load(db, source, kind, plain, times, stream)
     if kind == "json":
-        reading = given or Reading(encoding=said.encoding, timezone=said.timezone)
-        return columnar.load_json(db, source, reading, not given)
+        return columnar.load_json(db, source, plain, codec)
     notes: list[Note] = []
     fixed: dict[str, Any] = {"timezone": said.timezone} if said.timezone else {}
     files = source.files
@@ -43,7 +44,6 @@ def load(
         wanted = (given and given.sheet) or said.sheet
         files = [sheets.as_csv(path, wanted, fixed, notes) for path in files]
     texts: list[Path] = []
-    codec = given.encoding or "utf-8" if given else said.encoding
     for path in files:
         text, codec, found = encodings.as_utf8(path, "utf-8" if kind == "excel" else codec)
         texts, notes = [*texts, text], [*notes, *found]

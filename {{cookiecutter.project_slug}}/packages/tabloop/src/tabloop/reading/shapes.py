@@ -57,7 +57,7 @@ class Column:
         ).fetchall()[0]
         return dict(zip(tests, row, strict=True))
 
-    def look(self) -> "Column":
+    def look(self) -> None:
         """Count the shapes: 9 for each digit, but 0 for a zero that leads."""
         # Where few values are different, each is looked at once.
         few = self.count(few=f"approx_count_distinct({self.text}) < count(*) / 10")["few"]
@@ -71,7 +71,6 @@ class Column:
         found = self.loaded.db.execute(sql).fetchall()
         self.shapes = Counter({s: int(n) for s, n, _ in found})
         self.present = int(found[0][2]) if found else 0
-        return self
 
     def others(self, fits: str) -> list[tuple[str, int]]:
         """The commonest values of which the SQL `fits` is not true, and their rows; at most 1,001."""

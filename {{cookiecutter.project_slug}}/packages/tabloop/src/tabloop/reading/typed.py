@@ -25,7 +25,7 @@ def misfit(name: str) -> str:
     return f"misfit {name}"
 
 
-def build(columns: list[Column], chosen: dict[str, ReadColumn], stream: bool = False) -> None:
+def build(columns: list[Column], chosen: dict[str, ReadColumn], stream: bool) -> None:
     """Make the table `typed`, and say what was changed on the way; to `stream`, a view with columns `misfit`.
 
     Raises:
