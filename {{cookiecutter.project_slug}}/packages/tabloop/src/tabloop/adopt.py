@@ -105,10 +105,8 @@ def refuse_to_lose_changes(leaving: list[str], written: dict[str, str]) -> None:
     for name in (entry[3:] for entry in changed.split("\0") if entry[3:] and entry[3:] not in outputs):
         path = ROOT / name
         if path.exists() and not (name in written and path.read_text(encoding="utf-8") == written[name]):
-            raise UserError(
-                f"{name} has changes that git does not hold, and it would be overwritten: "
-                "`git add --all && git commit` first"
-            )
+            what = f"{name} has changes that git does not hold, and it would be overwritten"
+            raise UserError(f"{what}: `git add --all && git commit` first")
 
 
 def summary(

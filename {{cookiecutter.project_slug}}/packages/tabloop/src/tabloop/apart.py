@@ -61,9 +61,8 @@ def clone(scratch: Path) -> Path:
     try:
         git("cat-file", "-e", "HEAD:./models/champion.dvc", where=ROOT)
     except UserError:
-        raise UserError(
-            "the last commit has no model: run `make train`, commit, and run this again"
-        ) from None
+        how = "run `make train`, commit, and run this again"
+        raise UserError(f"the last commit has no model: {how}") from None
     top = git("rev-parse", "--show-toplevel", where=ROOT)
     git("clone", "--quiet", "--shared", top, str(scratch / "clone"), where=ROOT)
     folder = scratch / "clone" / ROOT.relative_to(Path(top).resolve())
@@ -74,9 +73,8 @@ def clone(scratch: Path) -> Path:
     (folder / ".dvc/config.local").write_text(config, "utf-8")
     pull = ["dvc", "pull", "--quiet"]
     if subprocess.run(pull, cwd=folder, env=environment(folder), capture_output=True).returncode:
-        raise UserError(
-            "the last commit's data and models are not here: run `uv run dvc pull` or `make train`"
-        )
+        what = "the last commit's data and models are not here"
+        raise UserError(f"{what}: run `uv run dvc pull` or `make train`")
     return folder
 
 

@@ -44,18 +44,14 @@ def labelled_predictions(params: Params, log: str, events: Path) -> "duckdb.Duck
         _rate(db, params)
         _leave_out_twice(db, schema)
         db.sql(f"CREATE TABLE labelled AS SELECT {', '.join(columns)} FROM {usable}")
-        reasons = (
-            "SELECT count(*), reason FROM rated WHERE reason IS NOT NULL GROUP BY reason ORDER BY reason"
-        )
-        for count, reason in db.sql(reasons).fetchall():
+        reasons = "FROM rated WHERE reason IS NOT NULL GROUP BY reason ORDER BY reason"
+        for count, reason in db.sql(f"SELECT count(*), reason {reasons}").fetchall():
             print(f"ingest: {count:,} labelled predictions are left out: {reason}", flush=True)
-        for what, rows in (
-            (
-                "of predictions that are not in the log are left out",
-                "ANTI JOIN predictions USING (prediction_id)",
-            ),
-            ("were changed later; the last label counts", "WHERE changed"),
-        ):
+        said = {
+            "of predictions that are not in the log are left out": "ANTI JOIN predictions USING (prediction_id)",
+            "were changed later; the last label counts": "WHERE changed",
+        }
+        for what, rows in said.items():
             if count := db.sql(f"SELECT count(*) FROM outcomes {rows}").fetchall()[0][0]:
                 print(f"ingest: {count:,} outcomes {what}", flush=True)
     return db.table("labelled")

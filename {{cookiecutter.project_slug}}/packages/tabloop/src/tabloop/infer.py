@@ -110,10 +110,9 @@ def check_names(table: Table, said: Choices) -> dict[str, str]:
             raise UserError(f"{role}={name}: no such column; {hint}it has: {', '.join(columns)}")
         others = [n for n in table.duplicates.get(name, ()) if n != name and n not in said.drop]
         if others and role in roles:
-            raise UserError(
-                f"{role}={name}: {len(others) + 1} columns have this name; the others are {', '.join(others)} here: "
-                f"give one of those, or leave them out by `--drop {others[0]}`"
-            )
+            what = f"{len(others) + 1} columns have this name; the others are {', '.join(others)} here"
+            how = f"give one of those, or leave them out by `--drop {others[0]}`"
+            raise UserError(f"{role}={name}: {what}: {how}")
     for role, name in roles.items():
         if other := [r for r, n in roles.items() if n == name and r != role]:
             raise UserError(f"{role}={name} and {other[0]}={name}: name another column for one of them")

@@ -102,9 +102,8 @@ class Curve:
         order = np.argsort(-score, kind="stable")
         ranked, hits = np.asarray(score, float)[order], np.cumsum(np.asarray(target)[order])
         last = np.flatnonzero(np.r_[ranked[1:] != ranked[:-1], True])
-        return cls(
-            ranked[last], hits[last], last + 1 - hits[last], int(hits[-1]), int(len(target) - hits[-1])
-        )
+        positives = int(hits[-1])
+        return cls(ranked[last], hits[last], last + 1 - hits[last], positives, len(target) - positives)
 
     @property
     def precision(self) -> np.ndarray:

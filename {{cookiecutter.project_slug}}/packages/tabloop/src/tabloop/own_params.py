@@ -83,9 +83,8 @@ def stays(project: str, table: str) -> list[str]:
     if re.search(r"://[^/]*@|\?.*=", table):
         lines.append("params.yaml, and so git, keeps the whole URL: no password or token may stand in it")
     if (ROOT / registry.DATABASE).exists() or "MLFLOW_TRACKING_URI" in os.environ:
-        lines.append(
-            f"{project!r} in MLflow keeps runs and versions of the table before: or change `project`"
-        )
+        before = "runs and versions of the table before"
+        lines.append(f"{project!r} in MLflow keeps {before}: or change `project`")
     if (where := predictions.location()) != str(ROOT / predictions.LOG):
         lines.append(f"PREDICTION_LOG={where} has predictions of the table before: give another")
     card = ROOT / "MODEL_CARD.md"

@@ -105,10 +105,8 @@ def head(result: dict[str, Any]) -> str:
     if "auc" not in window:
         have = {"positive": window["positives"], "negative": window["labelled"] - window["positives"]}
         lacking = " and ".join(f"{MIN_CLASS - n} {kind}" for kind, n in have.items() if n < MIN_CLASS)
-        return (
-            f"Too few labels for a statement on performance: {window['labelled']:,} of {window['rows']:,} predictions of "
-            f"{about}; {lacking} more are needed."
-        )
+        found = f"{window['labelled']:,} of {window['rows']:,} predictions of {about}"
+        return f"Too few labels for a statement on performance: {found}; {lacking} more are needed."
     warning = "⚠️ **Worse than the gate asks.** " if result["worse"] else ""
     bar = "no bar in params.yaml" if result["min_auc"] is None else f"bar {result['min_auc']:g}"
     return f"{warning}AUC {_interval(window)}, {bar}, of {about}, {window['labelled']:,} labels."

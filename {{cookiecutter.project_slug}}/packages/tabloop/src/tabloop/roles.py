@@ -113,10 +113,8 @@ def candidate() -> tuple[ModelCard, dict[str, Any]]:
         raise UserError("the gate did not pass this candidate: `dvc repro evaluate` says why")
     judged, champion = evaluation["champion"].get("version"), current("champion")
     if champion and champion.version not in (judged, card.version):
-        raise UserError(
-            f"the candidate was judged against {judged or 'no champion'}, and {champion.version} is the champion now: "
-            "run `dvc repro evaluate`"
-        )
+        what = f"against {judged or 'no champion'}, and {champion.version} is the champion now"
+        raise UserError(f"the candidate was judged {what}: run `dvc repro evaluate`")
     return card.completed(evaluation), evaluation
 
 

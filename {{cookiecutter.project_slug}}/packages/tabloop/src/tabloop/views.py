@@ -54,9 +54,8 @@ def require_files(views: list[str], features: Path) -> None:
     """Raises: UserError: the folder `features` lacks the file of a view."""
     for view in views:
         if not (features / f"{view}.parquet").exists():
-            raise UserError(
-                f"data/features/{view}.parquet is missing: run `dvc repro featurize`, or `dvc pull`"
-            )
+            how = "run `dvc repro featurize`, or `dvc pull`"
+            raise UserError(f"data/features/{view}.parquet is missing: {how}")
 
 
 def view_name(view: str, definitions: Path = REPO) -> str:

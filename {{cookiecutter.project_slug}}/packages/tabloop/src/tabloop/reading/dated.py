@@ -100,9 +100,8 @@ def _order(column: Column, known: Known, ways: dict[str, ReadColumn]) -> str | N
     for order, way in ways.items():
         times = f"SELECT epoch({dates.parsed(column.text, way)}) AS t, rowid FROM raw WHERE {column.has()}"
         steps = f"SELECT t, abs(t - lag(t) OVER (ORDER BY rowid)) AS step FROM ({times})"
-        found = column.loaded.db.execute(
-            f"SELECT avg(step) / nullif(max(t) - min(t), 0) FROM ({steps})"
-        ).fetchall()
+        jump = f"SELECT avg(step) / nullif(max(t) - min(t), 0) FROM ({steps})"
+        found = column.loaded.db.execute(jump).fetchall()
         jumps[order] = found[0][0] or 0
     best, other = sorted(jumps, key=lambda o: jumps[o])
     if 4 * jumps[best] < jumps[other] and column.present >= 30:

@@ -33,9 +33,8 @@ def check(loaded: Loaded, bad_rows: str | None, first: int) -> None:
         tests["the header again"] = " AND ".join(same)
     cells = [f"c{i}" for i in range(len(loaded.names))]
     dashes = f"regexp_full_match(concat({', '.join(cells)}), '[-:=+]{{3,}}')"
-    tests["lines of dashes"] = (
-        f"left(coalesce({', '.join(cells[:2])}), 1) IN ('-', ':', '=', '+') AND {dashes}"
-    )
+    sign = f"left(coalesce({', '.join(cells[:2])}), 1) IN ('-', ':', '=', '+')"
+    tests["lines of dashes"] = f"{sign} AND {dashes}"
     if reading.comment:
         tests["comments"] = f"starts_with(c0, {literal(reading.comment)})"
     if totals := _totals(loaded, total):

@@ -52,9 +52,8 @@ class Column:
 
     def count(self, **tests: str) -> dict[str, Any]:
         """For each name the value of an SQL aggregate over the rows that have something."""
-        row = self.loaded.db.execute(
-            f"SELECT {', '.join(tests.values())} FROM raw WHERE {self.has()}"
-        ).fetchall()[0]
+        sql = f"SELECT {', '.join(tests.values())} FROM raw WHERE {self.has()}"
+        row = self.loaded.db.execute(sql).fetchall()[0]
         return dict(zip(tests, row, strict=True))
 
     def look(self) -> None:
