@@ -90,7 +90,7 @@ def timestamp(survey: Survey, name: str, holdout: float) -> Decision:
     time = f"{column}::TIMESTAMP"
     if facts.distinct == 1:
         raise UserError(f"TIMESTAMP={name} is the same in all rows: leave it out")
-    late = f"count(*) FILTER (WHERE {time} > TIMESTAMP '{datetime.now(UTC):%Y-%m-%d %H:%M:%S}')"
+    late = f"count(*) FILTER (WHERE {time} > TIMESTAMP '{datetime.now(UTC):%Y-%m-%d %H:%M:%S.%f}')"
     first, last, future = table.aggregate(f"min({time}), max({time}), {late}").fetchall()[0]
     if future:
         advice = "correct them, or say of which zone they are: `--timezone Europe/Berlin`"
