@@ -22,6 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import bytecode_cache  # noqa: F401 - before the others
+
+# isort: split
 import duckdb
 import httpx
 import pandas as pd
@@ -39,9 +42,6 @@ PROCESS = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
 MYPY = ROOT / f".cache/mypy-{PROCESS}"  # the cache of the mypy that this process runs in projects
 PYTHON = f"3.{min(sys.version_info.minor, 13)}"  # whatever runs the tests runs the projects
 UV = os.environ.get("UV") or shutil.which("uv")  # `uv run` says where it is
-# Bytecode elsewhere than beside tabloop's source: a bake copies that folder while another process may write to it.
-sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = str(ROOT / ".cache/bytecode")
-sys.dont_write_bytecode = False  # else each process compiles all that it imports
 # Four processes share two cores: a training with threads of its own would take more of them, not less time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

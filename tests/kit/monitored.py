@@ -104,7 +104,7 @@ def log(
     time = int((at or datetime.now(UTC)).timestamp() * 1e6)
     tables = predictions.tables(chosen.schema_.features)
     names = ids or [f"p{next(IDS):08d}" for _ in range(len(rows))]
-    values = {name: [None if pd.isna(v) else v for v in rows[name].tolist()] for name in rows}
+    values = {name: rows[name].astype(object).where(rows[name].notna(), None).tolist() for name in rows}
     n = len(rows)
     constant = {"predicted_at": time, "variant": variant, "model_version": version or variant} | columns
     rows_of = {name: [constant.get(name)] * n for name in tables["predictions"]}

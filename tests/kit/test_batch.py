@@ -1,7 +1,6 @@
 """Batch scoring: the service's answers for a whole table, however often it is killed; what can't be scored is in a file."""
 
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import duckdb
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT
+from batch import fault
 from fastapi.testclient import TestClient
 from tabloop import batch, batch_score, batch_source, roles
 from tabloop.cli import UserError
@@ -18,9 +17,6 @@ from tabloop.onnx_model import FILE
 from tabloop.params import Schema
 from tabloop.serving import create_app
 from tabloop.serving.predictor import UNSCORABLE
-
-sys.path.append(str(ROOT / "benchmarks"))
-from batch import fault
 
 from .conftest import Project, Tabloop
 from .test_card import CARD

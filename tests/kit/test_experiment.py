@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,16 +9,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT
+
+# The simulated experiments are those of the benchmark.
+from experiment import Plan, decided, play, settings
 from tabloop import effects, experiment, roles
 from tabloop.cli import UserError
 
 from . import monitored
 from .monitored import install, log, params, released, served
-
-sys.path.append(str(ROOT / "benchmarks"))
-# The simulated experiments are those of the benchmark.
-from experiment import Plan, decided, play, settings
 
 
 def test_looking_every_day_at_equal_models_seldom_errs_and_sees_better_and_worse_ones() -> None:

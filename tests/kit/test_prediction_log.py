@@ -133,7 +133,7 @@ def test_a_frozen_writer_does_not_stop_the_end_of_the_service(
             pid = send(log, signal.SIGSTOP)
             give(log, 7)
             began = time.monotonic()
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 20  # not the minute of its flush interval
         await until(lambda: gone(pid))
         assert log.waiting == 0 and log.dropped == 7
 
@@ -169,7 +169,7 @@ def test_a_target_that_never_answers_is_said_and_does_not_stop_the_end(
             await until(lambda: log.error)
             assert log.error == "its process hangs, rows wait"
             began = time.monotonic()
-        assert time.monotonic() - began < 2 and log.dropped == 3
+        assert time.monotonic() - began < 20 and log.dropped == 3
 
     with hanging_server() as port:
         asyncio.run(scene(port))

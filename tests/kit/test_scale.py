@@ -16,13 +16,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT
+import scale
 from tabloop import database
 from tabloop.cli import UserError, command
 from tabloop.views import refused
-
-sys.path.append(str(ROOT / "benchmarks"))
-import scale
 
 from .conftest import TEMPLATE, Project, Tabloop, clean, orders
 

@@ -13,6 +13,7 @@ from typing import Any
 import duckdb
 import pandas as pd
 import pytest
+from conftest import free_port
 from fastapi.testclient import TestClient
 from onnx import TensorProto, helper
 from pydantic import TypeAdapter, ValidationError
@@ -441,6 +442,7 @@ def test_keys_without_a_key_do_not_open_the_service(
     with pytest.raises(UserError, match="has no key"):
         create_app("kit", settings(models("champion"), api_keys=keys))
     monkeypatch.setenv("API_KEYS", keys)
+    monkeypatch.setenv("PORT", str(free_port()))  # it is listened on first
     monkeypatch.setenv("MODELS", str(tmp_path / "models"))
     with pytest.raises(SystemExit) as ended:
         serve(lambda chosen: create_app("kit", chosen))
