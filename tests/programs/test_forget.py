@@ -296,3 +296,20 @@ def test_whether_the_next_ingest_brings_them_back(here: Path) -> None:
     assert "It can't be read: events.csv: no such file" in forget.source(
         settings(here), "customer_id", PERSON
     )
+    simulated = settings(here).model_copy(update={"data": params.Data(source="simulator")})
+    assert "the next `tabloop ingest` makes the same rows" in forget.source(simulated, "customer_id", PERSON)
+
+
+def test_the_log_that_training_reads_is_another_place(here: Path) -> None:
+    (here / "data/log").rename(here / "old")
+    data = params.Data(source="events.csv", feedback="old")
+    chosen = settings(here).model_copy(update={"data": data})
+    _, again = forget.forget(chosen, PERSON, YES)
+    assert not again and raw(str(here / "old"), "predictions", "entity") == {OTHER}
+
+
+def test_a_store_that_is_no_database_is_one_line_and_nothing_is_removed(here: Path) -> None:
+    (here / "data/online/store.db").write_text("no database, " * 99)
+    with pytest.raises(UserError, match=r"store\.db: file is not a database$"):
+        forget.forget(settings(here), PERSON, YES)
+    assert raw(str(here / "data/log"), "predictions", "entity") == {PERSON, OTHER}
