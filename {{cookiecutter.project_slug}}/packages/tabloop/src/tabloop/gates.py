@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, FiniteFloat, model_validator
 
 # The metrics that need nothing of evaluate.py, and whether more is better.
 HIGHER_IS_BETTER = {
@@ -16,7 +16,6 @@ HIGHER_IS_BETTER = {
 }
 # Between the levels of a column: the largest difference in recall, the smallest ratio of the shares predicted positive.
 PARITY = {"equal_opportunity_difference": False, "disparate_impact": True}
-Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Gate(BaseModel, extra="forbid", frozen=True):
@@ -31,10 +30,10 @@ class Gate(BaseModel, extra="forbid", frozen=True):
     """
 
     metric: str
-    min: Number | None = None
-    max: Number | None = None
+    min: FiniteFloat | None = None
+    max: FiniteFloat | None = None
     against: Literal["champion"] | None = None
-    margin: Annotated[Number, Field(ge=0)] | None = None
+    margin: Annotated[FiniteFloat, Field(ge=0)] | None = None
     by: str | None = None
     decides: Literal["value", "better_end", "worse_end"] | None = None
     better: Literal["higher", "lower"] | None = None
