@@ -258,7 +258,8 @@ def no_torch(template: Template) -> None:
 def test_an_unknown_revision_and_a_folder_of_a_larger_repository(
     run: Run, owned: Path, template: Template, tmp_path: Path
 ) -> None:
-    assert "nowhere" in run(owned, "tabloop", "update", "--to", "nowhere", code=1).stderr
+    said = run(owned, "tabloop", "update", "--to", "nowhere", code=1).stderr
+    assert said.endswith(" has no branch, tag or commit 'nowhere'\n") and said.count("\n") == 1
     assert "changes nothing" in run(owned, "tabloop", "update", "--to", "v1.0.0").stdout
     larger = tmp_path / "larger"
     shutil.copytree(owned, larger / "model", ignore=shutil.ignore_patterns(".git"))

@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -76,6 +77,37 @@ def test_outside_of_a_project_each_command_says_so(tmp_path: Path, forks: Forks)
         assert f"{tmp_path}/params.yaml is missing: run this in the project's folder" in said.stderr
 
 
+@pytest.fixture
+def read_only(tmp_path: Path) -> list[str]:
+    """The beginning of a command that has the folder read-only, for root, too."""
+    mount = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && cd "$0" && exec "$@"'
+    begun = ["unshare", "--mount", "--map-root-user", "sh", "-c", mount, str(tmp_path)]
+    if not shutil.which("unshare") or subprocess.run([*begun, "true"], capture_output=True).returncode:
+        pytest.skip("this machine mounts nothing for its users")
+    return begun
+
+
+def test_in_a_folder_that_is_read_only_each_command_is_one_line(
+    project: Project, tabloop: Tabloop, read_only: list[str]
+) -> None:
+    folder = project(orders())
+    begin_history(folder)
+    tabloop(folder, "ingest")
+    for command in ("ingest", "validate", "featurize", "loop", "update", "release rollback staging"):
+        python = [*read_only, sys.executable, "-m", "tabloop", *command.split()]
+        done = subprocess.run(python, env=clean(PROJECT_ROOT=str(folder)), capture_output=True, text=True)
+        assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
+        assert done.stderr.startswith(command.split()[0])
+
+
+def test_where_a_folder_should_be_is_a_file(project: Project, tabloop: Tabloop) -> None:
+    folder = project(orders())
+    tabloop(folder, "ingest")
+    (folder / "reports").write_text("")
+    said = tabloop(folder, "validate", code=1).stderr
+    assert said.startswith(f"validate: {folder}/reports") and said.count("\n") == 1
+
+
 def test_a_disk_that_is_full_is_said_as_such() -> None:
     """By a device that is, and in the words of a quota and of a limit, as Arrow and DuckDB repeat them."""
     with pytest.raises(OSError) as full, Path("/dev/full").open("w") as device:
@@ -91,7 +123,12 @@ def test_a_disk_that_is_full_is_said_as_such() -> None:
 def test_wrong_arguments_are_one_line(tabloop: Tabloop, tmp_path: Path) -> None:
     done = tabloop(tmp_path, "card", "nobody", code=2)
     assert "Traceback" not in done.stderr and len(done.stderr.splitlines()) == 1
-    assert done.stderr.endswith("`tabloop card --help` shows what it takes\n")
+    assert done.stderr.endswith(". `tabloop card --help` shows what it takes\n")
+    unknown = tabloop(tmp_path, "trian", code=2).stderr
+    assert (
+        unknown
+        == "tabloop: No such command 'trian'. Did you mean 'retrain'? `tabloop --help` shows what it takes\n"
+    )
 
 
 def test_ctrl_c_is_one_line_and_exit_code_130(project: Project) -> None:

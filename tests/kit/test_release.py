@@ -69,6 +69,23 @@ def test_where_git_does_not_know_who_commits_one_line_says_how_it_does_and_nothi
     assert "CHALLENGER_MODE=shadow" in text(folder)
 
 
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        ("CHALLENGER_MODE=on", "challenger_mode: Input should be 'off', 'shadow' or 'ab'"),
+        ("CHALLENGER_SHARE=7", "challenger_share: Input should be less than or equal to 1"),
+        ("PORT=http", "port: Input should be a valid integer"),
+    ],
+)
+def test_a_value_with_which_no_service_starts_is_not_committed(
+    folder: Path, tabloop: Tabloop, value: str, why: str
+) -> None:
+    before = text(folder)
+    said = tabloop(folder, "release", "set", "staging", value, code=1).stderr
+    assert said.startswith(f"release: the service takes no such value: {why}") and said.count("\n") == 1
+    unchanged(folder, before)
+
+
 def test_set_is_one_commit_of_one_file_and_the_same_again_is_none(folder: Path) -> None:
     (folder / "params.yaml").write_text("project: kit # changed, staged, and not part of it\n")
     git(folder, "add", "params.yaml")

@@ -126,6 +126,14 @@ def test_a_step_is_finished_once_dvcs_lock_is_free(before: Callable[[str], Path]
     finish_all(folder, step)
 
 
+@pytest.mark.parametrize("step", ["promote", "withdraw"])
+def test_before_there_is_any_model_a_step_says_what_makes_one(
+    before: Callable[[str], Path], step: str
+) -> None:
+    said = "there is no challenger: `make challenge` makes the candidate the challenger"
+    assert run(before("register"), STEPS[step]) == (1, said)
+
+
 def test_what_is_done_is_not_done_twice(before: Callable[[str], Path]) -> None:
     folder = before("promote")
     finish(folder, STEPS["promote"])

@@ -38,7 +38,7 @@ class Commands(click.Group):
                 raise
             if isinstance(error, UserError) and "params.yaml" not in text and (where := outside()):
                 text += f"; {where}"
-            name = ctx.info_name if ctx.parent else ctx.invoked_subcommand
+            name = (not ctx.parent and ctx.invoked_subcommand) or ctx.info_name
             click.echo(f"{name}: {text}", err=True)
             ctx.exit(exit_code(error))
 
@@ -74,12 +74,15 @@ def correction(error: BaseException) -> str | None:
         return "stopped; the same command goes on or begins again"
     if isinstance(error, click.UsageError) and not isinstance(error, click.exceptions.NoArgsIsHelpError):
         path = error.ctx.command_path if error.ctx else "tabloop"
-        return f"{one_line(error.format_message())} `{path} --help` shows what it takes"
+        said = one_line(error.format_message())
+        return f"{said}{'' if said.endswith(('.', '?')) else '.'} `{path} --help` shows what it takes"
     if isinstance(error, FileNotFoundError) and error.filename:
         return f"{error.filename} is missing"
     text = one_line(error)
     if any(words in text for words in FULL):
         return f"the disk is full: make room in the project's folder and in TMPDIR ({tempfile.gettempdir()})"
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename} can't be used: {error.strerror}"
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryException":
         return "out of memory: give this machine more, or DuckDB another part of it by TABLOOP_MEMORY, in GB"
     return None

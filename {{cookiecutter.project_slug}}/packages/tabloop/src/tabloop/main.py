@@ -5,12 +5,12 @@ Functions import what they need themselves, so that `tabloop --help` takes a fra
 
 import json
 import sys
-from typing import Literal
+from typing import Any, Literal
 
 import click
 
 from tabloop.automation import github, remote, retrain, update, watch
-from tabloop.cli import FOUND, Commands, UserError, write_github_output
+from tabloop.cli import FOUND, Commands, UserError, explained, write_github_output
 from tabloop.commands import adopt, compact, forget, loop, traffic, tune
 
 
@@ -221,10 +221,14 @@ def show(environment: str, name: str | None) -> None:
 def set_(environment: str, values: tuple[str, ...], built_from: str) -> None:
     """Write values to ENVIRONMENT's release.env and commit them."""
     from tabloop.release import set_values
+    from tabloop.serving.settings import Settings
 
     pairs = dict(value.split("=", 1) for value in values if "=" in value)
     if bad := [value for value in values if "=" not in value]:
         raise UserError(f"{bad[0]!r}: give it as NAME=VALUE")
+    known: dict[str, Any] = {name.lower(): value for name, value in pairs.items()}
+    with explained("the service takes no such value", ValueError):
+        Settings(**{name: value for name, value in known.items() if name in Settings.model_fields})
     click.echo(f"release: {set_values(environment, built_from, **pairs)}")
     click.echo("Next: git push", err=True)
 

@@ -145,7 +145,7 @@ def promote() -> None:
         UserError: there is no challenger, or it is not here.
     """
     pinned = pin("challenger")
-    if pin("champion") != pinned:
+    if pinned is None or pin("champion") != pinned:
         required("challenger")
         with dvc() as repo:  # so that its files are in DVC's cache, wherever they came from
             repo.add(str(MODELS / "challenger"))

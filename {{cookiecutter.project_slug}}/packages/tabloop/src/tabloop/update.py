@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,10 +123,12 @@ def bake(known: dict[str, Any], revision: str) -> str:
         clone, out, template = Path(folder) / "template", Path(folder) / "out", known["template"]
         git("clone", "--quiet", template, str(clone), where=ROOT)
         if revision:
-            try:
-                git("checkout", "--quiet", "--detach", revision, where=clone)
-            except UserError:
-                git("checkout", "--quiet", "--detach", f"origin/{revision}", where=clone)
+            for ref in (revision, f"origin/{revision}"):
+                with suppress(UserError):
+                    git("checkout", "--quiet", "--detach", ref, where=clone)
+                    break
+            else:
+                raise UserError(f"{template} has no branch, tag or commit {revision!r}")
         answers = [f"{name}={value}" for name, value in known["answers"].items()]
         command = [sys.executable, "-m", "cookiecutter", "--no-input", "--default-config", "-o", str(out)]
         env = os.environ | {"TABLOOP_UPDATE": "1"}
