@@ -95,6 +95,36 @@ def test_columns_that_are_not_there_are_looked_up(models: Models, tmp_path: Path
         assert refused.status_code == 422 and refused.json()["detail"][0]["loc"] == ["body", 0, "customer"]
 
 
+def test_rows_of_a_batch_are_completed_as_single_ones_are(models: Models, tmp_path: Path) -> None:  # noqa: F811
+    """Rows that leave out what is looked up, have it, or have it as null, in a part of their own or mixed."""
+    folder = models("champion", schema_=LOOKED_UP)
+    chosen = settings(folder, online_store=store(folder / "store.db"))
+    bare = {name: value for name, value in ROW.items() if name != "label"}
+    kinds = [
+        bare | {"customer": "c3"},
+        bare | {"customer": "c4", "label": None},
+        {"customer": "c5"} | ROW,
+        bare | {"customer": "unknown"},
+        bare | {"customer": 17},
+        {"customer": " c6"} | bare,
+        ROW,
+    ]
+    rows = [*([kinds[0]] * 300), *([kinds[2]] * 300), *(kinds * 60), *([kinds[1]] * 200)]
+    with TestClient(create_app("kit", chosen).entry()) as client:
+        alone = {to_text(row): client.post("/predict", json=row).json() for row in kinds}
+        found = client.post("/predict/batch", json=rows).json()
+        for row, answer in zip(rows, found, strict=True):
+            assert answer.get("probability") == alone[to_text(row)].get("probability"), row
+        assert len({answer.get("probability") for answer in found}) == 5  # None is one
+        refused = client.post("/predict/batch", json=[*rows, bare, bare]).json()["detail"]
+        assert [error["loc"] for error in refused] == [["body", len(rows), "customer"]]
+        assert refused[0]["msg"] == client.post("/predict", json=bare).json()["detail"][0]["msg"]
+
+
+def to_text(row: dict[str, Any]) -> str:
+    return repr(sorted(row.items()))
+
+
 TABLE = pa.table(
     {
         "number": np.arange(40) / 3,

@@ -121,7 +121,7 @@ def test_of_rows_that_were_scored_together_the_bad_one_fails_alone(models: Model
     async def scene() -> list[Any]:
         predictor = Predictor(settings(folder, prediction_log=""), "kit")
         asked = [row | (BAD if at in (3, 50) else {}) for at, row in enumerate(rows(64))]
-        completed = await predictor.complete(asked)
+        completed = [await predictor.complete(row) for row in asked]
         return await asyncio.gather(*(predictor.answer(row) for row in completed), return_exceptions=True)
 
     found = asyncio.run(scene())

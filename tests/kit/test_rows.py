@@ -109,7 +109,7 @@ def by_row(
     try:
         valid = validate(row)
         with contextlib.suppress(StopIteration):  # nothing is looked up: it never waits
-            predictor.complete([valid], batch=False).send(None)
+            predictor.complete(valid).send(None)
         return valid, []
     except ValidationError as errors:
         return {}, [(str(e["loc"][0]), e["msg"], e["type"]) for e in errors.errors(include_url=False)]
@@ -143,6 +143,57 @@ def test_columns_are_taken_and_refused_as_rows_are(predictor: Predictor) -> None
             assert keys.tolist() == [by_row(predictor, validate, row)[0]["customer"] for row in rows]
 
     check()
+
+
+JSON = st.one_of(
+    st.none(), st.booleans(), st.integers(-6, 101), FLOATS, TEXTS, st.lists(st.none(), max_size=1)
+)
+FIT = {"customer": TEXTS} | {name: VALUES[column.type] for name, column in SCHEMA.features.items()}
+
+
+@st.composite
+def json_rows(draw: st.DrawFn) -> list[Any]:
+    """Rows of a request, which have the same columns in most cases, and values that fit."""
+    names = draw(st.sets(st.sampled_from([*NAMES, "unknown"])))
+    rows = [
+        {name: draw(FIT[name]) for name in draw(st.permutations(NAMES))}
+        for _ in range(draw(st.integers(1, 4)))
+    ]
+    for row in rows:
+        for name in names if draw(st.integers(0, 3)) == 0 else ():
+            row.pop(name, None)
+            if draw(st.booleans()):
+                row[name] = draw(JSON)
+    return [draw(st.sampled_from([row] * 15 + [1, [], "x", {}])) for row in rows]
+
+
+def test_rows_are_taken_by_column_as_one_by_one(predictor: Predictor) -> None:
+    checker = RowChecker(predictor.champion.card, SCHEMA.features, predictor.looked_up)
+    validate, taken = TypeAdapter(list[predictor.row]).validate_python, []  # type: ignore[name-defined]
+
+    @chosen(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(json_rows())
+    def check(rows: list[Any]) -> None:
+        part = checker.part(rows)
+        taken.append(part is not None)
+        try:
+            valid = validate(rows)
+        except ValidationError:
+            assert part is None
+        else:
+            assert (part is None) == (
+                len({*map(frozenset, rows)}) > 1
+            )  # by column, if they have the same ones
+            if part is not None:
+                by_column = [
+                    dict(zip(part, values, strict=True)) for values in zip(*part.values(), strict=True)
+                ]
+                assert by_column == valid and repr(by_column) == repr(
+                    [{n: r[n] for n in part} for r in valid]
+                )
+
+    check()
+    assert 10 < sum(taken) < len(taken) - 10
 
 
 def pa_column(batch: pa.RecordBatch, name: str) -> Any:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tabloop.cli import command, explained, one_line
 from tabloop.serving import telemetry
-from tabloop.serving.arrow_batches import ArrowBatches
+from tabloop.serving.batches import Batches
 from tabloop.serving.direct_route import MAX_ERRORS, Refused, problem
 from tabloop.serving.explanation import Explainer, Explanation
 from tabloop.serving.model_app import ARROW, CLIENT, ModelApp, encoded, known_key
@@ -111,25 +111,23 @@ def _add_predictions(app: ModelApp, predictor: Predictor) -> None:
     @app.direct("/predict", response_model=Prediction, fields=fields, observe=observe, **shared)
     async def predict(row: Row) -> bytes:  # type: ignore[valid-type]
         """One row: all features, or the request's features and the entity's key."""
-        (completed,) = await predictor.complete([row], batch=False)
-        return await predictor.answer(completed)
+        return await predictor.answer(await predictor.complete(row))
 
     answers = list[Prediction | Detail]
 
     binary: dict[str, Any] = {"content": {ARROW.decode(): {"schema": {"type": "string", "format": "binary"}}}}
     also: dict[str, Any] = many | {"openapi_extra": {"requestBody": binary}, "responses": {200: binary}}
-    arrow = ArrowBatches(predictor, BATCH_ROWS).answer
+    batches = Batches(predictor, BATCH_ROWS)
+    also |= {"arrow": batches.answer_arrow, "by_column": batches.checker.part}
 
-    @app.direct(
-        "/predict/batch", response_model=answers, fields=fields, observe=observe_batch, arrow=arrow, **also
-    )
+    @app.direct("/predict/batch", response_model=answers, fields=fields, observe=observe_batch, **also)
     async def predict_batch(rows: Rows) -> bytes:
         """Up to 10,000 rows. The answers have the order of the rows. One that can't be scored has `detail` instead.
 
         An Arrow IPC stream of the rows is taken, too. With the header `Accept: application/vnd.apache.arrow.stream` its
         answer is one.
         """
-        return await predictor.answer_batch(rows)
+        return await batches.answer_rows(rows)
 
     limit = RateLimit(predictor.settings.feedback_per_hour, encoded(app.keys) or [b""])
     accepted: dict[str, Any] = {"fields": Feedback.model_fields.keys(), "status_code": 202}

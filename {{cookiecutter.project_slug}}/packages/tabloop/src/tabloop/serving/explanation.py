@@ -79,7 +79,7 @@ class Explainer:
             raise Refused(503, "too many explanations wait: try it again", retry_after=1)
         self.waiting += 1
         try:
-            (row,) = await self.predictor.complete([given], batch=False)
+            row = await self.predictor.complete(given)
             looked_up, loop = self.predictor.looked_up - given.keys(), asyncio.get_running_loop()
             return await loop.run_in_executor(self.pool, self._explain, row, role, looked_up)
         finally:

@@ -25,7 +25,16 @@ from pydantic_core import to_json
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tabloop.serving import direct_route
-from tabloop.serving.direct_route import Arrow, DirectRoute, Endpoint, Observe, Refused, invalid, read_body
+from tabloop.serving.direct_route import (
+    Arrow,
+    ByColumn,
+    DirectRoute,
+    Endpoint,
+    Observe,
+    Refused,
+    invalid,
+    read_body,
+)
 from tabloop.serving.trace import REQUEST
 
 T = TypeVar("T")
@@ -55,12 +64,13 @@ class ModelApp(FastAPI):
         rows: int = 1,
         observe: Observe = None,
         arrow: Arrow = None,
+        by_column: ByColumn = None,
         **options: Any,
     ) -> Callable[[Endpoint], Endpoint]:
         """Declare a POST route whose endpoint has one parameter, the body, and returns the answer's JSON as bytes.
 
         Args:
-            fields, rows, observe, arrow: those of DirectRoute.
+            fields, rows, observe, arrow, by_column: those of DirectRoute.
             options: further arguments of FastAPI's `add_api_route`, for example `response_model`.
         """
 
@@ -68,7 +78,8 @@ class ModelApp(FastAPI):
             (body,) = inspect.signature(endpoint).parameters.values()
             validator: Any = TypeAdapter(body.annotation).validator
             status = options.get("status_code", 200)
-            self.direct_routes[path] = DirectRoute(validator, endpoint, fields, rows, status, observe, arrow)
+            limits = fields, rows, status, observe
+            self.direct_routes[path] = DirectRoute(validator, endpoint, *limits, arrow, by_column)
             self.add_api_route(path, endpoint, methods=["POST"], **options)
             return endpoint
 

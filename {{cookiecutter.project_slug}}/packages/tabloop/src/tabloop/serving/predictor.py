@@ -4,16 +4,15 @@ import asyncio
 import hashlib
 import sys
 import time
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from math import inf
 from typing import Any
 
 import numpy as np
-from pydantic_core import to_json
 
 from tabloop.cli import UserError
-from tabloop.serving.direct_route import PART_ROWS, TURNS, Refused, give_way
+from tabloop.serving.direct_route import TURNS, Refused
 from tabloop.serving.online_store import open_store
 from tabloop.serving.prediction_ids import PredictionIds
 from tabloop.serving.prediction_log import TRACE, PredictionLog
@@ -76,7 +75,8 @@ class Predictor:
                 NEWEST_ROW.labels(model.role).set(end.timestamp())
         salt = f"{self.challenger.version if self.challenger else ''}:".encode()
         self.salted = hashlib.blake2b(salt, digest_size=8)
-        self.bar = int(settings.challenger_share * 2**64)
+        below = int(settings.challenger_share * 2**64)
+        self.bar = below.to_bytes(8, "big") if below < 2**64 else b"\xff" * 9  # all hashes are below that
         self.waiting: list[tuple[Row, asyncio.Future[bytes]]] = []
         self.ids = PredictionIds(settings.feedback_key or project)
         target = settings.prediction_log, settings.prediction_log_seconds
@@ -103,27 +103,20 @@ class Predictor:
                 del part[name]
         return facts
 
-    async def complete(self, rows: list[dict[str, Any]], *, batch: bool = True) -> list[dict[str, Any]]:
-        """The rows with a value for each column: what they leave out is read from the online store, or is None.
-
-        Args:
-            batch: whether errors name the row.
+    async def complete(self, row: Row) -> Row:
+        """The row with a value for each column: what it leaves out is read from the online store, or is None.
 
         Raises:
-            ValidationError: a row leaves out columns that are looked up, and the entity.
+            ValidationError: it leaves out columns that are looked up, and the entity.
         """
-        entity, absent, completed = self.entity or "", dict[int, Set[str]](), list[dict[str, Any]]()
-        for at, row in enumerate(rows):
-            if len(row) < len(self.blank) and not self.looked_up <= row.keys():
-                absent[at] = self.looked_up - row.keys()  # what to look up, by the row's place
-                if row.get(entity) is None:
-                    raise missing_entity(entity, sorted(absent[at]), (at,) if batch else ())
-            completed.append(row if len(row) == len(self.blank) else self.blank | row)
-            if at % PART_ROWS == PART_ROWS - 1:
-                await give_way()
-        stored = await self.online.read([rows[at][entity] for at in absent]) if absent else []
-        for (at, names), found in zip(absent.items(), stored, strict=True):
-            completed[at] |= {name: found[name] for name in names}
+        if len(row) == len(self.blank):
+            return row
+        completed, entity = self.blank | row, self.entity or ""
+        if absent := self.looked_up - row.keys():
+            if row.get(entity) is None:
+                raise missing_entity(entity, sorted(absent), ())
+            (found,) = await self.online.read([row[entity]])
+            completed |= {name: found[name] for name in absent}
         return completed
 
     def answer(self, values: dict[str, Any]) -> "asyncio.Future[bytes]":
@@ -152,26 +145,6 @@ class Predictor:
                 future.set_result(answer)
             else:
                 future.set_exception(answer or Refused(500, UNSCORABLE))
-
-    async def answer_batch(self, rows: list[Row]) -> bytes:
-        """The answers to rows that are not completed yet, in their order, as one JSON list.
-
-        Raises:
-            Refused: no row could be scored. If some could, the others have `detail` in place of an answer.
-        """
-        completed, ids = await self.complete(rows), self.ids.draw_together(len(rows))
-        trace = trace_id(REQUEST.get())
-        for row in completed:
-            row[TRACE] = trace
-        answers: list[bytes | None] = []
-        for at in range(0, len(completed), PART_ROWS):
-            part = slice(at, at + PART_ROWS)
-            answers += self.predict(ids[part], completed[part])
-            await give_way()
-        if not any(answers):
-            raise Refused(500, UNSCORABLE)
-        detail = to_json({"detail": UNSCORABLE})
-        return b"[%s]" % b",".join(answer or detail for answer in answers)
 
     def predict(self, ids: list[str], rows: list[Row]) -> list[bytes | None]:
         """The answers to completed rows with these ids, in their order; None where a row can't be scored."""
@@ -215,7 +188,7 @@ class Predictor:
         """
         hashed = self.salted.copy()
         hashed.update(key.encode())
-        return int.from_bytes(hashed.digest(), "big") < self.bar
+        return hashed.digest() < self.bar
 
     def _keep(self, model: ServedModel, scored: list[Scored]) -> list[bytes | None]:
         """Count and log what a model scored. Its answers as JSON, None for a row that it can't score."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+from pydantic_core import to_json
 
 from tabloop.card import ModelCard
 from tabloop.cli import UserError, explained, one_line
@@ -127,11 +128,21 @@ class ServedModel:
 
     def answers(self, ids: list[str], scores: list[float]) -> list[bytes]:
         """The answers to rows with these prediction ids and scores, each as JSON."""
-        no, yes = (
-            f'"prediction":{prediction},"model_version":"{self.version}","variant":"{self.role}"}}'
-            for prediction in (0, 1)
-        )
-        return [
-            f'{{"prediction_id":"{id}","probability":{score!r},{yes if score >= self.threshold else no}'.encode()
-            for id, score in zip(ids, scores, strict=True)
-        ]
+        no, yes = self.ends
+        ends = [yes if score >= self.threshold else no for score in scores]
+        return [answer.encode() for answer in as_json(ids, scores, ends)]
+
+    @property
+    def ends(self) -> list[str]:
+        """The ends of its answers with prediction 0 and with 1."""
+        about = f'"model_version":"{self.version}","variant":"{self.role}"}}'
+        return [f'"prediction":{prediction},{about}' for prediction in (0, 1)]
+
+
+def as_json(ids: list[str], scores: list[float], ends: list[str]) -> list[str]:
+    """Answers with these prediction ids, scores and ends (`ServedModel.ends`)."""
+    texts = to_json(scores).decode()[1:-1].split(",")  # a quarter of the time of repr()
+    return [
+        f'{{"prediction_id":"{id}","probability":{text},{end}'
+        for id, text, end in zip(ids, texts, ends, strict=True)
+    ]

@@ -1,6 +1,7 @@
-"""Batches as Arrow IPC streams: checked, scored and logged by column, without an object for each row."""
+"""Batches, in JSON or as Arrow IPC streams: checked, scored and logged by column, without an object for each row."""
 
 import asyncio
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -11,16 +12,20 @@ from arro3.core import Array, DataType, RecordBatch
 from pydantic_core import to_json
 
 from tabloop.onnx_model import MAX
+from tabloop.params import Column
 from tabloop.serving.arrow import decode, encode
 from tabloop.serving.direct_route import MAX_ERRORS, Refused, give_way, problem
 from tabloop.serving.prediction_log import TRACE
 from tabloop.serving.predictor import UNSCORABLE, Predictor
-from tabloop.serving.rows import Checked, RowChecker
-from tabloop.serving.served_model import ServedModel
+from tabloop.serving.request import missing_entity
+from tabloop.serving.rows import Checked, Part, RowChecker
+from tabloop.serving.served_model import Columns, Row, ServedModel, as_json
 from tabloop.serving.settings import cores
 from tabloop.serving.trace import REQUEST, trace_id
 
 PART_ROWS = 2000  # scored at once, in threads: ONNX Runtime lets others work meanwhile
+DETAIL = to_json({"detail": UNSCORABLE}).decode()  # the answer to a row that could not be scored
+ABSENT: Any = object()  # the value of a column that a row leaves out and that is looked up
 
 
 @dataclass
@@ -38,6 +43,11 @@ class Batch:
     inputs: dict[str, np.ndarray]
     logged: dict[str, Array]
 
+    def add(self, name: str, column: Column, values: list[Any]) -> None:
+        """Add a column of validated values."""
+        self.inputs[name] = _input(values, column.numeric)
+        self.logged[name] = Array(values, getattr(DataType, column.kind.arrow)())
+
     def take(self, places: np.ndarray) -> "Batch":
         """The rows at these places."""
         at = Array.from_numpy(places.astype(np.uint32))
@@ -49,7 +59,7 @@ class Batch:
         )
 
 
-class ArrowBatches:
+class Batches:
     """Answers batches of up to `most` rows."""
 
     def __init__(self, predictor: Predictor, most: int) -> None:
@@ -58,7 +68,49 @@ class ArrowBatches:
         self.pool = ThreadPoolExecutor(max(1, cores() // predictor.settings.web_concurrency), "batch")
         self.checker = RowChecker(predictor.champion.card, predictor.columns, predictor.looked_up)
 
-    async def answer(self, body: bytes, wanted: bool) -> bytes:
+    async def answer_rows(self, valid: Sequence[Part | Row]) -> bytes:
+        """The answers to validated rows, of which each Part has some, in their order, as one JSON list.
+
+        Raises:
+            ValidationError: a row leaves out columns that are looked up, and the entity.
+            Refused: no row could be scored. If some could, the others have `detail` in place of an answer.
+        """
+        predictor, columns, values = self.predictor, dict[str, list[Any]](), list[Any]()
+        for name in predictor.blank:
+            left_out = ABSENT if name in predictor.looked_up else None
+            columns[name] = values = []
+            for own in valid:
+                if isinstance(own, Part):
+                    values += own.get(name) or [left_out] * len(next(iter(own.values())))
+                else:
+                    values.append(own.get(name, left_out))
+            await give_way()
+        n = len(values)
+        keys: list[Any] = columns[predictor.entity] if predictor.entity else [None] * n
+        absent = [name for name in predictor.looked_up if any(name not in own for own in valid)]
+        await self._look_up(sorted(absent), columns, keys)
+        batch = Batch(predictor.ids.draw_together(n), keys, {}, {})
+        for name, column in predictor.columns.items():
+            batch.add(name, column, columns[name])
+            await give_way()
+        return await self._answer(batch, wanted=False)
+
+    async def _look_up(self, names: list[str], columns: Columns, keys: list[Any]) -> None:
+        """Put in what the online store has of the values of these columns that are ABSENT."""
+        absent = dict[int, list[str]]()  # names, by the row's place
+        for name in names:
+            for at, value in enumerate(columns[name]):
+                if value is ABSENT:
+                    absent.setdefault(at, []).append(name)
+        for at in sorted(absent):
+            if keys[at] is None:
+                raise missing_entity(self.predictor.entity or "", absent[at], (at,))
+        stored = await self.predictor.online.read([keys[at] for at in absent]) if absent else []
+        for (at, names), found in zip(absent.items(), stored, strict=True):
+            for name in names:
+                columns[name][at] = found[name]
+
+    async def answer_arrow(self, body: bytes, wanted: bool) -> bytes:
         """The answers to the rows of a stream, as a stream if that is `wanted`, else as one JSON list.
 
         Raises:
@@ -72,13 +124,7 @@ class ArrowBatches:
             places = [(int(refusal.rows.argmax()), refusal) for refusal in found[:MAX_ERRORS]]
             raise Refused(422, [problem((row, r.column), r.message, r.kind) for row, r in places])
         await give_way()
-        batch = await self._complete(rows, checked)
-        await give_way()
-        scores, challenged = await self._score(batch)
-        if np.isnan(scores).all():
-            raise Refused(500, UNSCORABLE)
-        await give_way()
-        return (self._stream if wanted else self._json)(batch.ids, scores, challenged)
+        return await self._answer(await self._complete(rows, checked), wanted)
 
     async def _complete(self, rows: RecordBatch, checked: Checked) -> Batch:
         """Look up the columns that the rows do not have; what is not known is missing."""
@@ -91,13 +137,23 @@ class ArrowBatches:
         for name, column in predictor.columns.items():
             kind = getattr(DataType, column.kind.arrow)()
             if name not in given:
-                values = [own[name] for own in stored] if name in absent else [None] * n
-                batch.inputs[name], batch.logged[name] = _input(values, column.numeric), Array(values, kind)
+                batch.add(name, column, [own[name] for own in stored] if name in absent else [None] * n)
             elif column.numeric or DataType.is_string(given[name].type):
                 batch.logged[name] = given[name].cast(kind)
             else:  # numbers as texts
                 batch.logged[name] = Array([value or None for value in batch.inputs[name][:, 0]], kind)
         return batch
+
+    async def _answer(self, batch: Batch, wanted: bool) -> bytes:
+        """Score, log, and answer as a stream if that is `wanted`, else in JSON."""
+        await give_way()
+        scores, challenged = await self._score(batch)
+        if np.isnan(scores).all():
+            raise Refused(500, UNSCORABLE)
+        await give_way()
+        if wanted:
+            return self._stream(batch.ids, scores, challenged)
+        return b"[%s]" % b",".join([part async for part in self._json(batch.ids, scores, challenged)])
 
     async def _score(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
         """The scores of rows, (n,), NaN where there is none, and which of them are the challenger's."""
@@ -105,9 +161,12 @@ class ArrowBatches:
         scores, challenged = np.full(n, np.nan), np.zeros(n, bool)
         challenger = predictor.challenger
         if challenger and predictor.mode == "ab" and not challenger.breaker.resting:
-            pairs = zip(batch.keys, batch.ids, strict=True)
-            share = np.array([predictor.challenged(key or id) for key, id in pairs])
-            await self._score_by(challenger, batch, share.nonzero()[0], scores)
+            share = list[bool]()
+            for at in range(0, n, PART_ROWS):
+                pairs = zip(batch.keys[at : at + PART_ROWS], batch.ids[at : at + PART_ROWS], strict=True)
+                share += [predictor.challenged(key or id) for key, id in pairs]
+                await give_way()
+            await self._score_by(challenger, batch, np.array(share).nonzero()[0], scores)
             challenged = ~np.isnan(scores)
         await self._score_by(predictor.champion, batch, np.isnan(scores).nonzero()[0], scores)
         self._keep(batch, scores, challenged)
@@ -154,26 +213,35 @@ class ArrowBatches:
         models = [predictor.champion, *([predictor.challenger] if share and predictor.challenger else [])]
         predictor.log.add_columns(models, challenged, batch.ids, batch.keys, batch.logged, scores)
 
-    def _json(self, ids: list[str], scores: np.ndarray, challenged: np.ndarray) -> bytes:
-        answers = [to_json({"detail": UNSCORABLE})] * len(ids)
-        for model, own in ((self.predictor.challenger, challenged), (self.predictor.champion, ~challenged)):
-            places = (own & ~np.isnan(scores)).nonzero()[0].tolist()
-            if model and places:
-                made = model.answers([ids[at] for at in places], scores[places].tolist())
-                for at, answer in zip(places, made, strict=True):
-                    answers[at] = answer
-        return b"[%s]" % b",".join(answers)
+    def _predictions(
+        self, scores: np.ndarray, challenged: np.ndarray
+    ) -> tuple[list[ServedModel], np.ndarray]:
+        """Champion and challenger, and the predictions, (n,) of 0 and 1."""
+        models = [self.predictor.champion, self.predictor.challenger or self.predictor.champion]
+        thresholds = np.array([model.threshold for model in models])[challenged.astype(int)]
+        return models, (scores >= thresholds).astype(np.int8)
+
+    async def _json(self, ids: list[str], scores: np.ndarray, challenged: np.ndarray) -> AsyncIterator[bytes]:
+        """The answers in parts, without the list's brackets."""
+        models, predictions = self._predictions(scores, challenged)
+        ends, which = [end for model in models for end in model.ends], predictions + 2 * challenged
+        for at in range(0, len(ids), PART_ROWS):
+            part = slice(at, at + PART_ROWS)
+            answers = as_json(ids[part], scores[part].tolist(), [ends[end] for end in which[part].tolist()])
+            for place in np.isnan(scores[part]).nonzero()[0].tolist():
+                answers[place] = DETAIL
+            yield ",".join(answers).encode()
+            await give_way()
 
     def _stream(self, ids: list[str], scores: np.ndarray, challenged: np.ndarray) -> bytes:
         """The fields of a JSON answer as columns; those of a row that could not be scored are null, but for `detail`."""
         failed, text = np.isnan(scores), DataType.utf8()
-        models = [self.predictor.champion, self.predictor.challenger or self.predictor.champion]
-        thresholds = np.array([model.threshold for model in models])[challenged.astype(int)]
+        models, predictions = self._predictions(scores, challenged)
         which, own = _places(challenged, failed), _places(np.arange(len(ids)), failed)
         columns = {
             "prediction_id": Array(ids, text),
             "probability": Array.from_numpy(scores),
-            "prediction": Array.from_numpy((scores >= thresholds).astype(np.int8)),
+            "prediction": Array.from_numpy(predictions),
         }
         if failed.any():
             columns = {name: values.take(own) for name, values in columns.items()}
