@@ -100,7 +100,7 @@ def test_rows_of_a_batch_are_completed_as_single_ones_are(models: Models, tmp_pa
     folder = models("champion", schema_=LOOKED_UP)
     chosen = settings(folder, online_store=store(folder / "store.db"))
     bare = {name: value for name, value in ROW.items() if name != "label"}
-    kinds = [
+    kinds: list[dict[str, Any]] = [
         bare | {"customer": "c3"},
         bare | {"customer": "c4", "label": None},
         {"customer": "c5"} | ROW,

@@ -15,13 +15,16 @@ from typing import Any
 
 import duckdb
 import httpx
+import onnx
 import onnxruntime
 import pytest
 from conftest import answers, free_port, wait_for
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from onnx import TensorProto, helper
 from prometheus_client import REGISTRY
 from tabloop.cli import UserError
+from tabloop.onnx_model import FILE
 from tabloop.params import Schema
 from tabloop.serving import create_app, served_model, shadow
 from tabloop.serving.breaker import Breaker
@@ -153,6 +156,37 @@ def predictor_of(app: Any) -> Predictor:
     found = inspect.getclosurevars(ready).nonlocals["predictor"]
     assert isinstance(found, Predictor)
     return found
+
+
+def test_a_row_for_which_the_graph_gives_two_scores_fails_alone(models: Models) -> None:  # noqa: F811
+    folder = models("champion", "challenger")
+    twice = [
+        helper.make_node("Sigmoid", ["label"], ["column"]),
+        helper.make_node("Reshape", ["column", "flat"], ["once"]),
+        helper.make_node("Greater", ["once", "bar"], ["high"]),
+        helper.make_node("Compress", ["once", "high"], ["again"], axis=0),
+        helper.make_node("Concat", ["once", "again"], ["probability"], axis=0),
+    ]
+    for role in ("champion", "challenger"):
+        path = folder / role / FILE
+        made = onnx.load(path)
+        del made.graph.node[:]
+        made.graph.node.extend(twice)
+        made.graph.initializer.append(helper.make_tensor("bar", TensorProto.FLOAT, [1], [0.999]))
+        onnx.save(made, path)
+    high = ROW | {"label": 50.0}
+    for mode in ("off", "shadow", "ab"):
+        chosen = settings(folder, prediction_log="", challenger_mode=mode, challenger_share=0.5)
+        with TestClient(create_app("kit", chosen)) as client:
+            assert client.get("/health/ready").status_code == 200
+            for path in ("/predict", "/explain"):
+                assert client.post(path, json=high).status_code == 500
+                assert client.post(path, json=ROW).status_code == 200
+            for batch in ([high, ROW], [ROW, high, *rows(400), high], [high, *rows(15)]):
+                found = client.post("/predict/batch", json=batch).json()
+                assert [a.get("detail") for a in found] == [DETAIL if r is high else None for r in batch]
+                scores = [a["probability"] for a in found if "probability" in a]
+                assert scores[-14:] == sorted(scores[-14:])
 
 
 def test_a_graph_whose_answer_is_no_probability_is_not_ready(models: Models) -> None:  # noqa: F811

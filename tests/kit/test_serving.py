@@ -444,6 +444,7 @@ def test_keys_without_a_key_do_not_open_the_service(
     monkeypatch.setenv("API_KEYS", keys)
     monkeypatch.setenv("PORT", str(free_port()))  # it is listened on first
     monkeypatch.setenv("MODELS", str(tmp_path / "models"))
+    monkeypatch.setenv("PORT", str(free_port()))
     with pytest.raises(SystemExit) as ended:
         serve(lambda chosen: create_app("kit", chosen))
     assert str(ended.value).startswith("serve: API_KEYS=") and "\n" not in str(ended.value)
@@ -451,6 +452,20 @@ def test_keys_without_a_key_do_not_open_the_service(
     assert load_settings().keys == []
     monkeypatch.setenv("API_KEYS", " first ,, second,")
     assert load_settings().keys == ["first", "second"]
+
+
+@pytest.mark.parametrize("character", ["\x01", "\n", "\t", "\x7f", "\x85", "\udcff"])
+def test_a_key_that_no_header_can_carry_is_refused_at_the_start(
+    models: Models, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, character: str
+) -> None:
+    models("champion")
+    monkeypatch.setenv("API_KEYS", f"first,sec{character}ret")
+    monkeypatch.setenv("MODELS", str(tmp_path / "models"))
+    monkeypatch.setenv("PORT", str(free_port()))
+    with pytest.raises(SystemExit) as ended:
+        serve(lambda chosen: create_app("kit", chosen))
+    said = str(ended.value)
+    assert said.startswith("serve: API_KEYS: key 2 ") and "\n" not in said and "ret" not in said
 
 
 def test_with_keys_a_stranger_sees_no_hash_or_example(models: Models) -> None:

@@ -443,6 +443,7 @@ CHANGES: dict[str, tuple[Callable[[Path], object], str, bool]] = {
     "a pipe, which nobody writes to": (other_kind(os.mkfifo), "gone", True),
     "a text": (lambda path: path.write_text("no database\n" * 1000), "unreadable", False),
     "empty": (lambda path: os.truncate(path, 0), "unreadable", False),
+    "a part of a page less": (lambda path: os.truncate(path, path.stat().st_size - 100), "unreadable", False),
     "half of it": (lambda path: os.truncate(path, path.stat().st_size // 8192 * 4096), "unreadable", False),
 }
 

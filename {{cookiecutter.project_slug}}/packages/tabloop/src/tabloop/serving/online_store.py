@@ -240,6 +240,9 @@ class OnlineStore:
         self.tables = {name for (name,) in self.connection.execute("SELECT name FROM sqlite_master")}
         if not self.tables:
             raise sqlite3.DatabaseError("the file is empty")
+        (page,) = self.connection.execute("PRAGMA page_size").fetchone()
+        if path.stat().st_size % page:  # SQLite reads zeros there
+            raise sqlite3.DatabaseError("the file is cut off")
         return self.connection
 
 

@@ -50,9 +50,13 @@ class Settings(BaseSettings):
         """The API keys.
 
         Raises:
-            UserError: there is none, and yet the variable is not empty: it does not say that the service is open.
+            UserError: there is none, and yet the variable is not empty: it does not say that the service is open. Or no
+                client could send one of them.
         """
         keys = [key.strip() for key in self.api_keys.split(",") if key.strip()]
+        for at, key in enumerate(keys, 1):
+            if not key.isprintable():
+                raise UserError(f"API_KEYS: key {at} has a control character, which no header can carry")
         if self.api_keys and not keys:
             raise UserError(f"API_KEYS={self.api_keys!r} has no key; leave it empty for an open service")
         return keys
