@@ -168,12 +168,12 @@ def test_a_row_for_which_the_graph_gives_two_scores_fails_alone(models: Models) 
         helper.make_node("Concat", ["once", "again"], ["probability"], axis=0),
     ]
     for role in ("champion", "challenger"):
-        path = folder / role / FILE
-        made = onnx.load(path)
+        file = folder / role / FILE
+        made = onnx.load(file)
         del made.graph.node[:]
         made.graph.node.extend(twice)
         made.graph.initializer.append(helper.make_tensor("bar", TensorProto.FLOAT, [1], [0.999]))
-        onnx.save(made, path)
+        onnx.save(made, file)
     high = ROW | {"label": 50.0}
     for mode in ("off", "shadow", "ab"):
         chosen = settings(folder, prediction_log="", challenger_mode=mode, challenger_share=0.5)

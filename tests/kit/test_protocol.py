@@ -247,6 +247,24 @@ def test_what_the_application_does_not_take_is_not_read(service: Service) -> Non
     assert 60_000 < most < 200_000
 
 
+def test_small_chunks_take_no_more_of_a_turn_than_large_ones(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """60 connections with chunks of one byte made others wait for seconds on a busy machine."""
+    events, received = list[int](), protocol.Protocol.data_received
+
+    def counted(self: protocol.Protocol, data: bytes) -> None:
+        received(self, data)
+        events.append(self.events)
+
+    monkeypatch.setattr(protocol.Protocol, "data_received", counted)
+    for chunk, number in ((b"1\r\n \r\n", 20_000), (b"1000\r\n" + b" " * 4096 + b"\r\n", 100)):
+        events.clear()
+        got = service.ask(CHUNKED + chunk * number + b"0\r\n\r\n" + LAST)
+        assert got.count(b"HTTP/1.1 200 OK") == 2 and sum(events) > number
+        assert max(events) < 3 * protocol.EVENTS
+
+
 def test_a_connection_that_is_gone_is_not_looked_at_again(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,10 +19,11 @@ from tabloop.serving.prediction_log import TRACE
 from tabloop.serving.predictor import UNSCORABLE, Predictor
 from tabloop.serving.request import missing_entity
 from tabloop.serving.rows import Checked, Part, RowChecker
-from tabloop.serving.served_model import Columns, Row, ServedModel, as_json
+from tabloop.serving.served_model import Columns, Row, ServedModel, as_json, step_back
 from tabloop.serving.settings import cores
 from tabloop.serving.trace import REQUEST, trace_id
 
+NICE = 5  # of these threads: the event loop's, which answers single rows, goes first
 PART_ROWS = 2000  # scored at once, in threads: ONNX Runtime lets others work meanwhile
 DETAIL = to_json({"detail": UNSCORABLE}).decode()  # the answer to a row that could not be scored
 ABSENT: Any = object()  # the value of a column that a row leaves out and that is looked up
@@ -65,7 +66,8 @@ class Batches:
     def __init__(self, predictor: Predictor, most: int) -> None:
         self.predictor, self.most = predictor, most
         # As many threads as cores, of which each process has its share.
-        self.pool = ThreadPoolExecutor(max(1, cores() // predictor.settings.web_concurrency), "batch")
+        threads = max(1, cores() // predictor.settings.web_concurrency)
+        self.pool = ThreadPoolExecutor(threads, "batch", step_back, (NICE,))
         self.checker = RowChecker(predictor.champion.card, predictor.columns, predictor.looked_up)
 
     async def answer_rows(self, valid: Sequence[Part | Row]) -> bytes:

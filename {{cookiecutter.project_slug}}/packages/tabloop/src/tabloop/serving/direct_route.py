@@ -19,8 +19,8 @@ from tabloop.serving.trace import REQUEST
 MAX_BYTES = 16 << 20  # the longest body of any request
 ROW_BYTES = 64 << 10  # the longest body of a single row
 VALUE_BYTES = 40  # of JSON for each value of a batch, on average at most, its name not counted
-PART_ROWS = 200  # of a batch, validated or scored at once: others wait for no more
-PART_BYTES = 32 << 10  # of it, parsed at once
+PART_ROWS = 200  # of a batch, validated one by one at once: others wait for no more
+PART_BYTES = 96 << 10  # of it, parsed at once, and validated by column
 TURNS = 8  # of the event loop, microseconds in all: rows that arrive within them are scored together
 SPACE = b" \t\r\n"  # in JSON
 MAX_ERRORS, NAME = 20, 200  # reported of one request, and characters of a name in them
@@ -97,12 +97,13 @@ class DirectRoute:
                 self.validator.validate_python(rows)  # raises
             if count + len(rows) > self.rows:
                 raise Refused(413, f"more than {self.rows:,} rows: send them in parts")
-            for at in range(0, len(rows), PART_ROWS):
-                part = rows[at : at + PART_ROWS]
-                columns = self.by_column(part) if self.by_column else None
-                valid += self.validate_part(part, count) if columns is None else [columns]
-                count += len(part)
+            columns = self.by_column(rows) if self.by_column else None
+            valid += [] if columns is None else [columns]
+            for at in range(0, len(rows), PART_ROWS) if columns is None else ():
+                valid += self.validate_part(rows[at : at + PART_ROWS], count + at)
                 await give_way()
+            count += len(rows)
+            await give_way()
         REQUEST.get()["rows"] = count
         return valid
 

@@ -5,12 +5,9 @@ nobody, and it is in model.json, so the image needs no training rows.
 """
 
 import asyncio
-import os
-import sys
 import time
 from collections.abc import Set
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from hashlib import blake2b
 from typing import Any, Literal
 
@@ -23,7 +20,7 @@ from tabloop.cli import one_line
 from tabloop.serving.breaker import Breaker
 from tabloop.serving.direct_route import Refused
 from tabloop.serving.predictor import Predictor
-from tabloop.serving.served_model import Row, ServedModel
+from tabloop.serving.served_model import Row, ServedModel, step_back
 from tabloop.shapley import Shapley, shapley
 
 SECONDS = 2.0  # of the processor, that an explanation may take
@@ -63,7 +60,7 @@ class Explainer:
 
     def __init__(self, predictor: Predictor) -> None:
         self.predictor, self.waiting, self.breaker = predictor, 0, Breaker()
-        self.pool = ThreadPoolExecutor(1, "explain", step_back)
+        self.pool = ThreadPoolExecutor(1, "explain", step_back, (15,))
 
     async def explain(self, given: Row, role: str | None) -> bytes:
         """The explanation of a validated row, as JSON.
@@ -96,13 +93,6 @@ class Explainer:
             except Exception as error:  # onnxruntime's exceptions have no common base
                 self.breaker.failed(f"{asked.role}: a row can't be explained: {one_line(error)[:300]}")
         raise Refused(500, UNEXPLAINED)
-
-
-def step_back() -> None:
-    """Let this thread have only the time that no other thread of the machine wants. Elsewhere, it would be the process."""
-    if sys.platform == "linux":
-        with suppress(OSError):  # not where a sandbox forbids it
-            os.setpriority(os.PRIO_PROCESS, 0, 15)
 
 
 def contributions(model: ServedModel, row: Row) -> tuple[list[str], Shapley]:

@@ -23,8 +23,9 @@ from tabloop.serving.telemetry import responses
 REQUEST_SECONDS = 10.0  # after which an incomplete request is ended; after twice as long at the latest
 LEAVING_SECONDS = 0.5  # after SIGTERM, a connection that is idle for so long is closed
 HEAD_BYTES, HEADERS = 64 << 10, 100  # the longest head of a request, and its most lines
-# Parsed at once, so that few requests of one connection can wait; and, of heads and parts of bodies, in one turn.
-PART_BYTES, EVENTS = 4 << 10, 64
+# Parsed at once, so that few requests of one connection can wait; of heads and parts of bodies, in one turn; and parsed at
+# once where these are many in few bytes, or may be.
+PART_BYTES, EVENTS, SMALL_BYTES = 4 << 10, 64, 512
 CONNECTIONS = 500  # open at a time; for a newer one, a tenth is closed: those that are silent for longest
 EXTENSIONS: Any = {WHOLE: {}}
 
@@ -130,8 +131,9 @@ class Protocol(HttpToolsProtocol):
         return bool(self.parser.get_method() != b"CONNECT")
 
     def data_received(self, data: bytes) -> None:
-        self.events = 0
-        for at in range(0, len(data), PART_BYTES):
+        self.events = at = 0
+        step = SMALL_BYTES
+        while at < len(data):
             if self.ended or self.transport.is_closing():
                 return
             if self.pipeline or self.events > EVENTS:
@@ -141,9 +143,11 @@ class Protocol(HttpToolsProtocol):
                 if not self.pipeline:
                     self.loop.call_soon(self._go_on)
                 return
-            part = data[at : at + PART_BYTES]
+            part, before = data[at : at + step], self.events
+            at += step
             self.quiet += len(part)
             self._parse(part)
+            step = PART_BYTES if self.events - before < EVENTS // 8 else SMALL_BYTES
             if self.quiet and self.too_long and not self.ended:
                 self.send_400_response("")
 

@@ -84,7 +84,9 @@ class RowChecker:
 
         A quarter of the time that validation row by row takes, which then says what is wrong.
         """
-        if {*map(type, rows)} != {dict} or len({*map(len, rows)}) != 1 or not self.required <= rows[0].keys():
+        if {*map(type, rows)} != {dict} or len({*map(len, rows)}) != 1 or not rows[0]:
+            return None
+        if not self.required <= rows[0].keys():
             return None
         try:
             return Part(
