@@ -1,31 +1,29 @@
 """Batches, in JSON or as Arrow IPC streams: checked, scored and logged by column, without an object for each row."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import nanoarrow as na
 import numpy as np
 from arro3.core import Array, DataType, RecordBatch
-from pydantic_core import to_json
 
 from tabloop.onnx_model import MAX
 from tabloop.params import Column
-from tabloop.serving.arrow import decode, encode
+from tabloop.serving.arrow import decode
+from tabloop.serving.batch_answers import PART_ROWS, as_json, as_stream
 from tabloop.serving.direct_route import MAX_ERRORS, Refused, give_way, problem
+from tabloop.serving.explanation import step_back
 from tabloop.serving.prediction_log import TRACE
 from tabloop.serving.predictor import UNSCORABLE, Predictor
 from tabloop.serving.request import missing_entity
 from tabloop.serving.rows import Checked, Part, RowChecker
-from tabloop.serving.served_model import Columns, Row, ServedModel, as_json, step_back
+from tabloop.serving.served_model import Columns, Row, ServedModel
 from tabloop.serving.settings import cores
 from tabloop.serving.trace import REQUEST, trace_id
 
 NICE = 5  # of these threads: the event loop's, which answers single rows, goes first
-PART_ROWS = 2000  # scored at once, in threads: ONNX Runtime lets others work meanwhile
-DETAIL = to_json({"detail": UNSCORABLE}).decode()  # the answer to a row that could not be scored
 ABSENT: Any = object()  # the value of a column that a row leaves out and that is looked up
 
 
@@ -149,13 +147,14 @@ class Batches:
     async def _answer(self, batch: Batch, wanted: bool) -> bytes:
         """Score, log, and answer as a stream if that is `wanted`, else in JSON."""
         await give_way()
-        scores, challenged = await self._score(batch)
+        predictor, (scores, challenged) = self.predictor, await self._score(batch)
         if np.isnan(scores).all():
             raise Refused(500, UNSCORABLE)
         await give_way()
+        models = [predictor.champion, predictor.challenger or predictor.champion]
         if wanted:
-            return self._stream(batch.ids, scores, challenged)
-        return b"[%s]" % b",".join([part async for part in self._json(batch.ids, scores, challenged)])
+            return as_stream(models, batch.ids, scores, challenged)
+        return await as_json(models, batch.ids, scores, challenged)
 
     async def _score(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
         """The scores of rows, (n,), NaN where there is none, and which of them are the challenger's."""
@@ -214,53 +213,6 @@ class Batches:
         predictor.count_unknown(known)
         models = [predictor.champion, *([predictor.challenger] if share and predictor.challenger else [])]
         predictor.log.add_columns(models, challenged, batch.ids, batch.keys, batch.logged, scores)
-
-    def _predictions(
-        self, scores: np.ndarray, challenged: np.ndarray
-    ) -> tuple[list[ServedModel], np.ndarray]:
-        """Champion and challenger, and the predictions, (n,) of 0 and 1."""
-        models = [self.predictor.champion, self.predictor.challenger or self.predictor.champion]
-        thresholds = np.array([model.threshold for model in models])[challenged.astype(int)]
-        return models, (scores >= thresholds).astype(np.int8)
-
-    async def _json(self, ids: list[str], scores: np.ndarray, challenged: np.ndarray) -> AsyncIterator[bytes]:
-        """The answers in parts, without the list's brackets."""
-        models, predictions = self._predictions(scores, challenged)
-        ends, which = [end for model in models for end in model.ends], predictions + 2 * challenged
-        for at in range(0, len(ids), PART_ROWS):
-            part = slice(at, at + PART_ROWS)
-            answers = as_json(ids[part], scores[part].tolist(), [ends[end] for end in which[part].tolist()])
-            for place in np.isnan(scores[part]).nonzero()[0].tolist():
-                answers[place] = DETAIL
-            yield ",".join(answers).encode()
-            await give_way()
-
-    def _stream(self, ids: list[str], scores: np.ndarray, challenged: np.ndarray) -> bytes:
-        """The fields of a JSON answer as columns; those of a row that could not be scored are null, but for `detail`."""
-        failed, text = np.isnan(scores), DataType.utf8()
-        models, predictions = self._predictions(scores, challenged)
-        which, own = _places(challenged, failed), _places(np.arange(len(ids)), failed)
-        columns = {
-            "prediction_id": Array(ids, text),
-            "probability": Array.from_numpy(scores),
-            "prediction": Array.from_numpy(predictions),
-        }
-        if failed.any():
-            columns = {name: values.take(own) for name, values in columns.items()}
-        return encode(
-            columns
-            | {
-                "model_version": Array([model.version for model in models], text).take(which),
-                "variant": Array([model.role for model in models], text).take(which),
-                "detail": Array([UNSCORABLE], text).take(_places(np.zeros(len(ids)), ~failed)),
-            }
-        )
-
-
-def _places(places: np.ndarray, null: np.ndarray) -> Array:
-    """Places for Arrow's `take`, (n,), which gives null where one is null."""
-    valid = np.packbits(~null, bitorder="little")
-    return Array.from_arrow(na.c_array_from_buffers(na.uint32(), len(places), [valid, places.astype("<u4")]))
 
 
 def _input(values: list[Any], numeric: bool) -> np.ndarray:

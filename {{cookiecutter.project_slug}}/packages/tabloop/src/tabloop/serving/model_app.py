@@ -25,16 +25,7 @@ from pydantic_core import to_json
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tabloop.serving import direct_route
-from tabloop.serving.direct_route import (
-    Arrow,
-    ByColumn,
-    DirectRoute,
-    Endpoint,
-    Observe,
-    Refused,
-    invalid,
-    read_body,
-)
+from tabloop.serving.direct_route import Arrow, ByColumn, DirectRoute, Endpoint, Observe, Refused
 from tabloop.serving.trace import REQUEST
 
 T = TypeVar("T")
@@ -146,7 +137,7 @@ class Guard:
                 CLIENT.set(key)
             REQUEST.set(scope)  # type: ignore[arg-type]
             if route and route.rows == 1:
-                made = await route.answer(await read_body(receive, route.max_bytes))
+                made = await route.answer(await direct_route.read_body(receive, route.max_bytes))
                 if self.whole and WHOLE in scope.get("extensions", ()):
                     await send({"type": WHOLE, "status": route.status, "body": made})
                 else:
@@ -174,7 +165,7 @@ class Guard:
             room.take(more)
 
         try:
-            body = await room.wait(read_body(receive, route.max_bytes, take))
+            body = await room.wait(direct_route.read_body(receive, route.max_bytes, take))
             headers = dict(scope["headers"])
             given = headers.get(b"content-type", b"").partition(b";")[0].strip().lower() == ARROW
             wanted = given and ARROW in headers.get(b"accept", b"").lower()
@@ -216,7 +207,7 @@ def known_key(keys: Sequence[bytes], scope: Scope) -> bytes:
 
 def refusal(error: ValidationError | Refused) -> tuple[int, bytes, Sequence[tuple[bytes, bytes]]]:
     """Status, body and headers of the answer to a request that is refused."""
-    refused = error if isinstance(error, Refused) else invalid(error)
+    refused = error if isinstance(error, Refused) else direct_route.invalid(error)
     return refused.status, to_json({"detail": refused.reason}), refused.headers
 
 

@@ -131,11 +131,8 @@ class Protocol(HttpToolsProtocol):
         return bool(self.parser.get_method() != b"CONNECT")
 
     def data_received(self, data: bytes) -> None:
-        self.events = at = 0
-        step = SMALL_BYTES
-        while at < len(data):
-            if self.ended or self.transport.is_closing():
-                return
+        self.events, at, step = 0, 0, SMALL_BYTES
+        while at < len(data) and not (self.ended or self.transport.is_closing()):
             if self.pipeline or self.events > EVENTS:
                 self.unread = data[at:]
                 self.transport.pause_reading()

@@ -84,16 +84,13 @@ class RowChecker:
 
         A quarter of the time that validation row by row takes, which then says what is wrong.
         """
-        if {*map(type, rows)} != {dict} or len({*map(len, rows)}) != 1 or not rows[0]:
-            return None
-        if not self.required <= rows[0].keys():
+        if {*map(type, rows)} != {dict} or {*map(len, rows)} != {len(rows[0]) or 1}:
             return None
         try:
-            return Part(
-                (name, self.types[name].validate_python([row[name] for row in rows])) for name in rows[0]
-            )
+            part = Part((n, self.types[n].validate_python([row[n] for row in rows])) for n in rows[0])
         except (KeyError, ValidationError):
             return None
+        return part if self.required <= part.keys() else None
 
     def check(self, batch: ArrowArrayExportable) -> Checked:
         """The inputs of a record batch, and which rows are refused. Of two columns of a name the last counts, as in JSON."""
@@ -123,8 +120,10 @@ class RowChecker:
 
     def keys(self, array: Array) -> np.ndarray:
         """The entities' keys, (n,) of str or None, of a column that was checked."""
-        if DataType.is_string(array.type) and not _may_be_padded(array):  # as most are: no conversion
-            return _objects(list(array.to_pylist()))
+        if DataType.is_string(array.type):
+            texts = list(array.to_pylist())
+            if all(text == text.strip() for text in texts if text):  # as most are: they need no conversion
+                return _objects(texts)
         levels, codes = _levels(array) or ([], np.zeros(len(array), int))
         return _objects([*self._validated(self.entity, levels)[0], None])[codes]
 
@@ -144,8 +143,11 @@ class RowChecker:
         raise AssertionError(f"{name}: {values[0]!r} is refused in a column and taken in a row")
 
     def _check_key(self, checked: Checked, array: Array) -> None:
-        if DataType.is_string(array.type) and len(array) and np.diff(_ends(array)).max() <= MAX_TEXT:
-            return  # bytes: nothing can be wrong
+        if DataType.is_string(array.type) and len(array):
+            view = c_array(array).view()
+            ends = np.asarray(view.buffer(1))[view.offset :][: len(array) + 1]
+            if np.diff(ends).max() <= MAX_TEXT:  # bytes: nothing can be wrong
+                return
         self._check_texts(checked, self.entity, array)
 
     def _check_texts(self, checked: Checked, name: str, array: Array) -> np.ndarray:
@@ -224,20 +226,6 @@ def _buffer(array: Array) -> np.ndarray:
     """The values, (n,), anything where there is none."""
     view = c_array(array).view()
     return np.asarray(view.buffer(1))[view.offset :][: len(array)]
-
-
-def _ends(array: Array) -> np.ndarray:
-    """Where the bytes of each text begin, and the last one ends, (n + 1,)."""
-    view = c_array(array).view()
-    return np.asarray(view.buffer(1))[view.offset :][: len(array) + 1]
-
-
-def _may_be_padded(array: Array) -> bool:
-    """Whether a text may begin or end with white space: all of it is outside of ASCII's visible characters."""
-    ends, data = _ends(array), np.asarray(c_array(array).view().buffer(2)).view(np.uint8)
-    texts = ends[:-1] < ends[1:]
-    edges = data[np.concatenate([ends[:-1][texts], ends[1:][texts] - 1])]
-    return bool(((edges <= ord(" ")) | (edges > ord("~"))).any())
 
 
 def _bits(array: Array, buffer: int) -> np.ndarray:

@@ -1,9 +1,6 @@
 """One loaded model: the champion or the challenger."""
 
-import os
-import sys
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +23,6 @@ SLOW, SLOW_LIMIT, SLOW_REST = 0.02, 0.1, 3600.0
 Row = dict[str, Any]
 Columns = dict[str, list[Any]]  # of n rows, n values each
 Scored = tuple[list[str], Columns, np.ndarray | Exception]  # ids, columns, scores
-
-
-def step_back(nice: int) -> None:
-    """Let this thread have less time than others that want it, at 15 next to none. Elsewhere, it would be the process."""
-    if sys.platform == "linux":
-        with suppress(OSError):  # not where a sandbox forbids it
-            os.setpriority(os.PRIO_PROCESS, 0, nice)
 
 
 class ServedModel:
@@ -138,21 +128,12 @@ class ServedModel:
 
     def answers(self, ids: list[str], scores: list[float]) -> list[bytes]:
         """The answers to rows with these prediction ids and scores, each as JSON."""
-        no, yes = self.ends
-        ends = [yes if score >= self.threshold else no for score in scores]
-        return [answer.encode() for answer in as_json(ids, scores, ends)]
-
-    @property
-    def ends(self) -> list[str]:
-        """The ends of its answers with prediction 0 and with 1."""
-        about = f'"model_version":"{self.version}","variant":"{self.role}"}}'
-        return [f'"prediction":{prediction},{about}' for prediction in (0, 1)]
-
-
-def as_json(ids: list[str], scores: list[float], ends: list[str]) -> list[str]:
-    """Answers with these prediction ids, scores and ends (`ServedModel.ends`)."""
-    texts = to_json(scores).decode()[1:-1].split(",")  # a quarter of the time of repr()
-    return [
-        f'{{"prediction_id":"{id}","probability":{text},{end}'
-        for id, text, end in zip(ids, texts, ends, strict=True)
-    ]
+        no, yes = (
+            f'"prediction":{prediction},"model_version":"{self.version}","variant":"{self.role}"}}'
+            for prediction in (0, 1)
+        )
+        texts = to_json(scores).decode()[1:-1].split(",")  # a quarter of the time of repr()
+        return [
+            f'{{"prediction_id":"{id}","probability":{text},{yes if score >= self.threshold else no}'.encode()
+            for id, text, score in zip(ids, texts, scores, strict=True)
+        ]
