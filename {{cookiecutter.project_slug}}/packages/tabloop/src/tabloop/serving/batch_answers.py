@@ -12,7 +12,7 @@ from arro3.core import Array, DataType
 from pydantic_core import to_json
 
 from tabloop.serving.arrow import encode
-from tabloop.serving.direct_route import give_way
+from tabloop.serving.direct_route import PART_SECONDS, give_way
 from tabloop.serving.predictor import UNSCORABLE
 from tabloop.serving.served_model import ServedModel
 
@@ -31,7 +31,7 @@ async def as_json(
             made = model.answers([ids[at] for at in part], scores[part].tolist())
             for at, answer in zip(part, made, strict=True):
                 answers[at] = answer
-            await give_way()
+            await give_way(PART_SECONDS)
     return b"[%s]" % b",".join(answers)
 
 

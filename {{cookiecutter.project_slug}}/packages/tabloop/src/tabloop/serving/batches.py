@@ -13,7 +13,7 @@ from tabloop.onnx_model import MAX
 from tabloop.params import Column
 from tabloop.serving.arrow import decode
 from tabloop.serving.batch_answers import PART_ROWS, as_json, as_stream
-from tabloop.serving.direct_route import MAX_ERRORS, Refused, give_way, problem
+from tabloop.serving.direct_route import MAX_ERRORS, PART_SECONDS, Refused, give_way, problem
 from tabloop.serving.explanation import step_back
 from tabloop.serving.prediction_log import TRACE
 from tabloop.serving.predictor import UNSCORABLE, Predictor
@@ -84,7 +84,7 @@ class Batches:
                     values += own.get(name) or [left_out] * len(next(iter(own.values())))
                 else:
                     values.append(own.get(name, left_out))
-            await give_way()
+            await give_way(PART_SECONDS)
         n = len(values)
         keys: list[Any] = columns[predictor.entity] if predictor.entity else [None] * n
         absent = [name for name in predictor.looked_up if any(name not in own for own in valid)]
@@ -92,7 +92,7 @@ class Batches:
         batch = Batch(predictor.ids.draw_together(n), keys, {}, {})
         for name, column in predictor.columns.items():
             batch.add(name, column, columns[name])
-            await give_way()
+            await give_way(PART_SECONDS)
         return await self._answer(batch, wanted=False)
 
     async def _look_up(self, names: list[str], columns: Columns, keys: list[Any]) -> None:
@@ -118,12 +118,12 @@ class Batches:
         """
         rows = decode(body, self.most, self.predictor.blank.keys())
         REQUEST.get()["rows"] = rows.num_rows
-        await give_way()
+        await give_way(PART_SECONDS)
         checked = self.checker.check(rows)
         if found := checked.refusals:  # the first row of each column and rule is named
             places = [(int(refusal.rows.argmax()), refusal) for refusal in found[:MAX_ERRORS]]
             raise Refused(422, [problem((row, r.column), r.message, r.kind) for row, r in places])
-        await give_way()
+        await give_way(PART_SECONDS)
         return await self._answer(await self._complete(rows, checked), wanted)
 
     async def _complete(self, rows: RecordBatch, checked: Checked) -> Batch:
@@ -146,11 +146,11 @@ class Batches:
 
     async def _answer(self, batch: Batch, wanted: bool) -> bytes:
         """Score, log, and answer as a stream if that is `wanted`, else in JSON."""
-        await give_way()
+        await give_way(PART_SECONDS)
         predictor, (scores, challenged) = self.predictor, await self._score(batch)
         if np.isnan(scores).all():
             raise Refused(500, UNSCORABLE)
-        await give_way()
+        await give_way(PART_SECONDS)
         models = [predictor.champion, predictor.challenger or predictor.champion]
         if wanted:
             return as_stream(models, batch.ids, scores, challenged)
@@ -166,7 +166,7 @@ class Batches:
             for at in range(0, n, PART_ROWS):
                 pairs = zip(batch.keys[at : at + PART_ROWS], batch.ids[at : at + PART_ROWS], strict=True)
                 share += [predictor.challenged(key or id) for key, id in pairs]
-                await give_way()
+                await give_way(PART_SECONDS)
             await self._score_by(challenger, batch, np.array(share).nonzero()[0], scores)
             challenged = ~np.isnan(scores)
         await self._score_by(predictor.champion, batch, np.isnan(scores).nonzero()[0], scores)

@@ -21,6 +21,7 @@ ROW_BYTES = 64 << 10  # the longest body of a single row
 VALUE_BYTES = 40  # of JSON for each value of a batch, on average at most, its name not counted
 PART_ROWS = 200  # of a batch, validated one by one at once: others wait for no more
 PART_BYTES = 32 << 10  # of it, parsed at once, and validated by column
+PART_SECONDS = 0.0005  # of work, after which others come first
 TURNS = 8  # of the event loop, microseconds in all: rows that arrive within them are scored together
 SPACE = b" \t\r\n"  # in JSON
 MAX_ERRORS, NAME = 20, 200  # reported of one request, and characters of a name in them
@@ -101,9 +102,9 @@ class DirectRoute:
             valid += [] if columns is None else [columns]
             for at in range(0, len(rows), PART_ROWS) if columns is None else ():
                 valid += self.validate_part(rows[at : at + PART_ROWS], count + at)
-                await give_way()
+                await give_way(PART_SECONDS)
             count += len(rows)
-            await give_way()
+            await give_way(PART_SECONDS)
         REQUEST.get()["rows"] = count
         return valid
 
@@ -150,10 +151,21 @@ def parsed(body: bytes) -> Iterator[Any]:
         raise Refused(422, [problem((), f"Invalid JSON: {error}", "json_invalid")]) from None
 
 
-async def give_way() -> None:
-    """Let other requests be answered: rows that wait to be scored together, too."""
-    for _ in range(TURNS + 1):
-        await asyncio.sleep(0)
+class GivingWay:
+    """`await give_way()`: let other requests be answered, rows that wait to be scored together, too."""
+
+    last = 0.0
+
+    async def __call__(self, every: float = 0) -> None:
+        """Do that, unless it was done within so many seconds: each turn of the event loop is a system call."""
+        if time.perf_counter() < self.last + every:
+            return
+        for _ in range(TURNS + 1):
+            await asyncio.sleep(0)
+        self.last = time.perf_counter()
+
+
+give_way = GivingWay()
 
 
 async def read_body(receive: Receive, limit: int, take: Callable[[int], None] | None = None) -> bytes:
