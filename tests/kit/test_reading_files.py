@@ -420,6 +420,13 @@ def test_a_cell_may_be_longer_than_the_csv_module_expects(tmp_path: Path) -> Non
     assert read("t.csv", tmp_path).relation.fetchall() == [(i, text.strip(), i % 2) for i in range(5)]
 
 
+def test_a_quote_that_is_not_closed_is_named_in_a_large_file_too(tmp_path: Path) -> None:
+    rows = "".join(f"{i},some text,{i % 2}\n" for i in range(20_000))
+    (tmp_path / "t.csv").write_text('a,b,c\n1,x,0\n2,"y,1\n' + rows)
+    with pytest.raises(UserError, match="the quote in line 3 is opened and not closed"):
+        read("t.csv", tmp_path)
+
+
 def test_what_a_file_that_knows_its_types_has_beside_columns(tmp_path: Path) -> None:
     pd.DataFrame({"x": [1, 2]}, index=[3, 5]).to_parquet(tmp_path / "index.parquet")
     assert "__index_level_0__: the index of pandas is left out" in said(read("index.parquet", tmp_path))
