@@ -1,5 +1,6 @@
 """Write docs/workflows.md from the reusable workflows: `uv run docs/workflows.py`."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ HEAD = """# Reusable workflows
 Generated from `.github/workflows` by `uv run docs/workflows.py`. A project calls each as
 `<template>/.github/workflows/<name>.yml@v1`.
 """
+INPUTS = "| input | type | default | |"
 
 
 def read(path: Path) -> dict[Any, Any]:
@@ -28,22 +30,30 @@ def table(head: str, rows: list[tuple[str, ...]]) -> list[str]:
     return [head, "|" + "---|" * columns, *(f"| {row} |" for row in cells), ""]
 
 
-def section(path: Path) -> list[str]:
-    """What one reusable workflow takes, gives and may do."""
-    workflow = read(path)
-    call = workflow[True]["workflow_call"] or {}
-    comment = path.read_text("utf-8").split("\n", 1)[0]
-    lines = [f"## {path.stem}", "", *([comment.lstrip("# "), ""] if comment.startswith("#") else [])]
-    inputs = [
+def inputs_of(path: Path) -> list[tuple[str, ...]]:
+    """A row for each input of a reusable workflow."""
+    inputs = (read(path)[True]["workflow_call"] or {}).get("inputs") or {}
+    return [
         (
             f"`{name}`",
             about["type"],
             "required" if about.get("required") else f"`{about.get('default')!r}`",
             about["description"],
         )
-        for name, about in (call.get("inputs") or {}).items()
+        for name, about in inputs.items()
     ]
-    lines += table("| input | type | default | |", inputs)
+
+
+def section(path: Path, shared: list[tuple[str, ...]]) -> list[str]:
+    """What one reusable workflow takes, gives and may do."""
+    workflow = read(path)
+    call = workflow[True]["workflow_call"] or {}
+    comment = path.read_text("utf-8").split("\n", 1)[0]
+    lines = [f"## {path.stem}", "", *([comment.lstrip("# "), ""] if comment.startswith("#") else [])]
+    inputs = inputs_of(path)
+    lines += table(INPUTS, [row for row in inputs if row not in shared])
+    if also := [row[0] for row in inputs if row in shared]:
+        lines += [f"And inputs of many: {', '.join(also)}.", ""]
     secrets = [(f"`{name}`", about["description"]) for name, about in (call.get("secrets") or {}).items()]
     lines += table("| secret | |", secrets)
     outputs = [(f"`{name}`", about["description"]) for name, about in (call.get("outputs") or {}).items()]
@@ -56,10 +66,13 @@ def section(path: Path) -> list[str]:
 
 
 def page() -> str:
-    """The whole page."""
+    """The whole page. An input that three workflows have in the same words stands once, at the top."""
     files = sorted((ROOT / ".github/workflows").glob("*.yml"))
     reusable = [path for path in files if path.stem != "ci" and "workflow_call" in read(path)[True]]
-    return "\n".join([HEAD, *(line for path in reusable for line in section(path))])
+    times = Counter(row for path in reusable for row in inputs_of(path))
+    shared = [row for row, n in times.items() if n > 2]
+    many = ["## Inputs of many", "", *table(INPUTS, shared)]
+    return "\n".join([HEAD, *many, *(line for path in reusable for line in section(path, shared))])
 
 
 if __name__ == "__main__":
