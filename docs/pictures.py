@@ -124,8 +124,9 @@ def pages(project: Path) -> None:
                 page.goto(address)
                 if name == "service":
                     ask(page)
+                # With fewer colours a small thing loses its own: the loop's green points become grey.
                 picture = Image.open(io.BytesIO(page.screenshot()))
-                picture.convert("RGB").quantize(64, dither=Image.Dither.NONE).save(
+                picture.convert("RGB").quantize(200, dither=Image.Dither.NONE).save(
                     TO / f"{name}-{scheme}.png", optimize=True
                 )
         browser.close()
