@@ -79,16 +79,10 @@ class ModelCard(BaseModel, frozen=True, populate_by_name=True, allow_inf_nan=Fal
 
     def write(self, folder: Path) -> None:
         """Write it to `folder`, whole or not at all."""
-        files.write(folder / FILE, self.as_json(indent=1) + "\n")
-
-    def as_json(self, indent: int | None = None) -> str:
-        """The card as JSON; what the schema leaves at its default is left out there."""
-        import json
-
-        return json.dumps(self.as_dict(), indent=indent, ensure_ascii=False)
+        files.write_json(folder / FILE, self.as_dict())
 
     def as_dict(self) -> dict[str, Any]:
-        """The card as JSON's types."""
+        """The card as JSON's types; what the schema leaves at its default is left out there."""
         schema = self.schema_.model_dump(mode="json", exclude_defaults=True)
         return self.model_dump(mode="json", by_alias=True, exclude={"schema_"}) | {"schema": schema}
 

@@ -177,6 +177,8 @@ def explained(what: str, *errors: type[Exception], then: str = "") -> Iterator[N
         if not isinstance(error, errors) if errors else isinstance(error, UserError):
             raise
         why = correction(error) or getattr(error, "strerror", "") or one_line(error)[:300]
+        if (name := str(getattr(error, "filename", ""))) in what:
+            why = why.removeprefix(f"{name} can't be used: ")
         raise UserError(f"{what}: {why or type(error).__name__}{then}") from None
 
 

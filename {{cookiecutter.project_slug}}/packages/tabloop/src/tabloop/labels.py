@@ -93,9 +93,8 @@ def _by_words(
     if len(counts) == 2:
         return {"positive": positive}, warnings
     if not zero and len(known) == len(counts):
-        note = (
-            f"all but {positive!r} is 0; of values that `--negative` does not name, rows then have no label"
-        )
+        others = "of values that `--negative` does not name, rows then have no label"
+        note = f"all but {positive!r} is 0; {others}"
         return {"positive": positive, "negative": "*"}, [*warnings, note]
     zero = zero or [text for text in known if text != positive]
     rest = ", ".join(f"{text!r} ({n:,})" for text, n in counts.items() if text not in (positive, *zero))
@@ -144,9 +143,8 @@ def _sizes(name: str, positive: int, negative: int, without: int) -> list[str]:
     """
     few, which = min((positive, "positive"), (negative, "negative"))
     if few < 2:
-        need = (
-            f"training and holdout need some each, {MIN_CLASS} in the holdout for figures that mean something"
-        )
+        figures = f"{MIN_CLASS} in the holdout for figures that mean something"
+        need = f"training and holdout need some each, {figures}"
         raise UserError(f"TARGET={name}: {few} rows are {which}; {need}")
     warnings, labelled = list[str](), positive + negative
     if few < 5 * MIN_CLASS:

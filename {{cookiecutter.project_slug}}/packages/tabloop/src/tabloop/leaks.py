@@ -87,10 +87,9 @@ def refuse(path: Path, schema: Schema) -> None:
             found[name] = score
     if found:
         shown = ", ".join(f"{name} (AUC {score:.4f})" for name, score in found.items())
-        raise UserError(
-            f"alone each of these tells the target in train, as if it were known only with it: {shown}; drop it from the schema "
-            "in params.yaml, or say there that it is known before, by `allow_leak: true`"
-        )
+        what = "alone each of these tells the target in train, as if it were known only with it"
+        how = "drop it from the schema in params.yaml, or say there that it is known before, by `allow_leak: true`"
+        raise UserError(f"{what}: {shown}; {how}")
 
 
 def alone(values: pd.Series, target: np.ndarray) -> float:

@@ -135,15 +135,12 @@ def connect(since: datetime | None = None, log: str | None = None) -> "duckdb.Du
     )
     if not _view(db, log, "predictions", "CREATE VIEW logged AS FROM {} " + day, since):
         raise NothingLogged(f"there is no prediction log in {log}: set PREDICTION_LOG to the service's")
-    absent = [name for name in NEWER if name not in db.view("logged").columns]
-    types = {name: "DOUBLE" if PREDICTIONS[name] == "float64" else "VARCHAR" for name in absent}
-    nulls = [f"NULL::{type_} AS {name}" for name, type_ in types.items()]
+    absent, sql = set(NEWER) - set(db.view("logged").columns), {"utf8": "VARCHAR", "float64": "DOUBLE"}
+    nulls = [f"NULL::{sql[PREDICTIONS[name]]} AS {name}" for name in sorted(absent)]
     db.sql(f"CREATE VIEW predictions AS SELECT {', '.join(['*', *nulls])} FROM logged")
     if not _view(db, log, "feedback", f"CREATE VIEW outcomes AS {last} FROM {{}} GROUP BY prediction_id"):
-        db.sql(
-            "CREATE VIEW outcomes AS SELECT '' AS prediction_id, 0::BIGINT AS label, now() AS received_at, "
-            "false AS changed WHERE false"
-        )
+        types = "'' AS prediction_id, 0::BIGINT AS label, now() AS received_at, false AS changed"
+        db.sql(f"CREATE VIEW outcomes AS SELECT {types} WHERE false")
     with errors():
         empty = not db.sql("SELECT 1 FROM predictions LIMIT 1").fetchall()
     if empty:

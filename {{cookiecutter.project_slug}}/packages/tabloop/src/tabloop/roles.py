@@ -56,10 +56,9 @@ def folder_hash(folder: Path) -> str:
 
 def not_here(role: Role) -> UserError:
     """The one text for a model that is pinned but not on this machine."""
-    return UserError(
-        f"models/{role}.dvc pins a model that models/{role} does not hold: `dvc pull models/{role}.dvc` fetches it; "
-        f"if no DVC remote has it, `tabloop rollout drop {role}` gives it up"
-    )
+    what = f"models/{role}.dvc pins a model that models/{role} does not hold"
+    how = f"`dvc pull models/{role}.dvc` fetches it; if no DVC remote has it, `tabloop rollout drop {role}` gives it up"
+    return UserError(f"{what}: {how}")
 
 
 def current(role: Role) -> ModelCard | None:
@@ -131,7 +130,7 @@ def install(
     shutil.copytree(source or CANDIDATE, part)
     card.write(part)
     if evaluation:
-        files.write(part / EVALUATION.name, json.dumps(evaluation, indent=1, ensure_ascii=False) + "\n")
+        files.write_json(part / EVALUATION.name, evaluation)
     with dvc() as repo:
         shutil.rmtree(MODELS / role, ignore_errors=True)
         part.rename(MODELS / role)

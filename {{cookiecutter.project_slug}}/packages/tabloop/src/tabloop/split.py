@@ -72,10 +72,9 @@ def split(rows: "DuckDBPyRelation", schema: Schema, share: float) -> Split:
         ("holdout", judged, others, "labelled rows"),
     ):
         if found < 2:
-            raise UserError(
-                f"the {name} part has {count:,} {what} and {found} of the target's 2 classes: "
-                "it needs both; give more data or change split.holdout in params.yaml"
-            )
+            has = f"{count:,} {what} and {found} of the target's 2 classes"
+            how = "it needs both; give more data or change split.holdout in params.yaml"
+            raise UserError(f"the {name} part has {has}: {how}")
     counts = {"train": learnable, "holdout": judged, "left out": left, "reported": clients}
     return Split(parts["train"], parts["holdout"], begins, counts)
 
