@@ -7,6 +7,7 @@ import os
 import pickle
 import re
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,8 +20,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import duckdb
+import httpx
 import pandas as pd
 import pytest
+from conftest import answers, free_port, wait_for
 from prometheus_client import REGISTRY
 from tabloop import predictions
 from tabloop.params import Column
@@ -28,7 +31,8 @@ from tabloop.serving import prediction_log
 from tabloop.serving.log_writer import MAX_BYTES, Table
 from tabloop.serving.prediction_log import PredictionLog
 
-from .conftest import TEMPLATE
+from .conftest import TEMPLATE, clean
+from .test_serving import ROW, Models, models  # noqa: F401
 
 pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
 
@@ -257,6 +261,62 @@ def test_a_full_disk_leaves_no_half_files_and_rows_wait(tmp_path: Path) -> None:
         assert log.dropped == 4 and not list(tmp_path.rglob("*.part"))
 
     asyncio.run(scene())
+
+
+UNSHARE = [shutil.which("unshare") or "", "--map-root-user", "--mount"]
+
+
+@pytest.mark.skipif(
+    not UNSHARE[0] or subprocess.run([*UNSHARE, "true"], capture_output=True).returncode != 0,
+    reason="no file system of its own can be mounted here",
+)
+def test_on_a_disk_that_is_full_the_service_answers_counts_what_it_drops_and_goes_on(
+    models: Models,  # noqa: F811
+) -> None:
+    folder = models("champion")
+    (log := folder / "log").mkdir()
+    port, code = free_port(), "from tabloop.serving import *; serve(lambda chosen: create_app('kit', chosen))"
+    env = clean(
+        MODELS=str(folder),
+        PORT=str(port),
+        PREDICTION_LOG=str(log),
+        PREDICTION_LOG_SECONDS="0.2",
+        LOG=str(log),
+    )
+    mounted = 'mount -t tmpfs -o size=1m none "$LOG" && exec "$0" -c "$1"'
+    process = subprocess.Popen([*UNSHARE, "sh", "-c", mounted, sys.executable, code], env=env)
+    own = Path(f"/proc/{process.pid}/root{log}")  # as the service sees it
+    rows, sent = [ROW | {"customer": f"c{at}"} for at in range(10_000)], 0
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+
+            def state() -> dict[str, Any]:
+                return dict(client.get("/model").json()["log"])
+
+            def waits(rows: int) -> bool:
+                return bool(state()["rows"]["waiting"] <= rows)
+
+            wait_for(lambda: answers(client))
+            while not state()["rows"]["dropped"] and sent < 400_000:
+                client.post("/predict/batch", json=rows).raise_for_status()
+                sent += len(rows)
+            assert "No space left" in state()["error"] and state()["rows"]["dropped"]
+            assert client.get("/health/ready").json() == {"status": "ready", "degraded": ["log"]}
+            for path in own.rglob("*.parquet"):
+                path.unlink()
+            wait_for(lambda: waits(0))
+            assert state()["error"] is None and not list(own.rglob("*.part"))
+            client.post("/predict/batch", json=rows[:10]).raise_for_status()
+            wait_for(lambda: waits(0))
+            kept = len(duckdb.read_parquet(f"{own}/predictions/*/*.parquet"))
+            counts = re.findall(
+                r'prediction_log_rows_total{outcome="(.*)"} (.*)', client.get("/metrics").text
+            )
+        found = {outcome: float(number) for outcome, number in counts}
+        assert found["written"] + found["dropped"] == sent + 10 and 10 < kept <= found["written"]
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_long_texts_that_can_not_be_written_do_not_fill_the_memory(tmp_path: Path) -> None:
