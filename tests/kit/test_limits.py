@@ -1,11 +1,9 @@
 """What bytes become is bounded: values, errors, batches at a time. And manners: HEAD, headers, middleware of the owner."""
 
 import asyncio
-import contextlib
 import functools
 import gc
 import json
-import time
 from collections.abc import Iterator
 from random import Random
 from typing import Any
@@ -72,7 +70,7 @@ def test_an_error_names_its_row_in_whichever_part(client: TestClient) -> None:
 
 @pytest.mark.parametrize("path", ["/predict", "/predict/batch", "/explain", "/feedback", "/feedback/batch"])
 def test_no_body_takes_long_or_much(app: ModelApp, path: str) -> None:
-    """A wrong body takes the same few calls however long it is, and the time of reading its JSON."""
+    """A wrong body takes the same few calls however long it is."""
     guard, limit = app.entry(), app.direct_routes[path].max_bytes
     assert limit < (2 << 20 if "feedback" in path else 16 << 20) and isinstance(guard, Guard)
     names = b",".join(b'"%x":1' % i for i in range(limit // 40))
@@ -84,18 +82,10 @@ def test_no_body_takes_long_or_much(app: ModelApp, path: str) -> None:
     def answered(body: bytes, sent: list[Any]) -> None:
         sent += asyncio.run(ask(guard, path, [body]))
 
-    ours = reading = 0.0
     for body in bodies:
         sent = list[Any]()
-        began = time.process_time()
         calls = calls_of(functools.partial(answered, body, sent))
-        ours += time.process_time() - began
         assert sent[0]["status"] in (413, 422) and calls < 3000
-        began = time.process_time()
-        with contextlib.suppress(ValueError):
-            json.loads(body)
-        reading += time.process_time() - began
-    assert ours < 30 * (reading + 0.01)  # some four times
     assert asyncio.run(ask(guard, path, [b" " * (limit + 1)]))[0]["status"] == 413
 
 
