@@ -111,6 +111,18 @@ def test_of_a_refused_body_nothing_stays_until_the_garbage_is_collected(app: Mod
         gc.enable()
 
 
+def test_the_access_log_has_the_rows_of_what_was_taken_alone(app: ModelApp) -> None:
+    guard: Any = app.entry()
+    for path, body, rows in (
+        ("/predict", to_json(ROW), 1),
+        ("/predict", b'{"x":1}', None),
+        ("/predict/batch", to_json([ROW] * 700), 700),
+        ("/predict/batch", to_json([*([ROW] * 700), 1]), None),
+        ("/feedback", b"{}", None),
+    ):
+        assert asyncio.run(ask(guard, path, [body], with_rows=True))[-1] == rows, (path, rows)
+
+
 def test_no_json_is_no_json(client: TestClient) -> None:
     for body in (b"", b"[1", b"{", b"[{]", b'["\xff"]', b'[{"label": 1e}]', b"[" * 10_000):
         answer = client.post("/predict/batch", content=body)
@@ -119,7 +131,7 @@ def test_no_json_is_no_json(client: TestClient) -> None:
 
 
 async def ask(
-    guard: Guard, path: str, parts: list[bytes], *, method: str = "POST", stall: bool = False
+    guard: Guard, path: str, parts: list[bytes], *, method: str = "POST", stall: bool = False, **scope: Any
 ) -> list[Any]:
     """What the guard sends for a request whose body comes in these parts; `stall`: the last one never comes."""
     sent, left = list[Any](), list(parts)
@@ -133,7 +145,7 @@ async def ask(
     async def send(message: Any) -> None:
         sent.append(message)
 
-    scope = {
+    scope |= {
         "type": "http",
         "method": method,
         "path": path,
@@ -142,7 +154,7 @@ async def ask(
         "root_path": "",
     }
     await guard(scope, receive, send)
-    return sent
+    return [*sent, scope.get("rows")] if "with_rows" in scope else sent
 
 
 def test_who_stalls_leaves_when_others_need_the_room(app: ModelApp, monkeypatch: pytest.MonkeyPatch) -> None:
