@@ -208,6 +208,18 @@ def environment_of(project: Path, name: str) -> Path:
     return folder / ".venv"
 
 
+def torch_environment_of(project: Path) -> Path:
+    """`environment_of` a project with PyTorch."""
+    with pytest.MonkeyPatch.context() as patch:
+        for wheel in Path(os.environ.get("UV_FIND_LINKS") or "nowhere").glob("torch-*.whl"):
+            # It is at hand: a folder with its address stands in for PyTorch's index, which may be out of reach.
+            index = ROOT / ".cache/torch-index"
+            (index / "torch").mkdir(parents=True, exist_ok=True)
+            (index / "torch/index.html").write_text(f'<a href="{wheel.as_uri()}">{wheel.name}</a>')
+            patch.setenv("UV_INDEX", f"pytorch={index.as_uri()}")
+        return environment_of(project, "environment-torch")
+
+
 def share_bytecode(environment: Path) -> None:
     """Give a virtual environment the bytecode of the packages that it has in common with that of most tests.
 

@@ -24,9 +24,12 @@ import pandas as pd
 import psutil
 import pytest
 import yaml
-from conftest import wait_for
+from conftest import Bake, torch_environment_of, wait_for
 from kit.conftest import PARAMS, clean, orders
 from kit.test_batch import add_model
+from tabloop.card import ModelCard
+from tabloop.metrics import auc
+from tabloop.onnx_model import OnnxModel
 
 MODEL = """
 import time
@@ -38,8 +41,8 @@ def fit(features, target, schema, params):
     return make_pipeline(make_column_transformer(("passthrough", ["amount"])), LogisticRegression(C=params["C"])).fit(features, target)
 """
 FEW = "SELECT customer_id, ordered_at, age, country FROM events WHERE customer_id < 'c002'"
-# tabloop with small parts and blocks, so that few rows have many.
-TABLOOP = "import runpy; from tabloop import batch, ray_join; batch.PART = 1 << 15; ray_join.ROWS = 150; runpy.run_module('tabloop', run_name='__main__')"
+# tabloop with small parts and blocks, so that few rows have many, and without the fits that choose the threshold.
+TABLOOP = "import runpy; from tabloop import batch, ray_join, threshold; batch.PART = 1 << 15; ray_join.ROWS = 150; threshold.FOLDS = 1; runpy.run_module('tabloop', run_name='__main__')"
 # What a trial's first score is, computed here.
 SCORE = """
 from tabloop import owner, tune
@@ -66,8 +69,14 @@ def children(cluster: Any) -> list[psutil.Process]:
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder, empty at first, of packages that are not installed beside Ray here."""
+    return tmp_path_factory.mktemp("packages")
+
+
+@pytest.fixture(scope="module")
+def cluster(packages: Path) -> Iterator[Any]:
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(packages)}
     from ray.cluster_utils import Cluster
 
     small: dict[str, Any] = {
@@ -115,10 +124,17 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def tabloop(
-    folder: Path, engine: str, *arguments: str, code: int = 0, kill: Kill | None = None, **variables: str
+    folder: Path,
+    engine: str,
+    *arguments: str,
+    code: int = 0,
+    kill: Kill | None = None,
+    train: dict[str, Any] | None = None,
+    **variables: str,
 ) -> str:
     """What the command says. `kill` gets its process once it has workers, and ends something by SIGKILL."""
-    changes = {"engine": engine, "train": {"C": 1.0}, "tune": {"C": {"low": 0.1, "high": 10.0, "log": True}}}
+    searched = {"train": {"C": 1.0}, "tune": {"C": {"low": 0.1, "high": 10.0, "log": True}}}
+    changes = {"engine": engine} | ({"train": train} if train else searched)
     (folder / "params.yaml").write_text(yaml.safe_dump(PARAMS | changes, sort_keys=False))
     command = [sys.executable, "-c", TABLOOP, *arguments]
     out, err, env = subprocess.PIPE, subprocess.STDOUT, clean(**variables)
@@ -129,17 +145,17 @@ def tabloop(
             while "engine: ray at" not in said and (line := process.stdout.readline()):
                 said += line
             kill(process)
-        said += process.communicate(timeout=80)[0]
+        said += process.communicate(timeout=200)[0]
     assert process.returncode == code, said
     return said
 
 
-def at_work(cluster: Any, process: "subprocess.Popen[str]") -> psutil.Process:
-    """A worker that computes a block, once there is one."""
+def at_work(cluster: Any, process: "subprocess.Popen[str]", name: str = "call") -> psutil.Process:
+    """A worker that computes a block, or what else Ray calls so, once there is one."""
     while process.poll() is None:
         for child in children(cluster):
             try:
-                if "ray::call" in " ".join(child.cmdline()):
+                if f"ray::{name}" in " ".join(child.cmdline()):
                     return child
             except psutil.Error:
                 pass  # it is gone
@@ -219,6 +235,73 @@ def test_features_have_the_same_bytes_and_a_machine_may_be_lost(home: Path, clus
     shutil.rmtree(home / "data/features")
     tabloop(home, "ray", "featurize", kill=machine, RAY_ADDRESS=cluster.address)
     assert {"train.parquet", "holdout.parquet"} < local.keys() and files() == local
+
+
+@pytest.fixture(scope="module")
+def network(home: Path, packages: Path, bake: Bake, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same project with PyTorch's model."""
+    folder = tmp_path_factory.mktemp("network") / "project"
+    project = bake(framework="torch")
+    shutil.copytree(home, folder)
+    (folder / "src/kit/__init__.py").touch()
+    for name in ("model.py", "train.py"):
+        shutil.copy(project / "src/fraud_detection" / name, folder / "src/kit")
+    own = {path.name for path in Path(np.__file__).parents[1].iterdir()}
+    (installed,) = torch_environment_of(project).glob("lib/python3*/site-packages")
+    for path in installed.iterdir():
+        if path.name not in own and path.suffix != ".pth":
+            (packages / path.name).symlink_to(path)
+    return folder
+
+
+def test_a_network_is_trained_together_and_command_and_worker_may_die(
+    network: Path, packages: Path, cluster: Any
+) -> None:
+    made = network / "models/candidate"
+
+    def train(engine: str, **options: Any) -> tuple[str, float]:
+        """What the command says, and the AUC of its model on the holdout."""
+        where = {"RAY_ADDRESS": cluster.address, "PYTHONPATH": str(packages), "CUDA_VISIBLE_DEVICES": ""}
+        settings = {"batch_size": 2048, "epochs": 300, "patience": 300} | options.pop("settings", {})
+        said = tabloop(network, engine, "run", "train", train=settings, **options, **where)
+        rows = pd.read_parquet(network / "data/features/holdout.parquet")
+        card = ModelCard.read(made)
+        return said, auc(
+            rows.returned.to_numpy(), OnnxModel(made / "model.onnx", card.schema_).probability(rows)
+        )
+
+    def command(process: "subprocess.Popen[str]") -> None:
+        wait_for(lambda: list(network.glob(".checkpoints/*.ray.pt")))
+        process.kill()
+
+    def worker(process: "subprocess.Popen[str]") -> None:
+        (before,) = (path.read_bytes() for path in network.glob(".checkpoints/*.ray.pt"))
+        wait_for(lambda: any(p.read_bytes() != before for p in network.glob(".checkpoints/*.ray.pt")))
+        at_work(cluster, process, "RayTrainWorker").kill()
+
+    _, alone = train("local")
+    _, other = train("local", settings={"seed": 1})
+    train("ray", kill=command, code=-signal.SIGKILL)
+    said, together = train("ray", kill=worker)
+    assert "train: goes on after epoch " in said
+    assert "train: on cpu in float32, 2 workers of Ray: epoch " in said and "of 300, log loss" in said
+    assert alone > 0.9 and abs(together - alone) < max(0.005, 2 * abs(other - alone))
+    assert not (network / ".checkpoints").exists()
+    whole = (made / "model.onnx").read_bytes()
+    train("ray")
+    assert (made / "model.onnx").read_bytes() == whole  # what was killed has changed nothing
+
+
+def test_a_network_is_not_trained_together_where_that_is_slower_or_can_not_be(
+    network: Path, packages: Path, cluster: Any
+) -> None:
+    where = {"PYTHONPATH": str(packages), "CUDA_VISIBLE_DEVICES": "", "RAY_ADDRESS": cluster.address}
+    said = tabloop(network, "ray", "run", "train", train={"epochs": 2}, **where)
+    assert "train: not by Ray's workers, as batch_size is below 2,048: that is slower" in said
+    broken = {"epochs": 2, "batch_size": 2048, "learning_rate": 1e30}
+    said = tabloop(network, "ray", "run", "train", train=broken, code=1, **where)
+    assert "train: params.yaml: train: the log loss is " in said and "lower learning_rate" in said
+    assert "Traceback" not in said
 
 
 def test_what_is_missing_is_a_line_within_seconds(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

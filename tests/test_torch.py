@@ -1,7 +1,6 @@
 """PyTorch in place of scikit-learn: what other tests promise of a trained project, held for it too; and its training."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -14,13 +13,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import (
-    ROOT,
     Bake,
     Project,
     Run,
-    environment_of,
     know_types,
     runner,
+    torch_environment_of,
     trained_quickly,
     wait_for,
     within,
@@ -58,14 +56,7 @@ def baked(bake: Bake) -> Path:
 
 @pytest.fixture(scope="module")
 def environment(baked: Path) -> Path:
-    with pytest.MonkeyPatch.context() as patch:
-        for wheel in Path(os.environ.get("UV_FIND_LINKS") or "nowhere").glob("torch-*.whl"):
-            # It is at hand: a folder with its address stands in for PyTorch's index, which may be out of reach.
-            index = ROOT / ".cache/torch-index"
-            (index / "torch").mkdir(parents=True, exist_ok=True)
-            (index / "torch/index.html").write_text(f'<a href="{wheel.as_uri()}">{wheel.name}</a>')
-            patch.setenv("UV_INDEX", f"pytorch={index.as_uri()}")
-        return environment_of(baked, "environment-torch")
+    return torch_environment_of(baked)
 
 
 @pytest.fixture(scope="module")

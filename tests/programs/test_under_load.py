@@ -17,7 +17,7 @@ from tabloop.serving.explanation import MAX_WAITING
 
 
 def test_while_explanations_are_computed_predictions_are_answered_and_few_wait(models: Models) -> None:  # noqa: F811
-    """If predictions waited for the explanation that is computed, their median would be what one takes."""
+    """Each takes more than 0.06 s for one call. If predictions waited for it, their median could not be below that."""
     models("champion")
     folder = models("challenger", made={"slow": rounds_of(0.12)})
     some = {"CHALLENGER_MODE": "ab", "CHALLENGER_SHARE": "0", "PREDICTION_LOG": ""}
@@ -41,7 +41,7 @@ def test_while_explanations_are_computed_predictions_are_answered_and_few_wait(m
         assert all(answer == explained[0] for answer in explained)
         assert {(answer.status_code, answer.headers["retry-after"]) for answer in refused} == {(503, "1")}
         assert "too many explanations wait" in refused[0].json()["detail"]
-        assert statistics.median(took) < 0.4 * seconds / len(explained)
+        assert statistics.median(took) < 0.05
         assert client.post("/explain", json=ROW).json()["variant"] == "champion"  # the queue is empty again
         text = client.get("/metrics").text
         assert f'responses_total{{status="503"}} {len(refused)}.0' in text
@@ -50,14 +50,16 @@ def test_while_explanations_are_computed_predictions_are_answered_and_few_wait(m
 
 
 def test_a_slow_challenger_in_the_shadow_delays_no_answer(models: Models) -> None:  # noqa: F811
-    """It takes half a second for a row. If answers waited for it, it had scored the rows of them all when the last one came."""
+    """It takes more than 0.4 s for a call. If an answer waited for it, the median could not be below that."""
     models("champion")
     folder = models("challenger", made={"slow": rounds_of(0.5)})
     with service(folder, CHALLENGER_MODE="shadow") as (client, process):
+        took = []
         for row in rows(40):
+            began = time.perf_counter()
             assert client.post("/predict", json=row).json()["variant"] == "champion"
-        text = client.get("/metrics").text
-        assert float(text.split("\nshadow_predictions_total ")[1].split()[0]) < 20
+            took.append(time.perf_counter() - began)
+        assert statistics.median(took) < 0.2
         many = rows(5_000)
         for _ in range(3):  # more than may wait
             assert len(client.post("/predict/batch", json=many).raise_for_status().json()) == 5_000
@@ -73,14 +75,17 @@ def test_a_slow_challenger_in_the_shadow_delays_no_answer(models: Models) -> Non
 
 
 def test_in_an_ab_test_a_slow_challenger_soon_rests(models: Models) -> None:  # noqa: F811
-    """While its graph works nobody is answered. After one or two of its rows the champion answers."""
+    """While its graph works nobody is answered. It takes more than 0.2 s for a call; after one or two the champion answers."""
     models("champion")
     folder = models("challenger", made={"slow": rounds_of(0.5)})
     with service(folder, CHALLENGER_MODE="ab", CHALLENGER_SHARE="0.5") as (client, process):
-        variants = [
-            client.post("/predict", json=row).raise_for_status().json()["variant"] for row in rows(40)
-        ]
+        took, variants = list[float](), list[str]()
+        for row in rows(40):
+            began = time.perf_counter()
+            variants.append(client.post("/predict", json=row).raise_for_status().json()["variant"])
+            took.append(time.perf_counter() - began)
         assert 1 <= variants.count("challenger") <= 2  # by its share it would be 20
+        assert sorted(took)[-3] < 0.2
         batch = client.post("/predict/batch", json=rows(400)).raise_for_status()
         assert {answer["variant"] for answer in batch.json()} == {"champion"}
         assert "too slow for an A/B test" in client.get("/model").json()["challenger_error"]
@@ -117,15 +122,13 @@ def test_while_the_store_is_locked_other_clients_are_answered(models: Models) ->
         writer.execute("BEGIN EXCLUSIVE")
         with ThreadPoolExecutor(1) as pool:
             slow = pool.submit(lambda: client.post("/predict/batch", json=batch))
-            took, alone = list[float](), list[float]()
+            took: list[float] = []
             with httpx.Client(base_url=client.base_url) as other:
-                while not slow.done() or len(alone) < 20:
-                    kind = alone if slow.done() else took
-                    answered = other.post("/predict", json=ROW)
-                    assert answered.json()["prediction"] == 1
-                    kind.append(answered.elapsed.total_seconds())
-        assert slow.result().elapsed.total_seconds() < 50
-        assert statistics.median(took) < 0.05 + 2 * statistics.median(alone)
+                while not slow.done() or len(took) < 20:
+                    began = time.perf_counter()
+                    assert other.post("/predict", json=ROW).json()["prediction"] == 1
+                    took.append(time.perf_counter() - began)
+        assert statistics.median(took) < 0.05 and slow.result().elapsed.total_seconds() < 10
         # This graph gives no probability to a missing label, and says so.
         assert slow.result().status_code == 500 and slow.result().json() == {"detail": DETAIL}
         writer.rollback()

@@ -9,6 +9,7 @@ import math
 import os
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits as log_loss
 from torch.optim import AdamW, Optimizer
 
+from tabloop import ray_engine
 from tabloop.candidate import CHECKPOINTS
 from tabloop.cli import explained, one_line
 from tabloop.metrics import MIN_CLASS, auc, enough
@@ -81,6 +83,45 @@ def choose_hardware(settings: Training) -> tuple[torch.device, torch.dtype]:
     return device, torch.bfloat16 if wanted else torch.float32
 
 
+@dataclass
+class Process:
+    """A process that trains alone, with checkpoints in a file. Those of `ray_torch` train together.
+
+    Attributes:
+        rank: its number among those that train together.
+        size: how many these are.
+    """
+
+    checkpoint: Path
+    rank: int = 0
+    size: int = 1
+    began: float = field(default_factory=time.monotonic)
+
+    def load(self) -> dict[str, Any]:
+        """The state that a training which was ended has left; else none."""
+        if not self.checkpoint.exists():
+            return {}
+        done: dict[str, Any] = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+        print(f"train: goes on after epoch {done['epoch']}, which a checkpoint has", flush=True)
+        return done
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Write a checkpoint after some time, whole or not at all."""
+        if time.monotonic() - self.began < SAVE_AFTER:
+            return
+        self.checkpoint.parent.mkdir(exist_ok=True)
+        torch.save(state, part := self.checkpoint.with_suffix(".part"))
+        part.replace(self.checkpoint)
+
+    def connected(self, network: nn.Module) -> nn.Module:
+        """The network whose gradients are the mean of those of all processes."""
+        return network
+
+    def agree(self, *figures: float) -> list[float]:
+        """The figures of the first process."""
+        return list(figures)
+
+
 @explained(
     "params.yaml: train: device", torch.OutOfMemoryError, then="; `device: cpu` takes the machine's memory"
 )
@@ -94,39 +135,73 @@ def train(network: nn.Module, rows: Rows, settings: Training) -> None:
     hash of all that decides the result, and each epoch has a seed of its own. So a training that goes on gives, on a CPU,
     the same bytes as one that was never ended. PyTorch has one thread for that, too: sums of floats depend on their order.
 
+    With `engine: ray` in params.yaml the workers of the cluster train, if batches are large enough to be shared; not where
+    this machine has a GPU, and not in a worker, which has its trial of `tabloop tune` alone.
+
     Args:
         rows: in the order of time, or of a hash.
 
     Raises:
         ValueError: there is no such device, or the loss is not finite.
+        LostError: `engine: ray`, and the cluster is not there or gives up.
+    """
+    device, precision = choose_hardware(settings)
+    checkpoint = CHECKPOINTS / f"{fingerprint(network, rows, settings)}.pt"
+    on = f"{device} in {str(precision).split('.')[1]}"
+    done = None
+    if device.type == "cpu" and ray_engine.is_chosen() and not ray_engine.loaded:
+        from tabloop.ray_torch import SHARE, train_together
+
+        if settings.batch_size >= 2 * SHARE:
+            workers, done = train_together(network, rows, settings, checkpoint.with_suffix(".ray.pt"))
+            on += f", {workers} workers of Ray"
+        else:
+            print(
+                f"train: not by Ray's workers, as batch_size is below {2 * SHARE:,}: that is slower",
+                flush=True,
+            )
+    done = done or learn(network, rows, settings, Process(checkpoint))
+    network.load_state_dict(done["best"])
+    network.eval().cpu()
+    held = f"the last {len(rows) - cut_of(rows, settings):,}"
+    few = f"fewer than {MIN_CLASS} rows of a class among {held} to stop by"
+    by = f"log loss {done['loss']:.4f}, AUC {done['auc']:.4f} on {held} rows"
+    why = few if math.isnan(done["auc"]) else by
+    print(f"train: on {on}: epoch {done['epoch'] - done['waited']} of {done['epoch']}, {why}", flush=True)
+
+
+def cut_of(rows: Rows, settings: Training) -> int:
+    """How many rows come before those by which training stops."""
+    return len(rows) - math.ceil(len(rows) * settings.held_out)
+
+
+def learn(network: nn.Module, rows: Rows, settings: Training, process: Process) -> dict[str, Any]:
+    """What a process of `train` does; the state at the end: of the best epoch log loss, AUC and weights.
+
+    The processes that train together have the same rows and the same order of them, and of each batch a share.
     """
     torch.set_num_threads(1)
     device, precision = choose_hardware(settings)
-    checkpoint = CHECKPOINTS / f"{fingerprint(network, rows, settings)}.pt"
-    cut = len(rows) - math.ceil(len(rows) * settings.held_out)
+    cut, decay = cut_of(rows, settings), settings.weight_decay
     stopping = enough(rows.target[:cut].numpy()) and enough(rows.target[cut:].numpy())
     held, rows = rows[cut:].to(device), (rows[:cut] if stopping else rows).to(device)
-    network.to(device)
-    cuda, decay = device.type == "cuda", settings.weight_decay
+    cuda = device.type == "cuda"
     fused = cuda or device.type == "cpu"
-    optimizer = AdamW(
-        network.parameters(), settings.learning_rate, weight_decay=decay, fused=fused, capturable=cuda
-    )
-    step = Step(network, optimizer, rows, precision)
+    weights = network.to(device).parameters()
+    optimizer = AdamW(weights, settings.learning_rate, weight_decay=decay, fused=fused, capturable=cuda)
     done: dict[str, Any] = {"epoch": 0, "waited": 0, "loss": math.inf, "auc": math.nan}
-    if checkpoint.exists():
-        done = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    if found := process.load():
+        done = found
         network.load_state_dict(done["network"])
         optimizer.load_state_dict(done["optimizer"])
-        print(f"train: goes on after epoch {done['epoch']}, which a checkpoint has", flush=True)
-    began = time.monotonic()
+    step = Step(process.connected(network), optimizer, rows, precision)
     with progress("train", settings.epochs * len(rows)) as bar:
         bar.update(done["epoch"] * len(rows))
         while done["epoch"] < settings.epochs and (done["waited"] < settings.patience or not stopping):
             torch.manual_seed(settings.seed << 16 | done["epoch"])
             network.train()
-            loss = train_epoch(step, settings.batch_size, bar.update)
-            loss, area = score(network, held) if stopping else (loss, math.nan)
+            loss = train_epoch(step, settings.batch_size, process, bar.update)
+            loss, area = process.agree(*(score(network, held) if stopping else (loss, math.nan)))
             done |= {"epoch": done["epoch"] + 1, "waited": done["waited"] + 1}
             if not math.isfinite(loss):
                 raise ValueError(f"the log loss is {loss} after epoch {done['epoch']}: lower learning_rate")
@@ -134,16 +209,9 @@ def train(network: nn.Module, rows: Rows, settings: Training) -> None:
             if loss < done["loss"] or not stopping:
                 best = {name: tensor.clone() for name, tensor in network.state_dict().items()}
                 done |= {"waited": 0, "loss": loss, "auc": area, "best": best}
-            if time.monotonic() - began >= SAVE_AFTER:
-                states = {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
-                save(done | states, checkpoint)
-    network.load_state_dict(done["best"])
-    network.eval().cpu()
-    by = f"log loss {done['loss']:.4f}, AUC {done['auc']:.4f} on the last {len(held):,} rows"
-    few = f"fewer than {MIN_CLASS} rows of a class among the last {len(held):,} to stop by"
-    why = by if stopping else few
-    taken = f"epoch {done['epoch'] - done['waited']} of {done['epoch']}"
-    print(f"train: on {device} in {str(precision).split('.')[1]}: {taken}, {why}", flush=True)
+            states = {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
+            process.save(done | states)
+    return done
 
 
 class Step:
@@ -197,17 +265,19 @@ class Step:
         return loss.detach()
 
 
-def train_epoch(step: Step, size: int, done: Done) -> float:
-    """Train on each row once, in random order; the mean log loss.
+def train_epoch(step: Step, size: int, process: Process, done: Done) -> float:
+    """Train on each row once, in random order; the mean log loss of this process's share.
 
     Args:
-        size: of a batch.
+        size: of a batch, for all processes together.
         done: is told the number of rows after each batch.
     """
     # Asking for its value in each batch would wait for the device.
     total = torch.zeros((), device=step.device)
     for batch in torch.randperm(len(step.rows), device=step.device).split(size):
-        total += step(batch, len(batch) == size) * len(batch)
+        if len(batch) >= process.size:
+            share = batch[process.rank :: process.size]
+            total += step(share, len(batch) == size) * len(batch)
         done(len(batch))
     return float(total) / len(step.rows)
 
@@ -224,13 +294,6 @@ def logits(network: nn.Module, rows: Rows) -> Tensor:
     parts = (rows[at : at + SCORED] for at in range(0, len(rows), SCORED))
     with torch.no_grad():
         return torch.cat([network(part.numbers, part.codes) for part in parts])
-
-
-def save(state: dict[str, Any], file: Path) -> None:
-    """Write a checkpoint, whole or not at all."""
-    file.parent.mkdir(exist_ok=True)
-    torch.save(state, part := file.with_suffix(".part"))
-    part.replace(file)
 
 
 def fingerprint(network: nn.Module, rows: Rows, settings: Training) -> str:

@@ -74,10 +74,8 @@ class DirectRoute:
         most = self.max_bytes // VALUE_BYTES
         if len(body) > most and np.count_nonzero(np.frombuffer(body, np.uint8) == ord(",")) > most:
             raise Refused(413, f"more than {most:,} values: send them in parts")
-        if self.rows == 1:
-            valid, REQUEST.get()["rows"] = self.validator.validate_json(body), 1
-        else:
-            valid, REQUEST.get()["rows"] = await self.validate_rows(body)
+        REQUEST.get()["rows"] = 1
+        valid = self.validator.validate_json(body) if self.rows == 1 else await self.validate_rows(body)
         return await self._timed(began, self.endpoint(valid))
 
     async def answer_arrow(self, body: bytes, wanted: bool) -> bytes:
@@ -92,8 +90,8 @@ class DirectRoute:
             self.observe(time.perf_counter() - began)
         return made
 
-    async def validate_rows(self, body: bytes) -> tuple[list[Any], int]:
-        """The rows of a batch, or what `by_column` makes of them, and their number. After a part with errors, the others are not looked at."""
+    async def validate_rows(self, body: bytes) -> list[Any]:
+        """The rows of a batch. After a part with errors, the others are not looked at."""
         valid, count = list[Any](), 0
         for rows in parsed(body):
             if not isinstance(rows, list) or not (rows or count):
@@ -107,7 +105,8 @@ class DirectRoute:
                 await give_way(PART_SECONDS)
             count += len(rows)
             await give_way(PART_SECONDS)
-        return valid, count
+        REQUEST.get()["rows"] = count
+        return valid
 
     def validate_part(self, rows: list[Any], at: int) -> list[Any]:
         """Some rows of a batch, of which the first has the place `at`."""

@@ -15,9 +15,10 @@ import click
 import duckdb
 import pytest
 from forks import Forks
-from kit.conftest import PARAMS, Project, Tabloop, begin_history, clean, orders
 from tabloop.cli import correction
 from tabloop.main import tabloop as program
+
+from kit.conftest import PARAMS, Project, Tabloop, begin_history, clean, orders
 
 
 def commands(group: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
