@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from conftest import UV, Project, Run, Serve, Server, edit, wait_for
+from playwright.sync_api import Page
 
 
 def traffic(run: Run, project: Path, server: Server, rows: int, *options: str, answers: int = 1) -> None:
@@ -58,15 +59,33 @@ def candidate(quick: Path, run: Run, tmp_path_factory: pytest.TempPathFactory) -
     return folder
 
 
+# The cells whose text takes more than one line.
+BROKEN = """selector => [...document.querySelectorAll(selector)].filter(cell => {
+  const text = document.createRange()
+  text.selectNodeContents(cell)
+  return new Set([...text.getClientRects()].map(line => Math.round(line.bottom))).size > 1
+}).map(cell => cell.innerText)"""
+
+
+def reads_on_a_phone(page: Page, path: Path, cells: str) -> None:
+    """The page is no wider than a phone, and none of these cells takes two lines."""
+    page.set_viewport_size({"width": 390, "height": 850})
+    page.goto(path.as_uri())
+    assert page.locator(cells).count() > 5
+    assert page.evaluate(BROKEN, cells) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
 def test_drift_and_performance_of_the_served_champion(
-    run: Run, serve: Serve, project: Project, quick: Path
+    run: Run, serve: Serve, project: Project, quick: Path, page: Page
 ) -> None:
     copy = project(quick)
     with serve(copy) as server:
         for name in ("drift", "performance"):
             assert "there is no prediction log" in watch(run, copy, name, server.log)
         traffic(run, copy, server, 5000, "--labels", "0.8")
-        assert "No drift in 5,000 predictions" in watch(run, copy, "drift", server.log)
+        said = watch(run, copy, "drift", server.log)
+        assert "No drift in 5,000 predictions" in said and "reports/drift.html shows" in said
         assert outputs(copy)["drift"] == "false"
         said = watch(run, copy, "performance", server.log)
         window = json.loads((copy / "reports/performance.json").read_text())["window"]
@@ -81,6 +100,9 @@ def test_drift_and_performance_of_the_served_champion(
         columns = json.loads((copy / "reports/drift.json").read_text())["columns"]
         assert columns["amount"]["drift"] and not columns["country"]["drift"]
         assert (copy / "reports/drift.html").stat().st_size < 100_000
+        reads_on_a_phone(page, copy / "reports/drift.html", "td:first-child")
+        reads_on_a_phone(page, copy / "reports/evaluation.html", "td .quiet")
+        assert page.get_by_text("calibration error of a model that is calibrated is above 0").is_visible()
         assert not run(copy, "git", "status", "--porcelain", "--", "reports").stdout
         edit(copy, lambda p: p["gates"][0].update(min=0.999))
         assert "⚠️ **Worse" in watch(run, copy, "performance", server.log, code=3)

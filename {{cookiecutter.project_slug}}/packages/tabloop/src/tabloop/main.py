@@ -122,6 +122,7 @@ def drift(evidently: bool) -> None:
 
     found = check(params := load())
     click.echo(text(found))
+    click.echo("reports/drift.html shows each column beside its reference", err=True)
     if evidently:
         from tabloop.evidently_pages import write
 
