@@ -34,7 +34,7 @@ def summary() -> str:
             f"AUC         {found['auc']:.4f}  [{found['auc_low']:.4f}, {found['auc_high']:.4f}]",
             f"precision   {precision}  recall {recall}  at threshold {card.threshold:.3g}",
             f"Brier score {found['brier']:.4f}  average precision {found['average_precision']:.4f}",
-            textwrap.fill(f"gate        {verdict}: {verdicts.line(found)}", subsequent_indent=" " * 12),
+            textwrap.fill(f"gate        {verdict}: {verdicts.line(found)}", 100, subsequent_indent=" " * 12),
             textwrap.indent(verdicts.console(found), "  "),
             f"report      {(ROOT / 'reports/evaluation.html').as_uri()}",
             f"a row       {json.dumps(card.example, ensure_ascii=False)}",
