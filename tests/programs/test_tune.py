@@ -208,6 +208,8 @@ def test_the_best_is_written_with_what_it_gained_and_the_study_goes_on(
     page = (folder / "reports/tune.html").read_text()
     assert page.count("<svg") == 3 and "Hyperparameter Importances" in page
     assert not {"<script", "<link", "src="} & {*page.split()}
+    # Dark where the reader's screen is; and on a log scale no labels that lie on each other, such as 2 x 10^-2.
+    assert "prefers-color-scheme: dark" in page and "\\times" not in page
     client = registry.connect(params.load(folder / "params.yaml"))
     (experiment,) = client.search_experiments(filter_string="name = 'kit'")
     runs = client.search_runs([experiment.experiment_id])

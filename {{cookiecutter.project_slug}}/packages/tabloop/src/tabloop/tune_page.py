@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 PAGE = "reports/tune.html"
 HEAD = """<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content="width=device-width">
-<title>Search {0}</title><style>body {{ font-family: sans-serif; margin: 1em }} svg {{ max-width: 100%; height: auto }}</style>
+<title>Search {0}</title><style>:root {{ color-scheme: light dark }} body {{ font-family: sans-serif; margin: 1em }}
+div {{ overflow-x: auto }} svg {{ width: 100%; max-width: 900px; height: auto }} div:last-child svg {{ min-width: 600px }}
+@media (prefers-color-scheme: dark) {{ svg {{ filter: invert(1) hue-rotate(180deg) }} }}</style>
 <h1>Search {0}: {1} trials</h1>"""
 
 
@@ -23,6 +25,7 @@ def draw(study: "Study") -> None:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import NullFormatter
     from optuna.visualization import matplotlib as plots
 
     pictures: list[Any] = [plots.plot_optimization_history, plots.plot_slice]
@@ -30,8 +33,10 @@ def draw(study: "Study") -> None:
         pictures.insert(0, plots.plot_param_importances)
     page = [HEAD.format(study.study_name, len(study.get_trials(deepcopy=False)))]
     for picture in pictures:
-        svg = io.StringIO()
-        np.ravel(picture(study))[0].figure.savefig(svg, format="svg", bbox_inches="tight")
-        page.append(svg.getvalue()[svg.getvalue().index("<svg") :])
+        svg, axes = io.StringIO(), np.ravel(picture(study))
+        for each in axes:
+            each.xaxis.set_minor_formatter(NullFormatter())  # on a log scale their labels lie on each other
+        axes[0].figure.savefig(svg, format="svg", bbox_inches="tight")
+        page.append(f"<div>{svg.getvalue()[svg.getvalue().index('<svg') :]}</div>")
     plt.close("all")
     files.write(ROOT / PAGE, "\n".join(page))
