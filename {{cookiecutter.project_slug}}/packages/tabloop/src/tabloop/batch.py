@@ -59,9 +59,9 @@ def batch(source: str, output: str, role: Role) -> tuple[str, int]:
             rows, refused = score_parts(table, Scorer(model, table.keys, table.looked_up), folder)
             left = publish(folder, target, refused == rows)
     except (OSError, duckdb.Error) as error:
-        raise UserError(
-            f"{output} can't be written: {correction(error) or getattr(error, 'strerror', '') or one_line(error)}"
-        ) from None
+        # The file that the error names is in a hidden folder beside the output.
+        why = (correction(error) or one_line(error)).rpartition("can't be used: ")[2]
+        raise UserError(f"{output} can't be written: {why}") from None
     why = f"{refused:,} refused -> {left}" if refused else "none refused"
     if refused == rows:
         raise UserError(f"no row of {source} can be scored: all {why}")
