@@ -176,9 +176,7 @@ def train_and_drift(column: str) -> None:
 
 def retrain_and_promote() -> None:
     """A candidate trained on the labelled predictions, tried in shadow and in an A/B test."""
-    print(
-        "\n4. Retrain with the labelled predictions: the candidate passes the gate and becomes the challenger"
-    )
+    print("\n4. Retrain with the labels: the candidate passes the gate and becomes the challenger")
     params = ROOT / "params.yaml"
     # Of the newest rows only some are held out, those of the last round: train has the others, whose labels came before.
     text = re.sub(r"(?m)^  holdout: [\d.]+", "  holdout: 0.04", params.read_text("utf-8"))

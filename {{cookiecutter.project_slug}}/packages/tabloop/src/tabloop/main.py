@@ -121,8 +121,7 @@ def drift(evidently: bool) -> None:
     from tabloop.params import load
 
     found = check(params := load())
-    click.echo(text(found))
-    click.echo("reports/drift.html shows each column beside its reference", err=True)
+    click.echo(f"{text(found)}\n\nreports/drift.html shows each column beside its reference")
     if evidently:
         from tabloop.evidently_pages import write
 
@@ -271,8 +270,7 @@ def deploy(
 
     branch = branch or actions.default_branch()
     target = f"deploy/{environment}" if pull_request else branch
-    back_to = to if rollback else None
-    done = commits.deploy(environment, image, built_from, back_to, branch, target, attested)
+    done = commits.deploy(environment, image, built_from, to if rollback else None, branch, target, attested)
     actions.note(f"release: {done}")
     write_github_output(branch=target, title=done.partition(" ")[2])
 
