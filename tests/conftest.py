@@ -84,6 +84,7 @@ LONGEST = (
     "test_owner",
     "watched",
     "test_torch",
+    "test_ray",
     "demo",
     "test_reconcile",
     "test_alerts",

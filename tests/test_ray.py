@@ -13,7 +13,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ import pandas as pd
 import psutil
 import pytest
 import yaml
-from conftest import Bake, torch_environment_of, wait_for
+from conftest import UV, Bake, torch_environment_of, wait_for
 from kit.conftest import PARAMS, clean, orders
 from kit.test_batch import add_model
 from tabloop.card import ModelCard
@@ -53,6 +53,12 @@ rows = tune.read_rows(params)
 fit = owner.module("model").fit
 print([auc(rows.target[rows.part == part], tune.predict(fit, rows, params, part)) for part in tune.FOLDS])
 """
+# Of a machine of the cluster.
+SMALL: dict[str, Any] = {
+    "object_store_memory": 80_000_000,
+    "include_dashboard": False,
+    "include_log_monitor": False,
+}
 Kill = Callable[["subprocess.Popen[str]"], None]
 
 
@@ -79,18 +85,13 @@ def cluster(packages: Path) -> Iterator[Any]:
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(packages)}
     from ray.cluster_utils import Cluster
 
-    small: dict[str, Any] = {
-        "object_store_memory": 80_000_000,
-        "include_dashboard": False,
-        "include_log_monitor": False,
-    }
     soon = {"health_check_initial_delay_ms": 1000, "health_check_period_ms": 500}  # that a node is lost
     started = Cluster(
         initialize_head=True,
-        head_node_args={"num_cpus": 0, "no_monitor": True, "_system_config": soon, **small},
+        head_node_args={"num_cpus": 0, "no_monitor": True, "_system_config": soon, **SMALL},
     )
     for _ in range(2):
-        started.add_node(num_cpus=1, **small)
+        started.add_node(num_cpus=1, **SMALL)
     before = children(started)
     assert len(before) >= 4
     yield started
@@ -130,13 +131,14 @@ def tabloop(
     code: int = 0,
     kill: Kill | None = None,
     train: dict[str, Any] | None = None,
+    launcher: Sequence[str | None] = (),
     **variables: str,
 ) -> str:
-    """What the command says. `kill` gets its process once it has workers, and ends something by SIGKILL."""
+    """What the command says. `kill` gets its process, or its launcher's, once it has workers, and ends something by SIGKILL."""
     searched = {"train": {"C": 1.0}, "tune": {"C": {"low": 0.1, "high": 10.0, "log": True}}}
     changes = {"engine": engine} | ({"train": train} if train else searched)
     (folder / "params.yaml").write_text(yaml.safe_dump(PARAMS | changes, sort_keys=False))
-    command = [sys.executable, "-c", TABLOOP, *arguments]
+    command = [*filter(None, launcher), sys.executable, "-c", TABLOOP, *arguments]
     out, err, env = subprocess.PIPE, subprocess.STDOUT, clean(**variables)
     with subprocess.Popen(command, cwd=folder, env=env, text=True, stdout=out, stderr=err) as process:
         said = ""
@@ -179,6 +181,20 @@ def test_a_batch_has_the_same_bytes_and_command_and_worker_may_die(home: Path, c
     assert f"engine: ray at {cluster.address}, 2 cores" in said and " refused -> " in said
     for ending in ("parquet", "refused.parquet"):
         assert (home / f"ray.{ending}").read_bytes() == (home / f"local.{ending}").read_bytes()
+
+
+def test_under_uv_run_no_worker_installs_packages(home: Path, cluster: Any) -> None:
+    """Ray's own way sends the project's folder to each worker, which runs `uv run` there, with or without a network."""
+    seen: list[str] = []
+
+    def look(process: "subprocess.Popen[str]") -> None:
+        at_work(cluster, process)
+        seen.extend(" ".join(child.cmdline()) for child in children(cluster))
+
+    where = {"launcher": (UV, "run", "--no-project"), "RAY_ADDRESS": cluster.address}
+    tabloop(home, "ray", "batch", "in.parquet", "uv.parquet", code=3, kill=look, **where)
+    assert any("ray::call" in line for line in seen)
+    assert not [line for line in seen if "uv run" in line]
 
 
 def test_a_search_computes_the_same_and_command_and_worker_may_die(home: Path, cluster: Any) -> None:
@@ -234,6 +250,7 @@ def test_features_have_the_same_bytes_and_a_machine_may_be_lost(home: Path, clus
     local = files()
     shutil.rmtree(home / "data/features")
     tabloop(home, "ray", "featurize", kill=machine, RAY_ADDRESS=cluster.address)
+    cluster.add_node(num_cpus=1, **SMALL)  # in place of it
     assert {"train.parquet", "holdout.parquet"} < local.keys() and files() == local
 
 
@@ -338,6 +355,8 @@ def test_a_worker_with_another_tabloop_is_a_line(cluster: Any, monkeypatch: pyte
 
     monkeypatch.setenv("RAY_ADDRESS", cluster.address)
     monkeypatch.setattr(ray_engine, "version", lambda name: "0.0.1")
+    # Ray is imported here already, by `cluster`.
+    monkeypatch.setattr("ray._private.ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV", False)
     with (
         pytest.raises(
             ray_engine.LostError,

@@ -135,6 +135,8 @@ def cluster(work: Callable[..., Any]) -> Iterator[Cluster]:
     except (OSError, OverflowError) as error:
         raise LostError(f"no Ray cluster answers at {address}: {one_line(error)}") from None
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # silences a warning
+    # Under `uv run` Ray would send the project's folder, and each worker would install its packages anew.
+    os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
     import ray
 
     try:
