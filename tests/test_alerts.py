@@ -405,7 +405,9 @@ def test_real_faults_of_a_running_service_fire_their_alerts_which_resolve(
             undo()
             for alert in fired.values():
                 assert "<" not in str(alert["annotations"]), alert  # no value, an error in the template
-            assert fired.keys() <= expected | {"AvailabilityBurnsSlowly"}, fired.keys()
+            # What burns may come back once, as its windows end at different times.
+            burns = {"AvailabilityBurnsSlowly", "AvailabilityBurnsFast"}
+            assert fired.keys() <= expected | burns, fired.keys()
             wait_for(lambda: prometheus.firing() <= {"AvailabilityBurnsSlowly"})
 
         wait_for(

@@ -147,7 +147,7 @@ def tabloop(
             while "engine: ray at" not in said and (line := process.stdout.readline()):
                 said += line
             kill(process)
-        said += process.communicate(timeout=200)[0]
+        said += process.communicate(timeout=400)[0]
     assert process.returncode == code, said
     return said
 
@@ -279,7 +279,7 @@ def test_a_network_is_trained_together_and_command_and_worker_may_die(
     def train(engine: str, **options: Any) -> tuple[str, float]:
         """What the command says, and the AUC of its model on the holdout."""
         where = {"RAY_ADDRESS": cluster.address, "PYTHONPATH": str(packages), "CUDA_VISIBLE_DEVICES": ""}
-        settings = {"batch_size": 2048, "epochs": 300, "patience": 300} | options.pop("settings", {})
+        settings = {"batch_size": 2048, "epochs": 150, "patience": 150}
         said = tabloop(network, engine, "run", "train", train=settings, **options, **where)
         rows = pd.read_parquet(network / "data/features/holdout.parquet")
         card = ModelCard.read(made)
@@ -288,21 +288,20 @@ def test_a_network_is_trained_together_and_command_and_worker_may_die(
         )
 
     def command(process: "subprocess.Popen[str]") -> None:
-        wait_for(lambda: list(network.glob(".checkpoints/*.ray.pt")))
+        wait_for(lambda: list(network.glob(".checkpoints/*.ray.pt")), 150)
         process.kill()
 
     def worker(process: "subprocess.Popen[str]") -> None:
         (before,) = (path.read_bytes() for path in network.glob(".checkpoints/*.ray.pt"))
-        wait_for(lambda: any(p.read_bytes() != before for p in network.glob(".checkpoints/*.ray.pt")))
+        wait_for(lambda: any(p.read_bytes() != before for p in network.glob(".checkpoints/*.ray.pt")), 150)
         at_work(cluster, process, "RayTrainWorker").kill()
 
     _, alone = train("local")
-    _, other = train("local", settings={"seed": 1})
     train("ray", kill=command, code=-signal.SIGKILL)
     said, together = train("ray", kill=worker)
     assert "train: goes on after epoch " in said
-    assert "train: on cpu in float32, 2 workers of Ray: epoch " in said and "of 300, log loss" in said
-    assert alone > 0.9 and abs(together - alone) < max(0.005, 2 * abs(other - alone))
+    assert "train: on cpu in float32, 2 workers of Ray: epoch " in said and "of 150, log loss" in said
+    assert alone > 0.9 and abs(together - alone) < 0.005
     assert not (network / ".checkpoints").exists()
     whole = (made / "model.onnx").read_bytes()
     train("ray")

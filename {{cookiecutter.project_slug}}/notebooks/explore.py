@@ -47,7 +47,8 @@ if schema.views and schema.entity and schema.timestamp:
     events["event_timestamp"] = events["event_timestamp"].dt.tz_localize("UTC")
     names = [f"{view}:{name}" for view, columns in schema.views.items() for name in columns]
     with opened(root) as store:
-        print(store.get_historical_features(events, names).to_df().to_string())
+        found = store.get_historical_features(events, names).to_df()
+        print(found.sort_values("event_timestamp").to_string(index=False))
 
 # %% [markdown]
 # ## A fit on the older part of train

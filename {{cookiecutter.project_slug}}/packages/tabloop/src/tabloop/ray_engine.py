@@ -134,9 +134,8 @@ def cluster(work: Callable[..., Any]) -> Iterator[Cluster]:
                 raise ConnectionError("what answers there is not Ray")
     except (OSError, OverflowError) as error:
         raise LostError(f"no Ray cluster answers at {address}: {one_line(error)}") from None
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # silences a warning
-    # Under `uv run` Ray would send the project's folder, and each worker would install its packages anew.
-    os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
+    # The first silences a warning. Under `uv run` Ray would send the project's folder, and workers install its packages anew.
+    os.environ |= {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
     import ray
 
     try:
