@@ -201,6 +201,18 @@ def test_rows_with_the_same_key_are_scored_each_and_rows_without_one_have_their_
     assert read("out.parquet").row.tolist() == [0, 1, 2, 3, 4]
 
 
+def test_a_file_that_can_not_be_read_meanwhile_is_named(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    orders().to_csv("in.csv", index=False)
+
+    def refused(*arguments: Any) -> Any:
+        raise PermissionError(13, "Permission denied", "in.csv")
+
+    monkeypatch.setattr(batch, "score_parts", refused)
+    line = "^out.parquet can't be written: in.csv can't be used: Permission denied$"
+    with pytest.raises(UserError, match=line):
+        batch.batch("in.csv", "out.parquet", "champion")
+
+
 @pytest.mark.parametrize(
     ("source", "output", "why"),
     [

@@ -20,7 +20,7 @@ import duckdb
 from tabloop import files, ray_engine
 from tabloop.batch_score import Scorer
 from tabloop.batch_source import BatchTable, look_up, open_table
-from tabloop.cli import UserError, correction, one_line
+from tabloop.cli import UserError, explained
 from tabloop.locks import alone
 from tabloop.progress import progress
 from tabloop.roles import MODELS, pin, required
@@ -51,17 +51,13 @@ def batch(source: str, output: str, role: Role) -> tuple[str, int]:
     model = load_model(role)
     table = open_table(source, model.schema)
     refuse_to_overwrite(target, output, table.files)
-    try:
-        with working_folder(target, output) as folder:
-            begin(folder, f"{model.version} {PART} {table.digest()}")
-            if table.views:
-                table = look_up(table, model.schema, folder / "looked_up.parquet")
-            rows, refused = score_parts(table, Scorer(model, table.keys, table.looked_up), folder)
-            left = publish(folder, target, refused == rows)
-    except (OSError, duckdb.Error) as error:
-        # The file that the error names is in a hidden folder beside the output.
-        why = (correction(error) or one_line(error)).rpartition("can't be used: ")[2]
-        raise UserError(f"{output} can't be written: {why}") from None
+    problem = f"{output} can't be written"
+    with explained(problem, OSError, duckdb.Error), working_folder(target, output) as folder:
+        begin(folder, f"{model.version} {PART} {table.digest()}")
+        if table.views:
+            table = look_up(table, model.schema, folder / "looked_up.parquet")
+        rows, refused = score_parts(table, Scorer(model, table.keys, table.looked_up), folder)
+        left = publish(folder, target, refused == rows)
     why = f"{refused:,} refused -> {left}" if refused else "none refused"
     if refused == rows:
         raise UserError(f"no row of {source} can be scored: all {why}")
@@ -106,10 +102,13 @@ def working_folder(target: Path, output: str) -> Iterator[Path]:
     """The hidden folder beside the output in which it is made, locked as long as this process lives.
 
     Raises:
-        UserError: another process works in it.
+        UserError: another process works in it, or it can't be made.
     """
     folder = target.with_name(f".{target.name}.batch")
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:  # without the name of the folder, which nobody gave
+        raise UserError(f"{output} can't be written: {error.strerror}") from None
     with alone(folder, f"another `tabloop batch` writes {output}: let it finish"):
         yield folder
 
