@@ -212,7 +212,7 @@ def test_a_view_that_looks_ahead_is_refused(tmp_path: Path, sql: str, ahead: boo
     view_rows(connect(tmp_path / "raw"), schema, "history", tmp_path).write_parquet(
         str(tmp_path / "history.parquet")
     )
-    check = (tmp_path / "raw", tmp_path, schema, "2026-01-10 12:00:00", tmp_path)
+    check = (tmp_path / "raw", tmp_path, schema, "history", "2026-01-10 12:00:00", tmp_path)
     if ahead:
         with pytest.raises(
             UserError, match=r"^history\.sql looks ahead: [\d,]+ of its rows until 2026-01-10 12"

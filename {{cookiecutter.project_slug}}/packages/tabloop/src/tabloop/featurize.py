@@ -58,7 +58,7 @@ def with_feedback(
     return joined
 
 
-def write_views(raw: Path, made: Path, schema: Schema, view: str) -> None:
+def write_view(raw: Path, made: Path, schema: Schema, view: str) -> None:
     """Compute a view and write `made/<view>.parquet`, which says that no two rows have the same entity and time."""
     with refused(view_name(view)):
         db = connect(raw)
@@ -153,15 +153,20 @@ def joined(
 
     made, file = base / "data/features", base / "joined.parquet"
     with ThreadPoolExecutor(2) as pool:
-        views = [pool.submit(write_views, raw, made, schema, view) for view in schema.views]
+
+        def check(view: str) -> None:
+            views[view].result()
+            refuse_to_look_ahead(raw, made, schema, view, begins)
+
+        views = {view: pool.submit(write_view, raw, made, schema, view) for view in schema.views}
+        # A view that is written is checked while another is still computed.
+        beside: list[Future[Any]] = [pool.submit(check, view) for view in views if begins]
         with opened(base) as store:  # Feast is imported meanwhile
             from tabloop.online_file import write_online
 
-            for view in views:
-                view.result()
-            beside: list[Future[Any]] = [pool.submit(write_online, store)]
-            if begins:
-                beside.append(pool.submit(refuse_to_look_ahead, raw, made, schema, begins))
+            for written in views.values():
+                written.result()
+            beside.append(pool.submit(write_online, store))
             print(f"featurize: joining the labelled events with {', '.join(schema.views)} ...", flush=True)
             source = f"FROM read_parquet({literal(raw / 'events.parquet')})"
             events = f"WITH events AS ({source}) FROM ({labelled_events(db, schema).sql_query()})"

@@ -84,9 +84,9 @@ def typed(schema: Schema, columns: dict[str, Column]) -> str:
 
 
 def refuse_to_look_ahead(
-    raw: Path, made: Path, schema: Schema, moment: str, definitions: Path = REPO
+    raw: Path, made: Path, schema: Schema, view: str, moment: str, definitions: Path = REPO
 ) -> None:
-    """Compute the views of what was known at a moment; rows until then must be the same as in `made`.
+    """Compute a view of what was known at a moment; its rows until then must be the same as in `made`.
 
     Events after it are not there, and labels that were known later are missing. Numbers are compared as float32, so that a
     sum in another order is not another value.
@@ -94,38 +94,36 @@ def refuse_to_look_ahead(
     Raises:
         UserError: some rows differ.
     """
+    if not (definitions / f"{view}.sql").exists():
+        return
     db, target, entity = connect(raw), quote(schema.target.name), quote(str(schema.entity))
     known = f"{quote(schema.target.known_at)}::TIMESTAMP" if schema.target.known_at else ""
     label = f"REPLACE (CASE WHEN {known} <= '{moment}' THEN {target} END AS {target})" if known else ""
     db.sql("ALTER VIEW events RENAME TO every_event")
     until = f"{quote(schema.timestamp or '')}::TIMESTAMP <= '{moment}'"
     db.sql(f"CREATE VIEW events AS SELECT * {label} FROM every_event WHERE {until}")
-    for view, columns in schema.views.items():
-        if not (definitions / f"{view}.sql").exists():
-            continue
-        written = f"read_parquet({literal(made / f'{view}.parquet')})"
-        values = [f"{quote(n)}{'::FLOAT' if c.type == 'number' else ''}" for n, c in columns.items()]
-        # A sum of hashes needs no memory. Mostly it is the same, and the rows then are; else each is compared.
-        total = f"SELECT count(*), sum(hash({', '.join([entity, 'event_timestamp', *values])})) FROM "
-        early = f" WHERE event_timestamp <= '{moment}'"
-        with refused(view_name(view, definitions)):
-            sums = [
-                database.run(db, f"{total}{rows}{early}", f"checking {view}")
-                for rows in (written, f"({view_sql(schema, view, definitions)})")
-            ]
-            if sums[0] == sums[1]:
-                continue
-            view_rows(db, schema, view, definitions).create_view("then_rows")
-            others = " OR ".join(["t.event_timestamp IS NULL", *(differs(n, c) for n, c in columns.items())])
-            match = f"n.{entity} IS NOT DISTINCT FROM t.{entity} AND n.event_timestamp = t.event_timestamp"
-            rows = f"(FROM {written}{early}) n LEFT JOIN then_rows t ON {match}"
-            differing = db.sql(f"SELECT count(*) FROM {rows} WHERE {others}").fetchall()[0][0]
-            db.sql("DROP VIEW then_rows")
-        if differing:
-            raise UserError(
-                f"{view}.sql looks ahead: {differing:,} of its rows until {moment}, when the holdout begins, would be others "
-                "without the events and labels that came later; a row's time must be when all of it was known"
-            )
+    columns, written = schema.views[view], f"read_parquet({literal(made / f'{view}.parquet')})"
+    values = [f"{quote(n)}{'::FLOAT' if c.type == 'number' else ''}" for n, c in columns.items()]
+    # A sum of hashes needs no memory. Mostly it is the same, and the rows then are; else each is compared.
+    total = f"SELECT count(*), sum(hash({', '.join([entity, 'event_timestamp', *values])})) FROM "
+    early = f" WHERE event_timestamp <= '{moment}'"
+    with refused(view_name(view, definitions)):
+        sums = [
+            database.run(db, f"{total}{rows}{early}", f"checking {view}")
+            for rows in (written, f"({view_sql(schema, view, definitions)})")
+        ]
+        if sums[0] == sums[1]:
+            return
+        view_rows(db, schema, view, definitions).create_view("then_rows")
+        others = " OR ".join(["t.event_timestamp IS NULL", *(differs(n, c) for n, c in columns.items())])
+        match = f"n.{entity} IS NOT DISTINCT FROM t.{entity} AND n.event_timestamp = t.event_timestamp"
+        rows = f"(FROM {written}{early}) n LEFT JOIN then_rows t ON {match}"
+        differing = db.sql(f"SELECT count(*) FROM {rows} WHERE {others}").fetchall()[0][0]
+    if differing:
+        raise UserError(
+            f"{view}.sql looks ahead: {differing:,} of its rows until {moment}, when the holdout begins, would be others "
+            "without the events and labels that came later; a row's time must be when all of it was known"
+        )
 
 
 def differs(name: str, column: Column) -> str:
