@@ -107,6 +107,8 @@ def import_what_was_imported(folder: Path, known: set[str]) -> None:
         names.unlink()
     for name in NOT_BEFORE:
         del sys.modules[name]
+    if pydantic := sys.modules.get("pydantic"):
+        pydantic.TypeAdapter(int)  # the first looks for plugins of Pydantic in all 300 packages
     gc.freeze()  # else a fork's collection copies all of it
 
 

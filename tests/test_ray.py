@@ -53,6 +53,34 @@ rows = tune.read_rows(params)
 fit = owner.module("model").fit
 print([auc(rows.target[rows.part == part], tune.predict(fit, rows, params, part)) for part in tune.FOLDS])
 """
+# `tabloop`, where a network is trained together by two forks of this process and PyTorch alone, without Ray.
+PYTORCH = """
+import os
+import torch
+from torch import distributed
+from tabloop import ray_torch
+from tabloop.torch_training import learn
+class Rank(ray_torch.Worker):
+    def __init__(self, file):
+        super().__init__(None)
+        self.file = file
+    def load(self):
+        return {}
+    def save(self, state):
+        if self.rank == 0:
+            torch.save(state, self.file)
+def train_together(network, rows, settings, checkpoint):
+    checkpoint.parent.mkdir()
+    other = os.fork()
+    meet = f"file://{checkpoint.absolute()}.meet"
+    distributed.init_process_group("gloo", init_method=meet, rank=0 if other else 1, world_size=2)
+    learn(network, rows, settings, Rank(checkpoint))
+    if not other:
+        os._exit(0)
+    assert os.waitpid(other, 0)[1] == 0
+    return 2, torch.load(checkpoint, weights_only=True)
+ray_torch.train_together = train_together
+"""
 # Of a machine of the cluster.
 SMALL: dict[str, Any] = {
     "object_store_memory": 80_000_000,
@@ -132,13 +160,17 @@ def tabloop(
     kill: Kill | None = None,
     train: dict[str, Any] | None = None,
     launcher: Sequence[str | None] = (),
+    program: str = "",
     **variables: str,
 ) -> str:
-    """What the command says. `kill` gets its process, or its launcher's, once it has workers, and ends something by SIGKILL."""
+    """What the command says. `kill` gets its process, or its launcher's, once it has workers, and ends something by SIGKILL.
+
+    `program` is Python that is run before.
+    """
     searched = {"train": {"C": 1.0}, "tune": {"C": {"low": 0.1, "high": 10.0, "log": True}}}
     changes = {"engine": engine} | ({"train": train} if train else searched)
     (folder / "params.yaml").write_text(yaml.safe_dump(PARAMS | changes, sort_keys=False))
-    command = [*filter(None, launcher), sys.executable, "-c", TABLOOP, *arguments]
+    command = [*filter(None, launcher), sys.executable, "-c", program + TABLOOP, *arguments]
     out, err, env = subprocess.PIPE, subprocess.STDOUT, clean(**variables)
     with subprocess.Popen(command, cwd=folder, env=env, text=True, stdout=out, stderr=err) as process:
         said = ""
@@ -303,9 +335,10 @@ def test_a_network_is_trained_together_and_command_and_worker_may_die(
     assert "train: on cpu in float32, 2 workers of Ray: epoch " in said and "of 150, log loss" in said
     assert alone > 0.9 and abs(together - alone) < 0.005
     assert not (network / ".checkpoints").exists()
-    whole = (made / "model.onnx").read_bytes()
-    train("ray")
-    assert (made / "model.onnx").read_bytes() == whole  # what was killed has changed nothing
+    killed = (made / "model.onnx").read_bytes()
+    train("ray", program=PYTORCH)
+    # Neither Ray nor what was killed has changed anything.
+    assert (made / "model.onnx").read_bytes() == killed
 
 
 def test_a_network_is_not_trained_together_where_that_is_slower_or_can_not_be(
