@@ -12,14 +12,14 @@ from tabloop.params import Schema
 FILE = "model.json"
 
 
-class Parity(BaseModel):
+class Parity(BaseModel, defer_build=True):
     """How close the ONNX graph is to the fitted model: the largest difference in probability, over so many rows."""
 
     rows: int
     largest_difference: float
 
 
-class Metrics(BaseModel, allow_inf_nan=False):
+class Metrics(BaseModel, allow_inf_nan=False, defer_build=True):
     """What `evaluate` measured on the holdout."""
 
     auc: float
@@ -29,7 +29,7 @@ class Metrics(BaseModel, allow_inf_nan=False):
     brier: float
 
 
-class ModelCard(BaseModel, frozen=True, populate_by_name=True, allow_inf_nan=False):
+class ModelCard(BaseModel, frozen=True, populate_by_name=True, allow_inf_nan=False, defer_build=True):
     """One model. `train` writes it; whoever takes it after `evaluate` adds `metrics`.
 
     Attributes:

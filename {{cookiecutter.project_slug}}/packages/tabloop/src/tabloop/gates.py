@@ -18,7 +18,7 @@ HIGHER_IS_BETTER = {
 PARITY = {"equal_opportunity_difference": False, "disparate_impact": True}
 
 
-class Gate(BaseModel, extra="forbid", frozen=True):
+class Gate(BaseModel, extra="forbid", frozen=True, defer_build=True):
     """One metric and its bar: an absolute one, `min` or `max`, or against the champion on the same rows, with a `margin`.
 
     Attributes:

@@ -21,7 +21,7 @@ def number(value: Any) -> Any:
 Number = Annotated[Any, AfterValidator(number)]
 
 
-class Range(BaseModel, extra="forbid", frozen=True):
+class Range(BaseModel, extra="forbid", frozen=True, defer_build=True):
     """From `low` to `high`, both included, and whole numbers if both are whole; or one of the `choices`.
 
     Attributes:

@@ -6,7 +6,7 @@ from zoneinfo import available_timezones
 from pydantic import BaseModel, Field, field_validator
 
 
-class ReadColumn(BaseModel, extra="forbid", frozen=True):
+class ReadColumn(BaseModel, extra="forbid", frozen=True, defer_build=True):
     """What the text of a raw column means. `format` is a strptime format or several, or epoch_s, _ms, _us, _ns.
 
     `missing` are words that mean missing besides the table's; in a column of type text, instead of them.
@@ -20,7 +20,7 @@ class ReadColumn(BaseModel, extra="forbid", frozen=True):
     missing: list[str] | None = None
 
 
-class Reading(BaseModel, extra="forbid", frozen=True):
+class Reading(BaseModel, extra="forbid", frozen=True, defer_build=True):
     """How the file at data.source is read, where it differs from plain: UTF-8, comma or tab by its name, a header.
 
     `adopt` finds and writes it, and later days are read the same way. `skip` are lines before the header, `names` the
