@@ -10,7 +10,6 @@ import atexit
 import contextlib
 import gc
 import importlib
-import json
 import os
 import runpy
 import select
@@ -83,8 +82,9 @@ def serve(folder: Path, listener: socket.socket) -> None:
         asked, _ = listener.accept()
         size, ends, *_ = socket.recv_fds(asked, 12, 3)
         with asked.makefile("rb") as file:
-            command = json.loads(file.read(int(size)))
-        command["argv"][0] = Path(command["argv"][0]).name
+            at, count, *words = os.fsdecode(file.read(int(size))).split("\0")
+        argv, env = words[: int(count)], dict(word.split("=", 1) for word in words[int(count) :])
+        command = {"folder": at, "argv": [Path(argv[0]).name, *argv[1:]], "env": env}
         import_what_was_imported(folder, known)
         assert threading.active_count() == 1  # a fork has none of the others
         if not os.fork():
