@@ -1,5 +1,6 @@
 """What a user can set, run or read is documented; what the documentation shows exists."""
 
+import ast
 import importlib.util
 import re
 import shutil
@@ -128,3 +129,34 @@ def test_commands_that_the_pages_show_exist(page: Path) -> None:
     for text in shown:
         words = text.split()
         assert " ".join(words[:3]) in known or " ".join(words[:2]) in known, text
+
+
+def texts(path: Path) -> Iterator[str]:
+    """What the strings of a module say that are no docstrings; `{}` for a value."""
+    tree = ast.parse(path.read_text())
+    parts = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
+    silent = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)} | parts
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            yield "".join(str(p.value) if isinstance(p, ast.Constant) else "{}" for p in node.values)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in silent:
+            yield node.value
+
+
+def test_a_command_that_a_message_names_can_be_copied() -> None:
+    """What is between backticks works in a shell where nothing is activated: make's targets, or `uv run`."""
+    targets = set(re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE))
+    known = {name for name, _ in commands(command)}
+    said = [
+        (path.name, text) for path in PROJECT.glob("packages/tabloop/src/**/*.py") for text in texts(path)
+    ]
+    shown = [(name, found) for name, text in said for found in re.findall(r"`([a-z]+ [^`]+)`", text)]
+    assert len(shown) > 40
+    bare = [
+        (name, text) for name, text in shown if re.match(r"(tabloop|dvc|mlflow|python|pytest|ruff) ", text)
+    ]
+    assert not bare
+    unknown = [text for _, text in shown if text.startswith("make ") and text.split()[1] not in targets]
+    assert not unknown
+    for text in (text for _, text in shown if text.startswith("uv run tabloop ") and "{" not in text):
+        assert any(text.removeprefix("uv run ").startswith(name) for name in known), text

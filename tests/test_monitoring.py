@@ -89,7 +89,12 @@ def test_drift_and_performance_of_the_served_champion(
         assert outputs(copy)["drift"] == "false"
         said = watch(run, copy, "performance", server.log)
         window = json.loads((copy / "reports/performance.json").read_text())["window"]
-        assert window["unlabelled"] == pytest.approx(0.2) and "| champion | 5,000 | 20% |" in said
+        assert (
+            window["unlabelled"] == pytest.approx(0.2)
+            and "as champion:" in said
+            and " 5,000 " in said
+            and " 20% " in said
+        )
         card = json.loads((copy / "models/champion/model.json").read_text())
         assert window["thresholds"] == [card["threshold"]] * 2 and "left out" not in said
         assert 0.85 < window["auc_low"] < window["auc"] < window["auc_high"]
@@ -199,8 +204,8 @@ def test_a_pinned_champion_that_is_not_here_is_said_by_all_in_one_way(
     said = {run(copy, "tabloop", *command, code=1).stderr.partition(": ")[2] for command in commands}
     assert said == {
         "models/champion.dvc pins a model that models/champion does not hold: "
-        "`dvc pull models/champion.dvc` fetches it; "
-        "if no DVC remote has it, `tabloop rollout drop champion` gives it up\n"
+        "`uv run dvc pull models/champion.dvc` fetches it; "
+        "if no DVC remote has it, `uv run tabloop rollout drop champion` gives it up\n"
     }
     assert sorted((copy / "reports").iterdir()) == reports
     run(copy, "dvc", "checkout", "models/champion.dvc")

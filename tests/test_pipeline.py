@@ -208,7 +208,7 @@ def test_the_gate_sees_a_new_champion(run: Run, small: Path) -> None:
     (small / "models/champion.dvc").write_text(first)  # as `git pull` may do
     run(small, "dvc", "checkout", "models/champion.dvc")
     refused = run(small, "tabloop", "rollout", "challenge", code=1).stderr
-    assert f"was judged against {judged}" in refused and "dvc repro evaluate" in refused
+    assert f"was judged against {judged}" in refused and "run `make train`" in refused
     assert ran(run(small, "dvc", "repro").stdout) == ["champion", "evaluate", "register"]
     assert json.loads((small / "metrics/evaluation.json").read_text())["champion"]["version"] != judged
     run(small, "tabloop", "rollout", "challenge")

@@ -121,7 +121,9 @@ def a_bad_model(folder: Path, run: Run) -> None:
     for version in ("good", "bad"):
         run(folder, "tabloop", "release", "set", "production", f"MODEL_VERSION={version}")
     done = run(folder, "make", f"UV={UV}", "rollback", "ENV=production")
-    assert done.stdout.endswith("Roll back production to good\n") and done.stderr == "Next: git push\n"
+    assert done.stdout.endswith("Roll back production to good\n") and done.stderr.endswith(
+        "git push --set-upstream origin HEAD\n"
+    )
     assert run(folder, "tabloop", "release", "show", "production", "MODEL_VERSION").stdout == "good\n"
 
 
@@ -143,7 +145,7 @@ def a_lost_store(folder: Path, run: Run) -> None:
 def a_lost_champion(folder: Path, run: Run) -> None:
     shutil.rmtree(folder / "models/champion")
     said = run(folder, "make", f"UV={UV}", "serve", code=2).stderr.splitlines()[0]
-    assert said.startswith("serve: champion: ") and "`dvc pull`" in said
+    assert said.startswith("serve: champion: ") and "`uv run dvc pull`" in said
     run(folder, "dvc", "checkout", "models/champion.dvc")  # what `dvc pull` does with what is in the cache
     shutil.rmtree(folder / "models/champion")
     said = run(folder, "tabloop", "rollout", "drop", "champion").stdout

@@ -225,7 +225,13 @@ def test_a_file_that_can_not_be_read_meanwhile_is_named(here: Path, monkeypatch:
         ("in.csv", "in.csv", "in.csv is the input, or holds it"),
         ("in.csv", ".", ". is the input, or holds it"),
         ("in.csv", "other", "other is a folder that holds other files"),
-        ("in.csv", "other.csv", r"other.csv is a file: name one that ends with .parquet"),
+        ("in.csv", "other.csv", r"other.csv: name a file that ends with .parquet"),
+        (
+            "in.csv",
+            "new.xlsx",
+            r"new.xlsx: name a file that ends with .parquet, or a folder without an ending$",
+        ),
+        ("in.csv", "new/a.csv", r"new/a.csv: name a file that ends with .parquet"),
         ("in.csv", "s3://bucket/out.parquet", "s3://bucket/out.parquet is no path"),
         (
             "refused.csv",
@@ -260,7 +266,7 @@ def test_without_model_or_view_it_says_which(here: Path) -> None:
     with pytest.raises(UserError, match=r"candidate/model.json is missing"):
         batch.batch("in.csv", "out.parquet", "candidate")
     (here / "data/features/profile.parquet").unlink()
-    with pytest.raises(UserError, match=r"profile.parquet is missing: run `dvc repro featurize`"):
+    with pytest.raises(UserError, match=r"profile.parquet is missing: run `make train`"):
         batch.batch("in.csv", "out.parquet", "champion")
     (here / "models/champion.dvc").write_text("outs: [{md5: 0123.dir, path: champion}]")
     with pytest.raises(UserError, match="pins a model that models/champion does not hold"):
@@ -342,7 +348,7 @@ def test_two_runs_at_once_do_not_write_the_same_output(here: Path) -> None:
     orders().to_csv("in.csv", index=False)
     with (
         batch.working_folder(here / "out.parquet", "out.parquet"),
-        pytest.raises(UserError, match=r"another `tabloop batch` writes out\.parquet"),
+        pytest.raises(UserError, match=r"another batch writes out\.parquet"),
     ):
         batch.batch("in.csv", "out.parquet", "champion")
     batch.batch("in.csv", "out.parquet", "champion")

@@ -308,7 +308,11 @@ def test_the_picture_has_a_point_for_each_day_and_at_most_sixty(folder: Path) ->
 @pytest.mark.parametrize(
     ("mode", "share", "text"),
     [
-        ("off", 0, "deploy/staging/release.env has CHALLENGER_MODE=off: an experiment needs ab or shadow"),
+        (
+            "off",
+            0,
+            "deploy/staging/release.env has CHALLENGER_MODE=off, and an experiment needs ab or shadow: `uv run tabloop release set ",
+        ),
         ("shadow", 0, "the log has no prediction of the challenger challenger in the shadow"),
     ],
 )

@@ -144,7 +144,7 @@ def test_without_views_there_is_an_online_folder_and_no_store(project: Project, 
 
 def test_before_the_stages_that_it_needs_it_says_which(project: Project, tabloop: Tabloop) -> None:
     folder = project(orders())
-    assert "run `dvc repro ingest`" in tabloop(folder, "featurize", code=1).stderr
+    assert "run `make train`" in tabloop(folder, "featurize", code=1).stderr
     assert "customer_features.parquet is missing" in tabloop(folder, "materialize", code=1).stderr
 
 

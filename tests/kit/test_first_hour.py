@@ -123,11 +123,11 @@ def test_a_disk_that_is_full_is_said_as_such() -> None:
 def test_wrong_arguments_are_one_line(tabloop: Tabloop, tmp_path: Path) -> None:
     done = tabloop(tmp_path, "card", "nobody", code=2)
     assert "Traceback" not in done.stderr and len(done.stderr.splitlines()) == 1
-    assert done.stderr.endswith(". `tabloop card --help` shows what it takes\n")
+    assert done.stderr.endswith(". `uv run tabloop card --help` shows what it takes\n")
     unknown = tabloop(tmp_path, "trian", code=2).stderr
     assert (
         unknown
-        == "tabloop: No such command 'trian'. Did you mean 'retrain'? `tabloop --help` shows what it takes\n"
+        == "tabloop: No such command 'trian'. Did you mean 'retrain'? `uv run tabloop --help` shows what it takes\n"
     )
 
 
@@ -148,6 +148,59 @@ def test_ctrl_c_is_one_line_and_exit_code_130(project: Project) -> None:
             process.send_signal(signal.SIGINT)
             _, said = process.communicate(timeout=20)
     assert (process.returncode, said) == (130, "ingest: stopped; the same command goes on or begins again\n")
+
+
+# What Python, NumPy and pandas make of a Ctrl-C that breaks off their import.
+BROKEN = """
+try:
+    try:
+        raise KeyboardInterrupt
+    except BaseException as error:
+        raise RuntimeError("Error calling __set_name__") from error
+except RuntimeError as error:
+    raise ImportError("Unable to import required dependencies: numpy") from error
+"""
+
+
+def test_ctrl_c_during_an_import_is_the_same_line(tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text(BROKEN)
+    program = "from tabloop.cli import command\nwith command('drift'):\n    import broken"
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    said = "drift: stopped; the same command goes on or begins again\n"
+    assert (done.returncode, done.stderr) == (130, said)
+
+
+def test_the_next_step_pushes_whatever_git_lacks_for_it(project: Project, tabloop: Tabloop) -> None:
+    """No remote, a remote without this branch, then both; each command is run as it was printed."""
+    folder = project(orders(20))
+    begin_history(folder)
+    release = folder / "deploy/staging/release.env"
+    release.parent.mkdir(parents=True)
+    release.write_text("IMAGE=none\nMODEL_VERSION=none\n")
+    git = ["git", "-c", "user.name=A", "-c", "user.email=a@b"]
+    subprocess.run([*git, "add", "--all"], cwd=folder, check=True)
+    subprocess.run([*git, "commit", "--quiet", "--message", "Release"], cwd=folder, check=True)
+    bare = folder.parent / "bare.git"
+    subprocess.run(["git", "init", "--quiet", "--bare", bare], check=True)
+    again = "git push --set-upstream origin HEAD"
+    for version, step in (("1", f"git remote add origin URL && {again}"), ("2", again), ("3", "git push")):
+        done = tabloop(folder, "release", "set", "staging", f"MODEL_VERSION={version}")
+        assert done.stderr == f"Next: {step}\n"
+        if version == "2":
+            subprocess.run(["git", "remote", "remove", "origin"], cwd=folder, check=True)
+            step = f"git remote add origin {bare} && {step}"
+        subprocess.run(
+            step.replace("URL", str(bare)), shell=True, cwd=folder, check=True, capture_output=True
+        )
+        if version == "1":
+            subprocess.run(["git", "branch", "--unset-upstream"], cwd=folder, check=True)
+
+
+def test_a_deploy_without_a_remote_says_how_to_add_one(project: Project, tabloop: Tabloop) -> None:
+    folder = project(orders(20))
+    begin_history(folder)
+    said = tabloop(folder, "release", "deploy", "staging", code=1).stderr
+    assert said.count("\n") == 1 and "`git remote add origin URL`" in said and "fatal" not in said
 
 
 def test_a_missing_file_of_the_project_is_named(tabloop: Tabloop, project: Project) -> None:

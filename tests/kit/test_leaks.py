@@ -138,10 +138,7 @@ def test_adopt_says_that_featurize_stops_and_what_its_owner_says_is_allowed() ->
         }
     )
     found = infer(Table(relation(frame), Reading()), Choices("y"), 0.25)
-    assert (
-        "`--type x=number` says that it is, else `tabloop featurize` stops"
-        in found.decisions["x"].warnings[0]
-    )
+    assert "`--type x=number` says that it is, else featurize stops" in found.decisions["x"].warnings[0]
     assert "allow_leak" not in str(found.schema)
     said = Choices("y", types={"x": "number", "copy": "category"})
     request = infer(Table(relation(frame), Reading()), said, 0.25).schema["request"]

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import functools
 import gc
+import gzip
 import json
 import time
 from collections.abc import Iterator
@@ -126,6 +127,15 @@ def test_no_json_is_no_json(client: TestClient) -> None:
         answer = client.post("/predict/batch", content=body)
         assert answer.status_code == 422 and answer.json()["detail"][0]["type"] == "json_invalid"
         assert answer.json()["detail"][0]["loc"] == ["body"]
+
+
+@pytest.mark.parametrize("path", ["/predict", "/predict/batch", "/feedback"])
+def test_a_compressed_body_is_said_to_be_one(client: TestClient, path: str) -> None:
+    body = gzip.compress(b'{"country": "FR"}')
+    answer = client.post(path, content=body, headers={"Content-Encoding": "gzip"})
+    assert answer.status_code == 415 and "Content-Encoding" in answer.json()["detail"]
+    assert client.post(path, content=body).status_code == 422
+    assert client.post(path, content=b"{", headers={"Content-Encoding": "identity"}).status_code == 422
 
 
 async def ask(

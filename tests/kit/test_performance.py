@@ -52,7 +52,11 @@ def test_each_week_version_and_variant_has_a_line(folder: Path) -> None:
     assert window["auc_low"] < window["auc"] < window["auc_high"] and not result["worse"]
     assert window["cost_per_row"] == pytest.approx(cost(known, 0.5))
     text = performance.text(result)
-    assert "| champion | 500 | 20% |" in text and f"AUC {window['auc']:.4f} [" in text
+    assert (
+        "\nModel champion as champion:\n" in text
+        and "| 500 | 20% |" in text
+        and f"AUC {window['auc']:.4f} [" in text
+    )
 
 
 def test_each_version_is_measured_by_its_own_threshold(folder: Path) -> None:

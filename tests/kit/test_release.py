@@ -111,7 +111,7 @@ def test_set_is_one_commit_of_one_file_and_the_same_again_is_none(folder: Path) 
 )
 def test_any_value_of_one_line_is_written_as_it_is(folder: Path, value: str) -> None:
     release.set_values("staging", IMAGE=value, MODEL_VERSION="v1")
-    assert release.read("staging").image == value
+    assert release.read("staging").values["IMAGE"] == value
     assert f"\nIMAGE={value}\nMODEL_VERSION=v1\n" in text(folder)
 
 

@@ -84,5 +84,5 @@ def test_the_positive_class_is_that_of_the_one_rule(
 
 def test_no_data_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "raw").mkdir()
-    with pytest.raises(UserError, match=r"events\.parquet is missing: run `dvc repro ingest`"):
+    with pytest.raises(UserError, match=r"events\.parquet is missing: run `make train`"):
         validate(Params.model_validate(PARAMS), tmp_path / "raw", tmp_path / "reports/validation.json")

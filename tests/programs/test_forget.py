@@ -297,7 +297,7 @@ def test_whether_the_next_ingest_brings_them_back(here: Path) -> None:
         settings(here), "customer_id", PERSON
     )
     simulated = settings(here).model_copy(update={"data": params.Data(source="simulator")})
-    assert "the next `tabloop ingest` makes the same rows" in forget.source(simulated, "customer_id", PERSON)
+    assert "the next ingest makes the same rows" in forget.source(simulated, "customer_id", PERSON)
 
 
 def test_the_log_that_training_reads_is_another_place(here: Path) -> None:

@@ -228,7 +228,7 @@ def test_it_is_ready_once_every_view_has_a_row(
         db.executescript("CREATE TABLE kit_profile (entity_key, feature_name, value, event_ts)")
     for where in (folder / "nowhere.db", empty, url):
         with pytest.raises(
-            UserError, match=f"^ONLINE_STORE={where} has no row of profile: `tabloop materialize`"
+            UserError, match=f"^ONLINE_STORE={where} has no row of profile: `make materialize`"
         ):
             asyncio.run(opened(where).check(VIEWS))
     asyncio.run(opened("none").check(VIEWS))
@@ -593,7 +593,7 @@ def test_the_setting(folder: Path, tabloop: Tabloop, monkeypatch: pytest.MonkeyP
     assert load_settings().online_store == DEFAULT
     (folder / STORE).unlink()
     failed = tabloop(folder, "materialize", code=1, ONLINE_STORE="redis://127.0.0.1:1").stderr
-    assert failed.startswith("materialize: data/online/store.db has no row of profile: run `dvc repro`")
+    assert failed.startswith("materialize: data/online/store.db has no row of profile: run `make train`")
     said = "materialize: {} of 205 values written, {} removed -> data/online\n".format
     assert tabloop(folder, "materialize").stdout == said(205, 0)
     with contextlib.closing(sqlite3.connect(folder / STORE)) as db:  # only what differs is written

@@ -123,7 +123,7 @@ def test_a_remote_that_does_not_answer_is_red_and_leaves_the_configuration(
 ) -> None:
     (folder / ".dvc/config.local").write_text(MINE)
     failed = tabloop(folder, "remote", "push", code=1, DVC_REMOTE_URL="http://127.0.0.1:1/store").stderr
-    assert failed.endswith("remote: `dvc push` failed: see the lines above\n") and "Traceback" not in failed
+    assert failed.endswith("remote: dvc push failed: see the lines above\n") and "Traceback" not in failed
     broken = tabloop(
         folder, "remote", "fetch", code=1, DVC_REMOTE_URL="x", DVC_CREDENTIALS="no config"
     ).stderr

@@ -68,7 +68,7 @@ def test_a_role_is_what_git_pins(models: Path) -> None:
 
 
 def test_a_candidate_goes_on_only_if_it_was_judged_against_this_champion(models: Path) -> None:
-    with pytest.raises(UserError, match="run `dvc repro`"):
+    with pytest.raises(UserError, match="run `make train`"):
         roles.candidate()
     for version, passed in (("a", False), ("b", True)):
         evaluated(models, version, {}, passed)

@@ -285,7 +285,7 @@ def test_what_is_missing_is_said(project: Callable[..., Path], monkeypatch: pyte
         with pytest.raises(UserError, match=r"MLflow at http://127.0.0.1:1 does not answer"):
             run(2)
     (folder / "data/features/train.parquet").unlink()
-    with pytest.raises(UserError, match=r"train.parquet is missing: run `dvc repro`"):
+    with pytest.raises(UserError, match=r"train.parquet is missing: run `make train`"):
         run(2)
 
 

@@ -51,7 +51,7 @@ def evaluate(params: Params, min_auc: float | None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="evaluate", description=__doc__)
+    parser = argparse.ArgumentParser(prog="evaluate", usage=argparse.SUPPRESS, description=__doc__)
     parser.add_argument(
         "--min-auc", type=float, metavar="AUC", help="the bar of AUC, in place of the one in params.yaml"
     )

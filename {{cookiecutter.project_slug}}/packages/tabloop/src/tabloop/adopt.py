@@ -17,6 +17,7 @@ from tabloop.params import ROOT, load
 from tabloop.predictions import LOG
 from tabloop.reading.read import read
 from tabloop.reading.result import Note, Overrides
+from tabloop.terminal import aligned
 
 # Results of the example or of the table before; git and DVC keep what was committed.
 PINS = ["dvc.lock", "models/champion.dvc", "models/challenger.dvc"]
@@ -141,14 +142,13 @@ def about(note: Note) -> str:
 def text(found: dict[str, Any]) -> str:
     """A summary with a line for each column, warnings, how the table is used, and what else changes."""
     schema, columns = found["schema"], found["columns"]
-    rows = [("column", "is", "type", "missing", "examples", "because")]
+    rows = [["column", "is", "type", "missing", "examples", "because"]]
     for column in columns:
         share = f"{column['missing']:.1%}" if column["missing"] else "0"
         examples = ", ".join(column["examples"])
         kind = column["type"].lower()
-        rows.append((column["column"], column["decision"], kind, share, examples, column["why"]))
-    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
-    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+        rows.append([column["column"], column["decision"], kind, share, examples, column["why"]])
+    lines = aligned(rows)
     lines += [f"! {warning}" for warning in found["warnings"]]
     lines += [f"! {c['column']}: {warning}" for c in columns for warning in c["warnings"]]
     lines += found["notes"]

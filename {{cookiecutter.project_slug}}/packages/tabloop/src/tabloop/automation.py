@@ -5,7 +5,7 @@ from typing import TextIO
 
 import click
 
-from tabloop.cli import Commands, write_github_output
+from tabloop.cli import Commands, params, push_step, write_github_output
 
 
 @click.group(cls=Commands)
@@ -53,10 +53,9 @@ def unpack(archive: Path) -> None:
 def retrain(report: Path) -> None:
     """Take new rows, train, make the candidate the challenger. REPORT gets the summary as Markdown."""
     from tabloop import actions
-    from tabloop.params import load
     from tabloop.retrain import retrain
 
-    title = retrain(load(), report)
+    title = retrain(params(), report)
     if not title:
         actions.note("Nothing new: the model that came out is known already.")
     write_github_output(title=title)
@@ -66,10 +65,9 @@ def retrain(report: Path) -> None:
 @click.argument("report", type=click.Path(path_type=Path))
 def watch(report: Path) -> None:
     """Check drift and performance. REPORT gets both as Markdown."""
-    from tabloop.params import load
     from tabloop.watch import watch
 
-    found = watch(load(), report)
+    found = watch(params(), report)
     click.echo(report.read_text("utf-8"))
     write_github_output(**found)
 
@@ -84,7 +82,7 @@ def update(to: str, report: Path | None) -> None:
     done = update(to)
     click.echo(f"update: {done.text}")
     if done.title:
-        click.echo("Next: make setup, make test, make train; then git push origin HEAD template", err=True)
+        click.echo(f"Next: make setup test train && {push_step()} template", err=True)
     if report:
         report.write_text(done.markdown, "utf-8")
     write_github_output(title=done.title)

@@ -41,7 +41,7 @@ def batch(source: str, output: str, role: Role) -> tuple[str, int]:
     """Score the table at `source`; what was done, and how many rows were refused.
 
     Args:
-        output: a path: one file if it ends with .parquet, else a folder of parts.
+        output: a path: one file if it ends with .parquet, a folder of parts if it has no ending.
 
     Raises:
         UserError: the model, the input or a view is missing or wrong, all rows are refused, or the output can't be
@@ -76,7 +76,7 @@ def load_model(role: Role) -> ServedModel:
 
 
 def refuse_to_overwrite(target: Path, output: str, inputs: list[Path]) -> None:
-    """Raises: UserError: the output is no path, is or holds the input, or is a folder of other files."""
+    """Raises: UserError: the output is no path, has another ending, is or holds the input, or is a folder of other files."""
     if "://" in output:
         raise UserError(f"{output} is no path: write to a folder or a file, and copy it from there")
     resolved = target.resolve()
@@ -88,8 +88,9 @@ def refuse_to_overwrite(target: Path, output: str, inputs: list[Path]) -> None:
         raise UserError(
             f"{output} is a folder that holds other files: name another output, or a new folder in it"
         )
-    if target.is_file() and target.suffix != ".parquet":
-        raise UserError(f"{output} is a file: name one that ends with .parquet, or a folder")
+    ending = target.suffix[1:].isalpha() and not target.is_dir()  # there is none in scores-2026.11
+    if target.suffix != ".parquet" and (ending or target.is_file()):
+        raise UserError(f"{output}: name a file that ends with .parquet, or a folder without an ending")
 
 
 def is_part(path: Path) -> bool:
@@ -109,7 +110,7 @@ def working_folder(target: Path, output: str) -> Iterator[Path]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:  # without the name of the folder, which nobody gave
         raise UserError(f"{output} can't be written: {error.strerror}") from None
-    with alone(folder, f"another `tabloop batch` writes {output}: let it finish"):
+    with alone(folder, f"another batch writes {output}: let it finish"):
         yield folder
 
 

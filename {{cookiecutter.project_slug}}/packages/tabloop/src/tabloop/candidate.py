@@ -39,7 +39,7 @@ def read_features(part: str, schema: Schema | None = None) -> "pd.DataFrame":
     from pyarrow.parquet import read_table
 
     if not (path := FEATURES / f"{part}.parquet").exists():
-        raise UserError(f"{path.relative_to(ROOT)} is missing: run `dvc repro`")
+        raise UserError(f"{path.relative_to(ROOT)} is missing: run `make train`")
     columns = None
     if schema and (order := schema.timestamp or schema.entity):  # without either, the whole row has a hash
         judged_by = schema.sensitive if part == "holdout" else {}

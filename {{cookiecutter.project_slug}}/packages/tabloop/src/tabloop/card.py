@@ -72,7 +72,7 @@ class ModelCard(BaseModel, frozen=True, populate_by_name=True, allow_inf_nan=Fal
         """
         path = folder / FILE
         if not path.exists():
-            how = "`make train` makes a model, `dvc pull` fetches one that git pins"
+            how = "`make train` makes a model, `uv run dvc pull` fetches one that git pins"
             raise UserError(f"{path} is missing: {how}")
         with explained(str(path), ValidationError):
             return cls.model_validate_json(path.read_bytes())

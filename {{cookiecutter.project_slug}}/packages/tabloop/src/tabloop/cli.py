@@ -10,9 +10,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from tabloop.params import Params
 
 # How the operating system, Arrow and DuckDB say that nothing more can be written: for want of room, a quota, a limit.
 FULL = "No space left on device", "Disk quota exceeded", "File too large", "max_temp_directory_size"
@@ -34,13 +37,7 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except (Exception, KeyboardInterrupt) as error:
-            if (text := correction(error)) is None:
-                raise
-            if isinstance(error, UserError) and "params.yaml" not in text and (where := outside()):
-                text += f"; {where}"
-            name = (not ctx.parent and ctx.invoked_subcommand) or ctx.info_name
-            click.echo(f"{name}: {text}", err=True)
-            ctx.exit(exit_code(error))
+            ctx.exit(failed((not ctx.parent and ctx.invoked_subcommand) or str(ctx.info_name), error))
 
 
 @contextmanager
@@ -50,17 +47,28 @@ def command(name: str) -> Iterator[None]:
     try:
         yield
     except (Exception, KeyboardInterrupt) as error:
-        if (text := correction(error)) is None:
-            raise
-        if (code := exit_code(error)) == 1:
-            sys.exit(f"{name}: {text}")
-        print(f"{name}: {text}", file=sys.stderr)
-        sys.exit(code)
+        sys.exit(failed(name, error))
 
 
-def exit_code(error: BaseException) -> int:
-    """As shells have it: 130 after Ctrl-C; click's 2 for wrong arguments; else 1."""
-    return 130 if isinstance(error, KeyboardInterrupt) else getattr(error, "exit_code", 1)
+def failed(name: str, error: BaseException) -> int:
+    """Print what the user can do about an error. The exit code: 130 after Ctrl-C, 2 for wrong arguments, else 1.
+
+    Raises:
+        BaseException: the error itself, where the user can do nothing.
+    """
+    if (text := correction(error)) is None:
+        raise error
+    if isinstance(error, UserError) and "params.yaml" not in text and (where := outside()):
+        text += f"; {where}"
+    print(f"{name}: {text}", file=sys.stderr)
+    return 130 if interrupted(error) else getattr(error, "exit_code", 1)
+
+
+def interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C caused an error: during an import it may become any, for example that a package is broken."""
+    while error and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return bool(error)
 
 
 def correction(error: BaseException) -> str | None:
@@ -70,12 +78,12 @@ def correction(error: BaseException) -> str | None:
     """
     if isinstance(error, UserError):
         return str(error)
-    if isinstance(error, KeyboardInterrupt):
+    if interrupted(error):
         return "stopped; the same command goes on or begins again"
     if isinstance(error, click.UsageError) and not isinstance(error, click.exceptions.NoArgsIsHelpError):
         path = error.ctx.command_path if error.ctx else "tabloop"
         said = one_line(error.format_message())
-        return f"{said}{'' if said.endswith(('.', '?')) else '.'} `{path} --help` shows what it takes"
+        return f"{said}{'' if said.endswith(('.', '?')) else '.'} `uv run {path} --help` shows what it takes"
     if isinstance(error, FileNotFoundError) and error.filename:
         return f"{error.filename} is missing"
     text = one_line(error)
@@ -148,6 +156,24 @@ def git(*arguments: str, where: Path, text: str = "") -> str:
     if done.returncode:
         raise UserError(f"git {arguments[0]} failed: {' '.join((done.stderr or done.stdout).split())}")
     return done.stdout.rstrip("\n")
+
+
+def params() -> "Params":
+    """params.yaml; what reads it is imported first now, so that `tabloop --help` does not wait for it."""
+    from tabloop.params import load
+
+    return load()
+
+
+def push_step() -> str:
+    """The command that pushes the present branch, with what git lacks for it: a remote, an upstream."""
+    from tabloop.params import ROOT
+
+    why = "it keeps the project's versions"
+    asked = [("remote",), ("rev-parse", "--symbolic-full-name", "@{upstream}")]
+    remotes, upstream = (finished("git", *words, why=why, cwd=ROOT).stdout for words in asked)
+    add = "" if remotes else "git remote add origin URL && "
+    return f"{add}git push{'' if upstream else ' --set-upstream origin HEAD'}"
 
 
 def finished(*command: str, why: str, **options: Any) -> "subprocess.CompletedProcess[str]":

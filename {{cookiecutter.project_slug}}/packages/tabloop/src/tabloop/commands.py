@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from tabloop.cli import FOUND, UserError
+from tabloop.cli import FOUND, UserError, params
 from tabloop.columns import TYPES
 
 FEATURE_TYPES = (*TYPES, "days")
@@ -92,10 +92,9 @@ def tune(trials: int, timeout: float, metric: str, write: bool | None) -> None:
 @click.option("--url", default="http://127.0.0.1:8000", show_default=True)
 def traffic(rows: int, drift: tuple[str, ...], labels: float, delay: float, seed: int, url: str) -> None:
     """Send rows of the holdout to the running service, and their labels as feedback."""
-    from tabloop.params import load
     from tabloop.traffic import run
 
-    click.echo(f"traffic: {run(load(), url, rows, drift, labels, delay, seed):,} rows answered")
+    click.echo(f"traffic: {run(params(), url, rows, drift, labels, delay, seed):,} rows answered")
 
 
 @click.command()
@@ -110,13 +109,12 @@ def loop() -> None:
 def compact() -> None:
     """Put the prediction log's files together, one an hour; remove days older than monitoring.keep_days. It may be killed."""
     from tabloop.compaction import compact, remove_old
-    from tabloop.params import load
     from tabloop.predictions import location, log_of
 
-    params, log = load(), location()
-    if days := params.monitoring.keep_days:
+    own, log = params(), location()
+    if days := own.monitoring.keep_days:
         done = remove_old(log, days)
-        trains = params.data.feedback and log_of(params.data.feedback) == log and "labelled" in done
+        trains = own.data.feedback and log_of(own.data.feedback) == log and "labelled" in done
         click.echo(f"compact: {done}{'; the next ingest takes no labels of them' if trains else ''}")
     click.echo(f"compact: {compact(log)}")
 
@@ -127,12 +125,11 @@ def compact() -> None:
 def forget(entity: str, yes: bool) -> None:
     """Remove ENTITY from the log, data/raw, data/features and the store; say what else holds it. Exit code 3: it came again."""
     from tabloop.forget import forget
-    from tabloop.params import load
 
     def agreed(listed: str) -> bool:
         click.echo(f"forget: {listed}")
         return yes or (sys.stdin.isatty() and click.confirm("Remove them?"))
 
-    done, again = forget(load(), entity, agreed)
+    done, again = forget(params(), entity, agreed)
     click.echo(f"forget: {done}")
     sys.exit(FOUND if again else 0)

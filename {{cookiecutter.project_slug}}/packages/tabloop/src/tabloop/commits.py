@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tabloop import actions, release
-from tabloop.cli import UserError, git, one_line
+from tabloop.cli import UserError, finished, git, one_line
 from tabloop.params import ROOT
 from tabloop.provenance import own_index
 
@@ -40,7 +40,13 @@ def push(commit: str, branch: str, *options: str) -> bool:
 
 
 def tip(branch: str) -> str:
-    """The newest commit of the remote's branch, fetched; empty if there is no such branch."""
+    """The newest commit of the remote's branch, fetched; empty if there is no such branch.
+
+    Raises:
+        UserError: git has no remote `origin`, or can't reach it.
+    """
+    if "origin" not in git("remote", where=ROOT).split():
+        raise UserError("git has no remote `origin`, to which this pushes: `git remote add origin URL`")
     if not git("ls-remote", "origin", f"refs/heads/{branch}", where=ROOT):
         return ""
     git("fetch", "--quiet", "origin", f"refs/heads/{branch}", where=ROOT)
@@ -154,11 +160,15 @@ def newer_than(commit: str, environment: str, folder: Path) -> str:
     built = trailers(release.BUILT_FROM, environment, folder)
     if not built or built[0] == commit:
         return ""
-    try:
-        git("merge-base", "--is-ancestor", commit, built[0], where=folder)
-    except UserError:  # it is not older, or the history was rewritten
-        return ""
-    return built[0]
+    return (
+        built[0] if ancestor(commit, built[0], folder) else ""
+    )  # else newer, or of a history that was rewritten
+
+
+def ancestor(commit: str, of: str, where: Path) -> bool:
+    """Whether a commit is in the history of another, in the repository of the folder `where`."""
+    command = "git", "merge-base", "--is-ancestor", commit, of
+    return not finished(*command, why="it has the history", cwd=where).returncode
 
 
 def trailers(key: str, environment: str, folder: Path) -> list[str]:

@@ -11,7 +11,7 @@ from tabloop.cli import UserError, explained
 from tabloop.columns import literal, quote
 from tabloop.histogram import Counts
 from tabloop.params import ROOT, Column, DriftBars, Params
-from tabloop.report import html
+from tabloop.report import render
 
 REPORT = ROOT / "reports/drift.html"
 SCORE = "probability"
@@ -52,7 +52,7 @@ def check(params: Params, since: datetime | None = None) -> dict[str, Any]:
     for earlier in REPORT.parent.glob("evidently_*.html"):
         earlier.unlink()
     files.write_json(REPORT.with_suffix(".json"), result)
-    files.write(REPORT, html("drift.html", params=params, result=result) + "\n")
+    files.write(REPORT, render("drift.html", params=params, result=result))
     return result
 
 

@@ -31,10 +31,10 @@ def run(params: Params, environment: str) -> dict[str, Any]:
     Raises:
         UserError: no experiment runs in the environment, a model is not here, or nothing was logged of the challenger.
     """
-    mode = release.read(environment).challenger_mode
+    mode = release.read(environment).values.get("CHALLENGER_MODE", "off")
     if mode not in ("ab", "shadow"):
-        what = f"deploy/{environment}/release.env has CHALLENGER_MODE={mode}"
-        raise UserError(f"{what}: an experiment needs ab or shadow")
+        what = f"deploy/{environment}/release.env has CHALLENGER_MODE={mode}, and an experiment needs ab or shadow"
+        raise UserError(f"{what}: `uv run tabloop release set {environment} CHALLENGER_MODE=shadow`")
     cards = {role: roles.required(role) for role in roles.ROLES}
     rows, older = read(cards, params.evaluate.cost, mode)
     result = {"environment": environment, "versions": {role: card.version for role, card in cards.items()}}

@@ -107,7 +107,7 @@ def featurize(params: Params, raw: Path) -> str:
     """
     schema, raw = params.schema_, raw.absolute()  # Feast changes the working directory
     if not (raw / "events.parquet").exists():
-        raise UserError("data/raw/events.parquet is missing: run `dvc repro ingest`")
+        raise UserError("data/raw/events.parquet is missing: run `make train`")
     db = connect(raw, threads=None)
     with files.scratch(FEATURES) as base, refused("data/raw/events.parquet"):
         made = base / "data/features"

@@ -29,15 +29,15 @@ FOLDERS = ("data/raw", "data/features", "data/online")
 ROUNDS = 3  # rows that are written meanwhile, or files that are compacted, are found by the next one
 # What no command of this project reaches, or what would harm others.
 ELSEWHERE = """What still holds this person, and what removes it:
-  models    were trained with these rows: `dvc repro`, commit, and deploy the image, which has data/online in it
+  models    were trained with these rows: `make train`, commit, and deploy the image, which has data/online in it
   images    that were built before have the online store: delete them in the registry, and on machines by `docker image prune`
-  DVC       has the earlier data/raw, data/features, data/online in its cache: `dvc gc --workspace`, with `--cloud` in the
+  DVC       has the earlier data/raw, data/features, data/online in its cache: `uv run dvc gc --workspace`, with `--cloud` in the
             remote, too, once the new ones are committed. It removes what other branches and older commits need
   git       has hashes, no rows; a table that is itself in git: `git filter-repo --path TABLE --invert-paths`
   reference rows without a key are in models/*/reference.parquet, and fitted estimators in MLflow's artifacts: train again,
-            then `mlflow runs delete` and `mlflow gc`
+            then `uv run mlflow runs delete` and `uv run mlflow gc`
   others    the log and the store of another environment: run this again with its PREDICTION_LOG and ONLINE_STORE; scores of
-            `tabloop batch`; backups"""
+            whole tables; backups"""
 
 # What has rows of the person: how many, and what removes them.
 Places = dict[str, tuple[int, Callable[[], None]]]
@@ -195,7 +195,7 @@ def source(params: Params, name: str, entity: str) -> str:
 
     table, raw = params.data.source, params.schema_.rename.get(name, name)
     if table == "simulator":
-        return "data.source is the simulator: the next `tabloop ingest` makes the same rows again"
+        return "data.source is the simulator: the next ingest makes the same rows again"
     try:
         rows = read(table, ROOT, ingest.expected(params.schema_, params.data.reading)).relation
         kind = str(rows.types[rows.columns.index(raw)])
@@ -203,6 +203,6 @@ def source(params: Params, name: str, entity: str) -> str:
     except (UserError, ValueError) as error:
         return f"Does data.source still have this person? It can't be read: {one_line(error)}"
     if not count:
-        return f"{table} has no row of this person: the next `dvc repro` makes data and models without them"
-    held = f" and run `dvc add {table}`" if (ROOT / f"{table}.dvc").exists() else ""
+        return f"{table} has no row of this person: the next `make train` makes data and models without them"
+    held = f" and run `uv run dvc add {table}`" if (ROOT / f"{table}.dvc").exists() else ""
     return f"{table} STILL HAS {count:,} ROWS of this person, and the next ingest brings them back: remove them there{held}"

@@ -55,7 +55,7 @@ def watch(survey: Survey, features: dict[str, str]) -> set[str]:
         if name in said.types:
             told.add(name)
         else:
-            text += f"; `--type {name}={features[name]}` says that it is, else `tabloop featurize` stops"
+            text += f"; `--type {name}={features[name]}` says that it is, else featurize stops"
         decisions[name].warnings.append(text)
     return told
 

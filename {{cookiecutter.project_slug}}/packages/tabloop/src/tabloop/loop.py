@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from tabloop import apart, drift, experiment, files, owner, release, report, roles
-from tabloop.cli import FOUND, UserError, command
+from tabloop.cli import FOUND, UserError, command, finished
 from tabloop.params import ROOT, Params, load
 
 ENVIRONMENT = "staging"
@@ -29,9 +29,7 @@ def run(*arguments: str, codes: tuple[int, ...] = (0,)) -> str:
     Raises:
         UserError: its exit code is not one of `codes`.
     """
-    done = subprocess.run(
-        arguments, cwd=ROOT, capture_output=True, encoding="utf-8", stdin=subprocess.DEVNULL
-    )
+    done = finished(*arguments, why="the loop runs it", cwd=ROOT, stdin=subprocess.DEVNULL)
     if done.returncode not in codes:
         raise UserError(f"{' '.join(arguments)}: {(done.stderr or done.stdout).strip()[-2000:]}")
     return done.stdout.strip()
@@ -148,7 +146,7 @@ def play() -> None:
     retrain_and_promote()
     withdraw_a_bad_challenger()
     roll_back()
-    page = report.html("loop.html", project=params.project, column=column, story=STORY, commits=COMMITS)
+    page = report.render("loop.html", project=params.project, column=column, story=STORY, commits=COMMITS)
     files.write(ROOT / apart.PAGE, page)
 
 

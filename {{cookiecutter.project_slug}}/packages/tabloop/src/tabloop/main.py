@@ -10,8 +10,9 @@ from typing import Any, Literal
 import click
 
 from tabloop.automation import github, remote, retrain, update, watch
-from tabloop.cli import FOUND, Commands, UserError, explained, write_github_output
+from tabloop.cli import FOUND, Commands, UserError, explained, params, push_step, write_github_output
 from tabloop.commands import adopt, compact, forget, loop, traffic, tune
+from tabloop.terminal import plain
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -24,54 +25,50 @@ def tabloop() -> None:
 def ingest() -> None:
     """Stage: data.source or the simulator to data/raw."""
     from tabloop.ingest import ingest
-    from tabloop.params import load
 
-    click.echo(f"ingest: {ingest(load())} -> data/raw")
+    click.echo(f"ingest: {ingest(params())} -> data/raw")
 
 
 @tabloop.command()
 def validate() -> None:
     """Stage: check data/raw against the schema."""
-    from tabloop.params import ROOT, load
+    from tabloop.params import ROOT
     from tabloop.validate import validate
 
-    click.echo(f"validate: {validate(load(), ROOT / 'data/raw', ROOT / 'reports/validation.json')}")
+    click.echo(f"validate: {validate(params(), ROOT / 'data/raw', ROOT / 'reports/validation.json')}")
 
 
 @tabloop.command()
 def featurize() -> None:
     """Stage: data/raw to data/features (point-in-time join, split) and data/online (Feast's online store)."""
     from tabloop.featurize import featurize
-    from tabloop.params import ROOT, load
+    from tabloop.params import ROOT
 
-    click.echo(f"featurize: {featurize(load(), ROOT / 'data/raw')} -> data/features, data/online")
+    click.echo(f"featurize: {featurize(params(), ROOT / 'data/raw')} -> data/features, data/online")
 
 
 @tabloop.command()
 def materialize() -> None:
     """Write the newest features to the store that ONLINE_STORE names: data/online, or Redis."""
     from tabloop.feature_store import materialize
-    from tabloop.params import load
 
-    click.echo(f"materialize: {materialize(load())}")
+    click.echo(f"materialize: {materialize(params())}")
 
 
 @tabloop.command()
 def champion() -> None:
     """Stage: write to metrics/champion.json which champion git pins, so that evaluate notices a new one."""
-    from tabloop.params import load
     from tabloop.rollout import note_champion
 
-    click.echo(f"champion: {note_champion(load())}")
+    click.echo(f"champion: {note_champion(params())}")
 
 
 @tabloop.command()
 def register() -> None:
     """Stage: the candidate to MLflow's registry; the first one becomes the champion."""
-    from tabloop.params import load
     from tabloop.rollout import register
 
-    click.echo(f"register: {register(load())}")
+    click.echo(f"register: {register(params())}")
 
 
 @tabloop.command(context_settings={"allow_interspersed_args": False})
@@ -118,14 +115,13 @@ def card(role: str, field: str | None) -> None:
 def drift(evidently: bool) -> None:
     """Compare the prediction log with the champion's reference data. Exit code 3: drift."""
     from tabloop.drift import check, text
-    from tabloop.params import load
 
-    found = check(params := load())
-    click.echo(f"{text(found)}\n\nreports/drift.html shows each column beside its reference")
+    found = check(own := params())
+    click.echo(f"{plain(text(found))}\n\nreports/drift.html shows each column beside its reference")
     if evidently:
         from tabloop.evidently_pages import write
 
-        write(params, found)
+        write(own, found)
     write_github_output(drift=found["drift"])
     sys.exit(FOUND if found["drift"] else 0)
 
@@ -133,11 +129,10 @@ def drift(evidently: bool) -> None:
 @tabloop.command()
 def performance() -> None:
     """Measure the served models on labelled outcomes. Exit code 3: significantly below the gate."""
-    from tabloop.params import load
     from tabloop.performance import check, text
 
-    found = check(load())
-    click.echo(text(found))
+    found = check(params())
+    click.echo(plain(text(found)))
     write_github_output(worse=found["worse"])
     sys.exit(FOUND if found["worse"] else 0)
 
@@ -147,10 +142,9 @@ def performance() -> None:
 def experiment(environment: str) -> None:
     """Give the verdict on ENVIRONMENT's challenger: promote, withdraw or keep going."""
     from tabloop.experiment import run, text
-    from tabloop.params import load
 
-    found = run(load(), environment)
-    click.echo(text(found))
+    found = run(params(), environment)
+    click.echo(plain(text(found)))
     write_github_output(verdict=found["verdict"])
 
 
@@ -161,12 +155,11 @@ def rollout() -> None:
 
 def _step(name: str) -> None:
     from tabloop import rollout
-    from tabloop.params import load
 
-    done = getattr(rollout, name)(load())
+    done = getattr(rollout, name)(params())
     click.echo(done)
     commit = f"git add --all models MODEL_CARD.md && git commit --message '{done}'"
-    click.echo(f"Next: {commit} && uv run dvc push && git push", err=True)
+    click.echo(f"Next: {commit} && uv run dvc push && {push_step()}", err=True)
 
 
 @rollout.command()
@@ -230,7 +223,7 @@ def set_(environment: str, values: tuple[str, ...], built_from: str) -> None:
     with explained("the service takes no such value", ValueError):
         Settings(**{name: value for name, value in known.items() if name in Settings.model_fields})
     click.echo(f"release: {set_values(environment, built_from, **pairs)}")
-    click.echo("Next: git push", err=True)
+    click.echo(f"Next: {push_step()}", err=True)
 
 
 @release.command()
@@ -241,7 +234,7 @@ def rollback(environment: str, to: str) -> None:
     from tabloop.release import rollback
 
     click.echo(f"release: {rollback(environment, to)}")
-    click.echo("Next: git push", err=True)
+    click.echo(f"Next: {push_step()}", err=True)
 
 
 @release.command()

@@ -2,10 +2,9 @@
 
 import json
 import re
-from pathlib import Path
 from typing import Any
 
-from tabloop import files, provenance, roles, verdicts
+from tabloop import files, provenance, report, roles, verdicts
 from tabloop.card import ModelCard
 from tabloop.params import ROOT, Params
 
@@ -28,20 +27,11 @@ def write(params: Params, champion: ModelCard | None, challenger: ModelCard | No
     It is about the champion, by what models/champion holds: a new candidate does not change it. The headings follow
     Mitchell et al., "Model Cards for Model Reporting" (2019).
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     path, judged = ROOT / "MODEL_CARD.md", roles.MODELS / "champion" / roles.EVALUATION.name
     before = path.read_text("utf-8") if path.exists() else ""
     kept = re.search(r"<!-- use.*?<!-- /use -->", before, re.DOTALL)
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {"digits": verdicts.figure, "cell": verdicts.cell}
-    text = environment.get_template("model_card.md.jinja").render(
+    text = report.render(
+        "model_card.md.jinja",
         params=params,
         card=champion,
         challenger=challenger,

@@ -12,6 +12,7 @@ from tabloop.card import ModelCard
 from tabloop.columns import literal
 from tabloop.metrics import MIN_CLASS, at_threshold, auc_interval, enough
 from tabloop.params import ROOT, Params
+from tabloop.verdicts import markdown
 
 REPORT = ROOT / "reports/performance.json"
 GROUP = ["week", "version", "variant"]
@@ -117,18 +118,19 @@ def text(result: dict[str, Any]) -> str:
     lines = [head(result), ""]
     if others := result["others"]:
         lines += [f"- {others:,} predictions of another project, table or service are left out", ""]
-    columns = [*GROUP, "rows", "unlabelled", "AUC", "observed / predicted", "threshold", "cost per row"]
-    if result["weeks"]:
-        lines += [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
-    for week in result["weeks"]:
-        expected = week.get("predicted_positives")
-        thresholds = dict.fromkeys(f"{value:.4f}" for value in week.get("thresholds", ()))
-        cells = [*(week[name] for name in GROUP), f"{week['rows']:,}", f"{week['unlabelled']:.0%}"]
-        cells += [_interval(week)]
-        cells += [f"{week['positives'] / expected:.2f}" if expected else "", " to ".join(thresholds)]
-        cells += [f"{week['cost_per_row']:.4f}" if "cost_per_row" in week else ""]
-        lines.append(f"| {' | '.join(cells)} |")
+    columns = ["week", "rows", "no label", "AUC", "observed/ predicted", "cost per row", "threshold"]
+    for served in dict.fromkeys((week["version"], week["variant"]) for week in result["weeks"]):
+        weeks = [week for week in result["weeks"] if (week["version"], week["variant"]) == served]
+        lines += [f"Model {served[0]} as {served[1]}:", "", markdown(columns, [*map(_cells, weeks)]), ""]
     return "\n".join(lines).rstrip()
+
+
+def _cells(week: dict[str, Any]) -> list[str]:
+    expected = week.get("predicted_positives")
+    thresholds = dict.fromkeys(f"{value:.4f}" for value in week.get("thresholds", ()))
+    cells = [week["week"], f"{week['rows']:,}", f"{week['unlabelled']:.0%}", _interval(week)]
+    cells += [f"{week['positives'] / expected:.2f}" if expected else ""]
+    return [*cells, f"{week['cost_per_row']:.4f}" if "cost_per_row" in week else "", " to ".join(thresholds)]
 
 
 def _interval(measured: dict[str, Any]) -> str:

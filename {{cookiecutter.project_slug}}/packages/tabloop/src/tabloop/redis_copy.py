@@ -40,7 +40,7 @@ def write_redis(views: list[str], url: str, password: str) -> str:
         store = OnlineStore(str(STORE), project, None, {})
         for view in views:
             if not STORE.is_file() or not store.rows(view, "TRUE LIMIT 1"):
-                raise UserError(f"data/online/store.db has no row of {view}: run `dvc repro` or `dvc pull`")
+                raise UserError(f"data/online/store.db has no row of {view}: run `make train`")
         with (
             closing(sqlite3.connect(f"{STORE.as_uri()}?mode=ro", uri=True)) as db,
             client.pipeline() as pipe,  # transactions: an entity's features change at once

@@ -44,19 +44,9 @@ class Release:
         return cls({name.strip(): value.strip() for name, _, value in pairs})
 
     @property
-    def image(self) -> str:
-        """The container image, by digest once it was deployed."""
-        return self.values.get("IMAGE", "")
-
-    @property
     def model_version(self) -> str:
         """The version of the champion in the image."""
         return self.values.get("MODEL_VERSION", "")
-
-    @property
-    def challenger_mode(self) -> str:
-        """`off`, `shadow` or `ab`."""
-        return self.values.get("CHALLENGER_MODE", "off")
 
 
 def read(environment: str) -> Release:
@@ -101,7 +91,7 @@ def set_values(environment: str, built_from: str = "", **values: str) -> str:
     if new == old:
         path.write_bytes(before)
         return f"{environment} runs {new.model_version} already"
-    if (new.image, new.model_version) != (old.image, old.model_version):
+    if any(new.values.get(name) != old.values.get(name) for name in ("IMAGE", "MODEL_VERSION")):
         trailer = [f"{BUILT_FROM}: {built_from}"] if built_from else []
         return _commit(path, before, f"Deploy {new.model_version} to {environment}", *trailer)
     pairs = (f"{name}={value}" for name, value in new.values.items() if old.values.get(name) != value)

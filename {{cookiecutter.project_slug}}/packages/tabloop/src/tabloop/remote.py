@@ -25,7 +25,7 @@ def dvc(*arguments: str) -> None:
         UserError: it fails; DVC has said why.
     """
     if subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=ROOT).returncode:
-        raise UserError(f"`dvc {arguments[0]}` failed: see the lines above")
+        raise UserError(f"dvc {arguments[0]} failed: see the lines above")
 
 
 @contextmanager

@@ -37,17 +37,13 @@ def draw(name: str, candidate: Points, champion: Points | None, threshold: float
         predicted = [point["predicted"] for point in candidate[name]] if name == "calibration" else [1.0]
         log = 0 < min(predicted) * WIDE < max(predicted)  # at low rates all points but one are near 0
         marker = "o" if name == "calibration" else None
-        for points, color, label, line in (
-            (champion, CHAMPION, "champion", "--"),
-            (candidate, CANDIDATE, "candidate", "-"),
-        ):
+        curves = (champion, CHAMPION, "champion", "--"), (candidate, CANDIDATE, "candidate", "-")
+        for points, color, label, line in curves:
             if points:
                 xs, ys = ([point[axis] for point in points[name]] for axis in (x, y))
                 if log:
                     ys = [max(point[y], 0.5 / point["rows"]) for point in points[name]]
-                axes.plot(
-                    xs, ys, color=color, label=label, linestyle=line, linewidth=2, marker=marker, markersize=4
-                )
+                axes.plot(xs, ys, line, color=color, label=label, linewidth=2, marker=marker, markersize=4)
         if name in ("roc", "calibration"):
             end = 1 if name == "roc" else max(point[axis] for point in candidate[name] for axis in (x, y))
             ends = [min(predicted) if log else 0, end]
@@ -91,15 +87,17 @@ def page(
     time = params.schema_.timestamp
     window = f"{rows[time].min():%Y-%m-%d} to {rows[time].max():%Y-%m-%d}" if time else "split by hash"
     drawn = {title: draw(name, plots, champion, result["threshold"]) for name, (title, *_) in CURVES.items()}
-    return html(
+    return render(
         "report.html", params=params, model=card, result=result, window=window, plots=drawn, verdicts=verdicts
     )
 
 
-def html(template: str, **values: Any) -> str:
-    """A page of this package: a template that stands beside this file, filled in."""
+def render(template: str, **values: Any) -> str:
+    """A template that stands beside this file, filled in; in HTML what would be a tag is escaped."""
     from jinja2 import Environment, FileSystemLoader
 
-    folder = FileSystemLoader(Path(__file__).parent)
-    environment = Environment(loader=folder, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    options: Any = {"trim_blocks": True, "lstrip_blocks": True, "keep_trailing_newline": True}
+    options |= {"loader": FileSystemLoader(Path(__file__).parent), "autoescape": template.endswith(".html")}
+    environment = Environment(**options)
+    environment.filters |= {"digits": verdicts.figure, "cell": verdicts.cell}
     return environment.get_template(template).render(**values)

@@ -57,7 +57,7 @@ def folder_hash(folder: Path) -> str:
 def not_here(role: Role) -> UserError:
     """The one text for a model that is pinned but not on this machine."""
     what = f"models/{role}.dvc pins a model that models/{role} does not hold"
-    how = f"`dvc pull models/{role}.dvc` fetches it; if no DVC remote has it, `tabloop rollout drop {role}` gives it up"
+    how = f"`uv run dvc pull models/{role}.dvc` fetches it; if no DVC remote has it, `uv run tabloop rollout drop {role}` gives it up"
     return UserError(f"{what}: {how}")
 
 
@@ -106,14 +106,14 @@ def candidate() -> tuple[ModelCard, dict[str, Any]]:
         UserError: it was not evaluated, or the gate did not pass it, or it was judged against another champion.
     """
     if not EVALUATION.exists():
-        raise UserError("metrics/evaluation.json is missing: run `dvc repro`")
+        raise UserError("metrics/evaluation.json is missing: run `make train`")
     evaluation, card = json.loads(EVALUATION.read_text("utf-8")), ModelCard.read(CANDIDATE)
     if evaluation["version"] != card.version or not evaluation["gate"]["passed"]:
-        raise UserError("the gate did not pass this candidate: `dvc repro evaluate` says why")
+        raise UserError("the gate did not pass this candidate: `make train` says why")
     judged, champion = evaluation["champion"].get("version"), current("champion")
     if champion and champion.version not in (judged, card.version):
         what = f"against {judged or 'no champion'}, and {champion.version} is the champion now"
-        raise UserError(f"the candidate was judged {what}: run `dvc repro evaluate`")
+        raise UserError(f"the candidate was judged {what}: run `make train`")
     return card.completed(evaluation), evaluation
 
 

@@ -9,8 +9,9 @@ from contextlib import suppress
 
 from tabloop import files, model_card, registry, replay, roles
 from tabloop.card import ModelCard
-from tabloop.cli import UserError
+from tabloop.cli import UserError, push_step
 from tabloop.params import ROOT, Params, load
+from tabloop.terminal import plain
 
 CHAMPION, REGISTRATION = ROOT / "metrics/champion.json", ROOT / "reports/registration.json"
 
@@ -74,7 +75,7 @@ def register(params: Params) -> str:
     if name := registry.experiment():
         registry.log(params, card, evaluation, roles.CANDIDATE)
         files.write_json(REGISTRATION, {"experiment": name, "version": card.version})
-        return f"{card.version} is not registered, as it is the experiment {name}: `dvc exp apply`, then `make train`"
+        return f"{card.version} is not registered, as it is the experiment {name}: `uv run dvc exp apply {name}`, then `make train`"
     champion = roles.current("champion")
     entry = registry.register(params, card, evaluation, roles.CANDIDATE)
     if champion is None:
@@ -100,7 +101,7 @@ def challenge(params: Params) -> str:
     result = replay.replay(params, card, champion)
     if result["refused"]:
         raise UserError(f"{replay.head(result)}; reports/replay.json has the figures")
-    print(replay.text(result), file=sys.stderr, flush=True)
+    print(plain(replay.text(result)), file=sys.stderr, flush=True)
     roles.install("challenger", card, model_card.evaluation_to_keep(params, evaluation))
     follow(params)
     return f"Make {card.version} the challenger"
@@ -152,4 +153,4 @@ def give_up(role: roles.Role) -> str:
     with suppress(UserError):  # the other model is not here, either
         model_card.write(load(), *map(roles.current, roles.ROLES))
     after = "; the next candidate that passes the gate becomes champion" if role == "champion" else ""
-    return f"models/{role}.dvc is removed{after}. Next: git add --all models MODEL_CARD.md && git commit --message 'Drop the {role}' && git push"
+    return f"models/{role}.dvc is removed{after}. Next: git add --all models MODEL_CARD.md && git commit --message 'Drop the {role}' && {push_step()}"

@@ -6,7 +6,7 @@ from typing import Any
 
 from tabloop import roles, verdicts
 from tabloop.card import ModelCard
-from tabloop.cli import UserError
+from tabloop.cli import UserError, push_step
 from tabloop.onnx_model import FILE, OnnxModel
 from tabloop.params import ROOT
 from tabloop.report import mermaid
@@ -50,7 +50,7 @@ def next_step(version: str, passed: bool) -> str:
     """The commands that follow, unless a gate failed. The first model is the champion already; a later one is the candidate until it challenges."""
     if not passed:
         return "Next: change the data, the model or a bar in params.yaml, then `make train`; the report shows where it fails."
-    keep = "  git add --all && git commit --message 'Train a model' && uv run dvc push && git push"
+    keep = f"  git add --all && git commit --message 'Train a model' && uv run dvc push && {push_step()}"
     try:
         champion = roles.current("champion")
     except UserError as error:  # it is pinned, and not here
@@ -69,7 +69,7 @@ def markdown() -> str:
     if not roles.EVALUATION.exists():
         validation = ROOT / "reports/validation.json"
         broken = validation.exists() and not json.loads(validation.read_text("utf-8"))["passed"]
-        raise UserError("the data break the schema" if broken else "nothing was evaluated: run `dvc repro`")
+        raise UserError("the data break the schema" if broken else "nothing was evaluated: run `make train`")
     found, card = json.loads(roles.EVALUATION.read_text("utf-8")), ModelCard.read(roles.CANDIDATE)
     champion, rows, data = found["champion"], "", ""
     if "metrics" in champion:

@@ -205,7 +205,7 @@ class Search:
         """
         trials, best, params = counted(self.study), self.best, self.params
         if any(trial.state.name == "RUNNING" and elsewhere(trial) for trial in trials):
-            return "another `tabloop tune` still has a trial of this study, and then says what was found"
+            return "another search still has a trial of this study, and then says what was found"
         if best is None:
             raise UserError(f"none of {len(trials)} trials came to its end")
         found = with_drawn(params, best.params)
@@ -225,8 +225,8 @@ class Search:
             raise UserError("nothing is written, as `train` in params.yaml was edited meanwhile")
         new = {name: found.train[name] for name in params.tune if found.train[name] != params.train[name]}
         path = ROOT / "params.yaml"
-        files.write(path, with_arguments(path.read_bytes().decode(), new, f"{what} by `tabloop tune`"))
-        return f"written to params.yaml; next: `dvc repro` -> {PAGE}"
+        files.write(path, with_arguments(path.read_bytes().decode(), new, f"{what} by tabloop tune"))
+        return f"written to params.yaml; next: `make train` -> {PAGE}"
 
     def gain(self, found: Params) -> Estimate:
         """By how much the metric is larger with these arguments on the newest part, with its paired interval."""
@@ -262,4 +262,4 @@ def tune(trials: int, timeout: float, metric: str, write: bool | None) -> str:
         return said
     except KeyboardInterrupt:
         done = sum(trial.state.is_finished() for trial in counted(study))
-        sys.exit(f"tune: stopped; {done} trials are kept, and the next `tabloop tune` goes on")
+        sys.exit(f"tune: stopped; {done} trials are kept, and `make tune` goes on")

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from tabloop import actions
-from tabloop.cli import UserError, git, one_line
+from tabloop.cli import UserError, finished, git, one_line
+from tabloop.commits import ancestor
 from tabloop.params import ROOT
 
 FILE, BRANCH, PACKAGES = ".template.json", "template", "packages"
@@ -53,7 +54,7 @@ def update(to: str) -> Update:
     same = new["answers"] == recorded(base)["answers"]
     if same and not git("diff", "--name-only", base, made, "--", ".", *ignored, where=ROOT):
         return Update(f"{version} changes nothing")
-    if not ancestor(base, "HEAD"):
+    if not ancestor(base, "HEAD", ROOT):
         merge(base, "Record what the template's last update brought", "--strategy=ours")
     tip = on_branch(tree(made), base, title)
     conflicts = merge(tip, title)
@@ -132,9 +133,7 @@ def bake(known: dict[str, Any], revision: str) -> str:
         answers = [f"{name}={value}" for name, value in known["answers"].items()]
         command = [sys.executable, "-m", "cookiecutter", "--no-input", "--default-config", "-o", str(out)]
         env = os.environ | {"TABLOOP_UPDATE": "1"}
-        done = subprocess.run(
-            [*command, str(clone), *answers], env=env, capture_output=True, encoding="utf-8"
-        )
+        done = finished(*command, str(clone), *answers, why="it bakes the template", env=env)
         if done.returncode:
             said = [line for line in done.stderr.splitlines() if line.strip()]
             raise UserError(f"{template} refuses the answers in {FILE}: {said[0] if said else 'no reason'}")
@@ -153,7 +152,7 @@ def without_packages(commit: str) -> str:
 def on_branch(made: str, base: str, title: str) -> str:
     """The newest commit of the branch `template`, which has this tree from now on."""
     tip = git("rev-parse", BRANCH, where=ROOT) if exists(BRANCH) else base
-    if not ancestor(base, tip):  # the branch was not there, or is of another clone
+    if not ancestor(base, tip, ROOT):  # the branch was not there, or is of another clone
         tip = base
     if tree(tip) != made:
         tip = git("commit-tree", made, "-p", tip, "-m", title, where=ROOT)
@@ -216,12 +215,3 @@ def tree(commit: str) -> str:
 def exists(ref: str) -> bool:
     """Whether git knows a commit of this name."""
     return bool(git("for-each-ref", f"refs/heads/{ref}", f"refs/remotes/{ref}", where=ROOT))
-
-
-def ancestor(commit: str, of: str) -> bool:
-    """Whether a commit is in the history of another."""
-    try:
-        git("merge-base", "--is-ancestor", commit, of, where=ROOT)
-    except UserError:
-        return False
-    return True

@@ -153,7 +153,7 @@ def validate(params: Params, raw: Path, report: Path) -> str:
     for path in tables:
         db.read_parquet(str(path)).create_view(path.stem)
     if raw / "events.parquet" not in tables:
-        raise UserError("data/raw/events.parquet is missing: run `dvc repro ingest`")
+        raise UserError("data/raw/events.parquet is missing: run `make train`")
     now, events, target = datetime.now(UTC), db.view("events"), schema.target
     rows = {path.stem: db.view(path.stem).aggregate("count(*)").fetchall()[0][0] for path in tables}
     found = [{"table": name, **b} for name in rows for b in breaches(db, name, schema, now)]

@@ -6,8 +6,8 @@ from typing import Any
 from tabloop.cli import one_line
 from tabloop.gates import Gate
 from tabloop.metrics import Estimate
+from tabloop.terminal import WIDTH
 
-WIDTH = 78  # of what is printed, so that a terminal of 80 does not wrap it, also below the summary
 TITLES = {"auc": "AUC", "brier": "Brier score"}
 # Of the numbers in evaluation.json, those that are no metric of one model.
 OTHER = {"rows", "positives", "auc_low", "auc_high"}

@@ -54,7 +54,7 @@ def require_files(views: list[str], features: Path) -> None:
     """Raises: UserError: the folder `features` lacks the file of a view."""
     for view in views:
         if not (features / f"{view}.parquet").exists():
-            how = "run `dvc repro featurize`, or `dvc pull`"
+            how = "run `make train`, or `uv run dvc pull`"
             raise UserError(f"data/features/{view}.parquet is missing: {how}")
 
 

@@ -19,7 +19,7 @@ from tabloop.serving.trace import REQUEST
 MAX_BYTES = 16 << 20  # the longest body of any request
 ROW_BYTES = 64 << 10  # the longest body of a single row
 VALUE_BYTES = 40  # of JSON for each value of a batch, on average at most, its name not counted
-PART_ROWS = 200  # of a batch, validated one by one at once: others wait for no more
+CHECKED_ROWS = 200  # of a batch, validated one by one at once: others wait for no more
 PART_BYTES = 32 << 10  # of it, parsed at once, and validated by column
 PART_SECONDS = 0.0005  # of work, after which others come first
 TURNS = 8  # of the event loop, microseconds in all: rows that arrive within them are scored together
@@ -100,8 +100,8 @@ class DirectRoute:
                 raise Refused(413, f"more than {self.rows:,} rows: send them in parts")
             columns = self.by_column(rows) if self.by_column else None
             valid += [] if columns is None else [columns]
-            for at in range(0, len(rows), PART_ROWS) if columns is None else ():
-                valid += self.validate_part(rows[at : at + PART_ROWS], count + at)
+            for at in range(0, len(rows), CHECKED_ROWS) if columns is None else ():
+                valid += self.validate_part(rows[at : at + CHECKED_ROWS], count + at)
                 await give_way(PART_SECONDS)
             count += len(rows)
             await give_way(PART_SECONDS)

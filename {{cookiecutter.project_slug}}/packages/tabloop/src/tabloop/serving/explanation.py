@@ -28,7 +28,7 @@ from tabloop.shapley import Shapley, shapley
 
 SECONDS = 2.0  # of the processor, that an explanation may take
 MAX_WAITING = 8  # explanations; others are refused
-PART_ROWS = 256  # scored in one call of the graph, during which the thread of the predictions can work
+SCORED_ROWS = 256  # scored in one call of the graph, during which the thread of the predictions can work
 UNEXPLAINED = "the model can't score this row, or a mix of it and the baseline"
 
 
@@ -119,13 +119,13 @@ def contributions(model: ServedModel, row: Row) -> tuple[list[str], Shapley]:
 
     def value(coalitions: np.ndarray) -> np.ndarray:
         scores = np.empty(len(coalitions))
-        for at in range(0, len(coalitions), PART_ROWS):
+        for at in range(0, len(coalitions), SCORED_ROWS):
             if time.thread_time() > end:
                 raise TimeoutError
-            part = coalitions[at : at + PART_ROWS]
+            part = coalitions[at : at + SCORED_ROWS]
             inputs = {n: np.where(part[:, place], own[n], base[n]) for n, place in places.items()}
             inputs |= {n: np.repeat(base[n], len(part), axis=0) for n in names if n not in places}
-            scores[at : at + PART_ROWS] = model.probability(inputs)
+            scores[at : at + SCORED_ROWS] = model.probability(inputs)
         return scores
 
     # The same row has the same explanation, whichever process gives it.

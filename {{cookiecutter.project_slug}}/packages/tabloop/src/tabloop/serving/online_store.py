@@ -166,7 +166,7 @@ class OnlineStore:
         """
         if lacking := [] if self.seen else [view for view in views if not await self._has(view)]:
             raise UserError(
-                f"ONLINE_STORE={self.where} has no row of {lacking[0]}: `tabloop materialize` writes it"
+                f"ONLINE_STORE={self.where} has no row of {lacking[0]}: `make materialize` writes it"
             )
         self.seen = True
 
@@ -289,5 +289,5 @@ def check_image() -> None:
     with command("image"):
         if ModelCard.read(ROOT / "models/champion").schema_.views and not STORE.exists():
             raise UserError(
-                "the champion looks features up, and data/online/store.db is missing: `dvc pull` has it"
+                "the champion looks features up, and data/online/store.db is missing: `uv run dvc pull` fetches it"
             )
