@@ -346,7 +346,7 @@ def test_from_the_first_push_to_a_rollback(forge: Forge) -> None:
     assert forge.release() == first
     assert f"now runs {first['IMAGE']}" in forge.reconcile()
     assert forge.served()["version"] == first["MODEL_VERSION"]
-    assert "never changed" in forge.tabloop("release", "rollback", "production", code=1)
+    assert "no earlier release" in forge.tabloop("release", "rollback", "production", code=1)
 
 
 def dispatch(forge: Forge, expected: int = 0, run_id: str = "", **inputs: str) -> str:

@@ -154,7 +154,10 @@ def test_a_second_rollback_goes_further_back_and_never_forward(folder: Path) -> 
     assert release.rollback("staging").endswith(" Roll back staging to v1") and version() == "v1"
     release.rollback("staging")
     assert text(folder) == FIRST
-    with pytest.raises(UserError, match="staging was never changed: there is no earlier release"):
+    with pytest.raises(
+        UserError,
+        match="staging has no earlier release to go back to: `git log deploy/staging` lists what it ran",
+    ):
         release.rollback("staging")
     unchanged(folder, FIRST)
 

@@ -142,7 +142,10 @@ def test_what_is_done_is_not_done_twice(before: Callable[[str], Path]) -> None:
             1,
             "there is no challenger: `make challenge` makes the candidate the challenger",
         )
-    assert run(folder, STEPS["challenge"]) == (1, "the candidate b is the champion already")
+    assert run(folder, STEPS["challenge"]) == (
+        1,
+        "the candidate b is the champion already: `make train` after a change",
+    )
     assert finish(folder, STEPS["register"]) == "kit version 2 (b) is champion"
     card = (folder / "MODEL_CARD.md").read_text()
     assert card.startswith("# kit: model b\n") and "precision undefined" in card

@@ -142,12 +142,11 @@ def about(note: Note) -> str:
 def text(found: dict[str, Any]) -> str:
     """A summary with a line for each column, warnings, how the table is used, and what else changes."""
     schema, columns = found["schema"], found["columns"]
-    rows = [["column", "is", "type", "missing", "examples", "because"]]
+    rows = [["column", "is", "type", "missing", "because: examples"]]
     for column in columns:
         share = f"{column['missing']:.1%}" if column["missing"] else "0"
-        examples = ", ".join(column["examples"])
-        kind = column["type"].lower()
-        rows.append([column["column"], column["decision"], kind, share, examples, column["why"]])
+        because = f"{column['why']}: {', '.join(column['examples'])}"
+        rows.append([column["column"], column["decision"], column["type"].lower(), share, because])
     lines = aligned(rows)
     lines += [f"! {warning}" for warning in found["warnings"]]
     lines += [f"! {c['column']}: {warning}" for c in columns for warning in c["warnings"]]

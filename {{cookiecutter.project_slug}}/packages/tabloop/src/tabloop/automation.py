@@ -5,7 +5,7 @@ from typing import TextIO
 
 import click
 
-from tabloop.cli import Commands, params, push_step, write_github_output
+from tabloop.cli import Commands, params, then_push, write_github_output
 
 
 @click.group(cls=Commands)
@@ -82,7 +82,7 @@ def update(to: str, report: Path | None) -> None:
     done = update(to)
     click.echo(f"update: {done.text}")
     if done.title:
-        click.echo(f"Next: make setup test train && {push_step()} template", err=True)
+        click.echo(f"Next: {then_push('make setup test train')} template", err=True)
     if report:
         report.write_text(done.markdown, "utf-8")
     write_github_output(title=done.title)

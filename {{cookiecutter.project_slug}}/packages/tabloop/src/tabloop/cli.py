@@ -165,15 +165,16 @@ def params() -> "Params":
     return load()
 
 
-def push_step() -> str:
-    """The command that pushes the present branch, with what git lacks for it: a remote, an upstream."""
+def then_push(command: str = "") -> str:
+    """The command, and what pushes the present branch after it: without a remote on a line of its own, as URL is to be filled in."""
     from tabloop.params import ROOT
 
     why = "it keeps the project's versions"
     asked = [("remote",), ("rev-parse", "--symbolic-full-name", "@{upstream}")]
     remotes, upstream = (finished("git", *words, why=why, cwd=ROOT).stdout for words in asked)
-    add = "" if remotes else "git remote add origin URL && "
-    return f"{add}git push{'' if upstream else ' --set-upstream origin HEAD'}"
+    push = f"git push{'' if upstream else ' --set-upstream origin HEAD'}"
+    steps = [command, push] if remotes else [command, f"git remote add origin URL && {push}"]
+    return (" && " if remotes else "\n  ").join(filter(None, steps))
 
 
 def finished(*command: str, why: str, **options: Any) -> "subprocess.CompletedProcess[str]":

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import click
 
 from tabloop.automation import github, remote, retrain, update, watch
-from tabloop.cli import FOUND, Commands, UserError, explained, params, push_step, write_github_output
+from tabloop.cli import FOUND, Commands, UserError, explained, params, then_push, write_github_output
 from tabloop.commands import adopt, compact, forget, loop, traffic, tune
 from tabloop.terminal import plain
 
@@ -159,7 +159,7 @@ def _step(name: str) -> None:
     done = getattr(rollout, name)(params())
     click.echo(done)
     commit = f"git add --all models MODEL_CARD.md && git commit --message '{done}'"
-    click.echo(f"Next: {commit} && uv run dvc push && {push_step()}", err=True)
+    click.echo(f"Next: {then_push(f'{commit} && uv run dvc push')}", err=True)
 
 
 @rollout.command()
@@ -223,7 +223,7 @@ def set_(environment: str, values: tuple[str, ...], built_from: str) -> None:
     with explained("the service takes no such value", ValueError):
         Settings(**{name: value for name, value in known.items() if name in Settings.model_fields})
     click.echo(f"release: {set_values(environment, built_from, **pairs)}")
-    click.echo(f"Next: {push_step()}", err=True)
+    click.echo(f"Next: {then_push()}", err=True)
 
 
 @release.command()
@@ -234,7 +234,7 @@ def rollback(environment: str, to: str) -> None:
     from tabloop.release import rollback
 
     click.echo(f"release: {rollback(environment, to)}")
-    click.echo(f"Next: {push_step()}", err=True)
+    click.echo(f"Next: {then_push()}", err=True)
 
 
 @release.command()

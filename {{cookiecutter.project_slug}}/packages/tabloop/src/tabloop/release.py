@@ -115,8 +115,8 @@ def rollback(environment: str, to: str = "") -> str:
         if restored != present and to in ("", restored.model_version):
             break
     else:
-        why = f"never ran {to}: `git log deploy/{environment}` lists what it ran"
-        raise UserError(f"{environment} {why if to else 'was never changed: there is no earlier release'}")
+        why = f"never ran {to}" if to else "has no earlier release to go back to"
+        raise UserError(f"{environment} {why}: `git log deploy/{environment}` lists what it ran")
     files.write(path, text)
     title = f"Roll back {environment} to {restored.model_version}"
     return _commit(path, before, title, f"{ROLLED_BACK_TO}: {target}")

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from tabloop import files, model_card, registry, replay, roles
 from tabloop.card import ModelCard
-from tabloop.cli import UserError, push_step
+from tabloop.cli import UserError, then_push
 from tabloop.params import ROOT, Params, load
 from tabloop.terminal import plain
 
@@ -97,7 +97,7 @@ def challenge(params: Params) -> str:
     card, evaluation = roles.candidate()
     champion = roles.required("champion")
     if card.version == champion.version:
-        raise UserError(f"the candidate {card.version} is the champion already")
+        raise UserError(f"the candidate {card.version} is the champion already: `make train` after a change")
     result = replay.replay(params, card, champion)
     if result["refused"]:
         raise UserError(f"{replay.head(result)}; reports/replay.json has the figures")
@@ -153,4 +153,5 @@ def give_up(role: roles.Role) -> str:
     with suppress(UserError):  # the other model is not here, either
         model_card.write(load(), *map(roles.current, roles.ROLES))
     after = "; the next candidate that passes the gate becomes champion" if role == "champion" else ""
-    return f"models/{role}.dvc is removed{after}. Next: git add --all models MODEL_CARD.md && git commit --message 'Drop the {role}' && {push_step()}"
+    commit = f"git add --all models MODEL_CARD.md && git commit --message 'Drop the {role}'"
+    return f"models/{role}.dvc is removed{after}. Next: {then_push(commit)}"

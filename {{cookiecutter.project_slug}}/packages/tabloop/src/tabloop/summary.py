@@ -6,7 +6,7 @@ from typing import Any
 
 from tabloop import roles, verdicts
 from tabloop.card import ModelCard
-from tabloop.cli import UserError, push_step
+from tabloop.cli import UserError, then_push
 from tabloop.onnx_model import FILE, OnnxModel
 from tabloop.params import ROOT
 from tabloop.report import mermaid
@@ -50,7 +50,7 @@ def next_step(version: str, passed: bool) -> str:
     """The commands that follow, unless a gate failed. The first model is the champion already; a later one is the candidate until it challenges."""
     if not passed:
         return "Next: change the data, the model or a bar in params.yaml, then `make train`; the report shows where it fails."
-    keep = f"  git add --all && git commit --message 'Train a model' && uv run dvc push && {push_step()}"
+    keep = "  " + then_push("git add --all && git commit --message 'Train a model' && uv run dvc push")
     try:
         champion = roles.current("champion")
     except UserError as error:  # it is pinned, and not here

@@ -5,6 +5,7 @@ import textwrap
 from itertools import zip_longest
 
 WIDTH = 78  # so that a terminal of 80 does not wrap it, also below the summary
+LAST = 24  # the least width to which a table's last column is wrapped
 
 
 def plain(text: str) -> str:
@@ -22,7 +23,7 @@ def aligned(rows: list[list[str]]) -> list[str]:
     """The lines of a table, whose first row is its head: columns are aligned, the head and the last column are wrapped."""
     heads = [max(map(len, name.split()), default=1) for name in rows[0]]
     *widths, _ = (max(own) for own in zip(heads, *([*map(len, row)] for row in rows[1:]), strict=True))
-    widths.append(max(heads[-1], WIDTH - sum(widths) - 2 * len(widths)))
+    widths.append(max(LAST, WIDTH - sum(widths) - 2 * len(widths)))
     lines = list[tuple[str, ...]]()
     for row in rows:
         lines += zip_longest(*map(textwrap.wrap, row, widths), fillvalue="")
