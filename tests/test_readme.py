@@ -4,10 +4,13 @@ import re
 import shutil
 from pathlib import Path
 
+import pytest
 from conftest import ROOT, UV, Project, Run
 
 # Run by another file of the tests, as they need a server, Docker, a bucket or another bake.
 ELSEWHERE = {
+    "make demo": "test_make.py",
+    "uvx cookiecutter": "conftest.py",  # by the environment's own cookiecutter
     "make setup": "test_make.py",  # `make demo` calls it
     "make test": "test_workflows.py",
     "make serve": "test_serving.py",
@@ -19,7 +22,7 @@ ELSEWHERE = {
     "make promote": "test_monitoring.py",
     "make withdraw": "test_monitoring.py",
     "make image": "test_container.py",
-    "make smoke": "test_workflows.py",
+    "make smoke": "test_container.py",
     "make reconcile": "test_reconcile.py",
     "make traffic": "test_monitoring.py",
     "make drift": "test_monitoring.py",
@@ -48,7 +51,7 @@ ELSEWHERE = {
     "git push": "test_workflows.py",
     "git add": "test_workflows.py",
     "git log": "test_workflows.py",
-    "git switch": "programs/test_commits.py",
+    "git switch": "test_workflows.py",
     "uv run dvc remote": "test_object_store.py",
     "uv run tabloop compact": "programs/test_compaction.py",
     "kubectl apply": "test_kubernetes.py",
@@ -58,11 +61,24 @@ ELSEWHERE = {
 
 def shown(readme: str) -> list[str]:
     """Every command in the README: lines of blocks without a language, and what stands between backticks."""
-    blocks = re.findall(r"^```\n(.*?)^```$", readme, re.S | re.M)
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", readme, re.S | re.M)
+    blocks = [block for language, block in fenced if not language]
     lines = [line.split("   #")[0].split("  #")[0].strip() for block in blocks for line in block.splitlines()]
     inline = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```$", "", readme, flags=re.S | re.M))
-    starts = ("make ", "uv run ", "uv sync", "git ", "kubectl ", "gh ", "curl ", "docker ")
+    starts = ("make ", "uv run ", "uvx ", "uv sync", "git ", "kubectl ", "gh ", "curl ", "docker ")
     return sorted({text for text in lines + inline if text.startswith(starts)})
+
+
+@pytest.mark.parametrize(("shown", "file"), ELSEWHERE.items(), ids=ELSEWHERE)
+def test_the_named_file_has_the_command(shown: str, file: str) -> None:
+    """Its last word, as a test gives it to a process, or in a line of a shell."""
+    last = shown.split()[-1].rpartition("/")[2].removeprefix("fraud_detection.")
+    assert re.search(rf"(?<![\w-]){re.escape(last)}(?![\w-])", (ROOT / "tests" / file).read_text())
+
+
+def test_a_block_of_another_language_hides_no_command() -> None:
+    text = "```mermaid\nmake no\n```\n\n```\nmake this   # comment\n```\n\n`make that`\n\n```python\nmake = 1\n```\n"
+    assert shown(text) == ["make that", "make this"]
 
 
 def test_each_command_of_the_readme_runs_here_or_in_a_named_file(
@@ -86,12 +102,12 @@ def test_each_command_of_the_readme_runs_here_or_in_a_named_file(
     }
     unknown = [
         text
-        for text in shown((copy / "README.md").read_text())
+        for readme in (copy / "README.md", ROOT / "README.md")
+        for text in shown(readme.read_text())
         if text not in here
         and not text.startswith("curl ")  # by the tests of the service, from the README
         and not any(re.match(rf"{re.escape(known)}\b", text) for known in ELSEWHERE)
     ]
-    assert all((ROOT / "tests" / file).exists() for file in ELSEWHERE.values())
     assert not unknown, f"say in ELSEWHERE which test runs these, or run them here: {unknown}"
     for text, code in here.items():
         words = text.replace("make ", f"make UV={UV} ").removeprefix("uv run ").split()
