@@ -90,8 +90,11 @@ def test_a_change_that_rounds_to_nothing_has_no_minus(folder: Path) -> None:
     reference["country"] = reference.country.mask(reference.index == 0)
     install(folder, "champion", params(), reference)
     log(folder, params(), served(1200))
-    assert -0.0005 < check(folder)["columns"]["country"]["missing"] < 0
+    result = check(folder)
+    assert -0.0005 < result["columns"]["country"]["missing"] < 0 and "-0.0%" not in drift.text(result)
     page = (folder / "reports/drift.html").read_text()
+    for level in (name for name, *shares in result["columns"]["country"]["bins"] if any(shares)):
+        assert f'text-anchor="middle">{level}</text>' in page
     assert "<td>+0.0&nbsp;%</td>" in page and ">-0.0" not in page
 
 

@@ -173,6 +173,6 @@ def text(result: dict[str, Any]) -> str:
     if columns:
         lines += ["", "| column | distance | bar | missing | drift |", "|---|---|---|---|---|"]
     for name, each in columns.items():
-        figures = f"{each['distance']:.3f} | {each['distance_bar']:.3f} | {each['missing']:+.1%}"
+        figures = f"{each['distance']:.3f} | {each['distance_bar']:.3f} | {each['missing']:+z.1%}"
         lines.append(f"| {name} | {figures} | {'; '.join(each['why'])} |")
     return "\n".join(lines)

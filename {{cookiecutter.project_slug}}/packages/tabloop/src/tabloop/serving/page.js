@@ -17,7 +17,7 @@ async function load() {
     ab: `${percent(share)} of ${champion.schema.entity ?? "request"}s are answered by the challenger, ${percent(1 - share)} by the champion` }[model.challenger_mode], "", "routing"]);
   const { p50, p95, p99 } = model.latency_ms;
   rows.push(["Latency", p50 === undefined ? "no request yet"
-    : `p50 ${p50} ms · p95 ${p95} ms · p99 ${p99} ms (the last 1,000 requests)`, "", "latency"]);
+    : `p50 ${p50} ms · p95 ${p95} ms · p99 ${p99} ms (the last 1,000 single rows at most)`, "", "latency"]);
   if (model.log?.error) rows.push(["Prediction log", model.log.error, "bad"]);
   $("served").replaceChildren(...rows.map(([head, text, className = "", id = ""]) => {
     const line = element("tr");
@@ -132,12 +132,16 @@ function explained({ probability, base_value, method, contributions, not_known }
   const shown = contributions.filter(({ contribution }) => contribution).slice(0, 10), others = contributions.slice(shown.length);
   const bars = shown.map(({ feature, value, looked_up, baseline, contribution, error }) => [
     `${feature} ${short(value) ?? (looked_up ? "looked up" : "missing")}`, `typical: ${short(baseline) ?? "missing"}`, contribution, error]);
-  if (others.length) bars.push([`${others.length} others`, others.map(({ feature }) => feature).join(", "),
+  if (others.length) bars.push([others.length === 1 ? "1 other" : `${others.length} others`, others.map(({ feature }) => feature).join(", "),
     others.reduce((sum, { contribution }) => sum + contribution, 0), 0]);
   // The scale of all bars: from the lowest to the highest, nothing included.
   const low = Math.min(0, ...bars.map(bar => bar[2])), width = Math.max(0, ...bars.map(bar => bar[2])) - low || 1;
   const box = element("div", "", { id: "why" });
   for (const fact of not_known) box.append(element("p", `Not known: ${fact}`, { className: "bad" }));
+  if (!shown.length) {
+    box.append(element("p", "For the model this is a typical row, the one with which each row is compared. Change a value, and predict again."));
+    return box;
+  }
   box.append(element("p", `A typical row has probability ${base_value.toFixed(4)}. What this row has instead makes it ${probability.toFixed(4)}:`));
   for (const [name, note, contribution, error] of bars) {
     const bar = element("div"), fill = element("i", "", { className: contribution > 0 ? "up" : "" });
