@@ -172,9 +172,9 @@ def then_push(command: str = "") -> str:
     why = "it keeps the project's versions"
     asked = [("remote",), ("rev-parse", "--symbolic-full-name", "@{upstream}")]
     remotes, upstream = (finished("git", *words, why=why, cwd=ROOT).stdout for words in asked)
-    push = f"git push{'' if upstream else ' --set-upstream origin HEAD'}"
-    steps = [command, push] if remotes else [command, f"git remote add origin URL && {push}"]
-    return (" && " if remotes else "\n  ").join(filter(None, steps))
+    push = "git push" if upstream else "git push --set-upstream origin HEAD"
+    between = " && " if remotes else "\n  git remote add origin URL && "
+    return f"{command}{between}{push}".removeprefix(" && ").strip()
 
 
 def finished(*command: str, why: str, **options: Any) -> "subprocess.CompletedProcess[str]":

@@ -167,8 +167,8 @@ def newer_than(commit: str, environment: str, folder: Path) -> str:
 
 def ancestor(commit: str, of: str, where: Path) -> bool:
     """Whether a commit is in the history of another, in the repository of the folder `where`."""
-    command = "git", "merge-base", "--is-ancestor", commit, of
-    return not finished(*command, why="it has the history", cwd=where).returncode
+    asked = finished("git", "merge-base", "--is-ancestor", commit, of, why="it has the history", cwd=where)
+    return not asked.returncode
 
 
 def trailers(key: str, environment: str, folder: Path) -> list[str]:

@@ -83,11 +83,10 @@ def compare(
     names = [SCORE if name == SCORE else predictions.feature(name) for name in columns]
     # A column that the log does not have is missing in each row.
     theirs = [f"predictions.{quote(name)}" if name in logged else "NULL" for name in names]
-    lists = (", ".join(f"{v} AS c{i}" for i, v in enumerate(values)) for values in (own, theirs))
-    own_list, their_list = lists
+    left, right = (", ".join(f"{v} AS c{i}" for i, v in enumerate(values)) for values in (own, theirs))
     rows.create_view("reference")
     served = predictions.served(champion.version, "champion")
-    tables = (f"SELECT {own_list} FROM reference", f"SELECT {their_list} FROM predictions WHERE {served}")
+    tables = (f"SELECT {left} FROM reference", f"SELECT {right} FROM predictions WHERE {served}")
     with predictions.errors():
         bins = histogram.bins_of(db, tables[0], columns, champion.categories, SCORE)
         before, after = (histogram.count(db, table, bins) for table in tables)

@@ -12,7 +12,7 @@ import click
 from tabloop.automation import github, remote, retrain, update, watch
 from tabloop.cli import FOUND, Commands, UserError, explained, params, then_push, write_github_output
 from tabloop.commands import adopt, compact, forget, loop, traffic, tune
-from tabloop.terminal import plain
+from tabloop.terminal import print_markdown
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -117,7 +117,7 @@ def drift(evidently: bool) -> None:
     from tabloop.drift import check, text
 
     found = check(own := params())
-    click.echo(f"{plain(text(found))}\n\nreports/drift.html shows each column beside its reference")
+    print_markdown(f"{text(found)}\n\nreports/drift.html shows each column beside its reference")
     if evidently:
         from tabloop.evidently_pages import write
 
@@ -132,7 +132,7 @@ def performance() -> None:
     from tabloop.performance import check, text
 
     found = check(params())
-    click.echo(plain(text(found)))
+    print_markdown(text(found))
     write_github_output(worse=found["worse"])
     sys.exit(FOUND if found["worse"] else 0)
 
@@ -144,7 +144,7 @@ def experiment(environment: str) -> None:
     from tabloop.experiment import run, text
 
     found = run(params(), environment)
-    click.echo(plain(text(found)))
+    print_markdown(text(found))
     write_github_output(verdict=found["verdict"])
 
 

@@ -1,7 +1,6 @@
 """The curves of an evaluation, drawn once: in the HTML page and, as Mermaid, in a pull request's comment."""
 
 import io
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -94,10 +93,10 @@ def page(
 
 def render(template: str, **values: Any) -> str:
     """A template that stands beside this file, filled in; in HTML what would be a tag is escaped."""
-    from jinja2 import Environment, FileSystemLoader
+    from jinja2 import Environment, PackageLoader
 
     options: Any = {"trim_blocks": True, "lstrip_blocks": True, "keep_trailing_newline": True}
-    options |= {"loader": FileSystemLoader(Path(__file__).parent), "autoescape": template.endswith(".html")}
-    environment = Environment(**options)
+    page, loader = template.endswith(".html"), PackageLoader("tabloop", ".")
+    environment = Environment(loader=loader, autoescape=page, **options)
     environment.filters |= {"digits": verdicts.figure, "cell": verdicts.cell}
     return environment.get_template(template).render(**values)

@@ -4,14 +4,13 @@ Each step may be interrupted anywhere; the same command, run again, finishes it.
 """
 
 import json
-import sys
 from contextlib import suppress
 
 from tabloop import files, model_card, registry, replay, roles
 from tabloop.card import ModelCard
 from tabloop.cli import UserError, then_push
 from tabloop.params import ROOT, Params, load
-from tabloop.terminal import plain
+from tabloop.terminal import print_markdown
 
 CHAMPION, REGISTRATION = ROOT / "metrics/champion.json", ROOT / "reports/registration.json"
 
@@ -101,7 +100,7 @@ def challenge(params: Params) -> str:
     result = replay.replay(params, card, champion)
     if result["refused"]:
         raise UserError(f"{replay.head(result)}; reports/replay.json has the figures")
-    print(plain(replay.text(result)), file=sys.stderr, flush=True)
+    print_markdown(replay.text(result), err=True)
     roles.install("challenger", card, model_card.evaluation_to_keep(params, evaluation))
     follow(params)
     return f"Make {card.version} the challenger"
