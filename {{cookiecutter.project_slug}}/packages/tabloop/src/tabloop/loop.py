@@ -16,7 +16,7 @@ from typing import Any
 
 from tabloop import apart, drift, experiment, files, owner, release, report, roles
 from tabloop.cli import FOUND, UserError, command, finished
-from tabloop.params import ROOT, Params, load
+from tabloop.params import ROOT, Cost, Params, load
 
 ENVIRONMENT = "staging"
 COMMITS: list[str] = []
@@ -182,9 +182,8 @@ def retrain_and_promote() -> None:
     params.write_text(text.replace("  feedback: null", "  feedback: data/log", 1), "utf-8")
     run("dvc", "repro")
     print("  " + tabloop("summary", "--markdown").splitlines()[2])
-    title = tabloop("rollout", "challenge")
     challenger("shadow")
-    commit(f"{title}, in shadow")
+    commit(f"{tabloop('rollout', 'challenge')}, in shadow")
     print("\n5. Shadow: the champion answers, both are logged, the comparison is paired")
     traffic(3000, seeds=[5])
     verdict()
@@ -197,18 +196,23 @@ def retrain_and_promote() -> None:
 
 
 def withdraw_a_bad_challenger() -> None:
-    """A challenger that never predicts the positive class."""
-    print("\n7. A bad challenger: its threshold is too high for any positive prediction. It is withdrawn")
-    bad = {"version": "bad0bad0bad0", "threshold": 1.0}
-    card = roles.required("champion").model_copy(update=bad)
+    """A challenger that predicts one class for every row: that which costs more."""
+    print("\n7. A bad challenger: it predicts the same class for every row. It is withdrawn")
+    threshold = dearest(json.loads(roles.EVALUATION.read_text("utf-8")), load().evaluate.cost)
+    card = roles.required("champion").model_copy(update={"version": "bad0bad0bad0", "threshold": threshold})
     roles.install("challenger", card, source=roles.MODELS / "champion")
     challenger("ab", "0.5")
     commit("a bad challenger")
     if until_decided() != "withdraw":
         raise UserError("the experiment did not find the bad challenger")
-    title = tabloop("rollout", "withdraw")
     challenger("off")
-    commit(title)
+    commit(tabloop("rollout", "withdraw"))
+
+
+def dearest(evaluation: dict[str, Any], cost: Cost) -> float:
+    """The threshold that costs most: 0, each row is positive; or 1, none is."""
+    negatives = evaluation["rows"] - evaluation["positives"]
+    return float(evaluation["positives"] * cost.false_negative > negatives * cost.false_positive)
 
 
 def roll_back() -> None:
