@@ -488,7 +488,7 @@ def test_a_clone_without_a_remote_trains_after_the_command_that_the_message_name
         and "models/champion.dvc pins a model that models/champion does not hold" in refused.stderr
     )
     command = "tabloop rollout drop champion"
-    assert f"`{command}`" in refused.stderr and "Traceback" not in refused.stderr
+    assert f"`uv run {command}`" in refused.stderr and "Traceback" not in refused.stderr
     run(clone, *command.split())
     assert ran(run(clone, "dvc", "repro").stdout) == [
         "champion",
