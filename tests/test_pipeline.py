@@ -45,6 +45,7 @@ HEAVY = {
     "ibis": "",
     "matplotlib": "evaluate",
     "mlflow": "register",
+    "numpy": "ingest featurize train evaluate register",
     "onnx": "train register",
     "onnxruntime": "train evaluate register",
     "pandas": "ingest featurize train evaluate register",

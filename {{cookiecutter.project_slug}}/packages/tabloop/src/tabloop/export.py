@@ -6,7 +6,7 @@ import numpy as np
 
 from tabloop.card import Parity
 from tabloop.cli import UserError
-from tabloop.onnx_model import OnnxModel, model_inputs
+from tabloop.onnx_model import OnnxModel
 from tabloop.params import Schema
 
 if TYPE_CHECKING:
@@ -127,6 +127,3 @@ def flat_inputs(model: "onnx.ModelProto") -> "onnx.ModelProto":
     columns = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
     inner = compose.add_prefix(model, "mlflow/", rename_outputs=False)
     return compose.merge_models(columns, inner, io_map=[(e.name, e.name) for e in graph.output])
-
-
-__all__ = ["check_parity", "classifier_to_onnx", "convert", "flat_inputs", "model_inputs", "serialize"]

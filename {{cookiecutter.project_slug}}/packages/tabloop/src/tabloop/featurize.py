@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from tabloop import database, files, leaks, ray_engine
+from tabloop import database, files, ray_engine
 from tabloop.asof import unique_metadata
 from tabloop.cli import UserError
 from tabloop.columns import literal, quote
@@ -129,6 +129,8 @@ def featurize(params: Params, raw: Path) -> str:
             ):
                 rows = with_feedback(db, events, params.split.feedback_in_holdout)
                 write_part(db, rows.filter(parts.train), schema, made / "train.parquet")
+                from tabloop import leaks  # pandas, which Feast has imported beside the views
+
                 leak = pool.submit(leaks.refuse, made / "train.parquet", schema)
                 write_part(db, rows.filter(parts.holdout), schema, made / "holdout.parquet")
             leak.result()

@@ -11,7 +11,6 @@ import duckdb
 from tabloop.cli import UserError
 from tabloop.columns import class_text, literal, quote
 from tabloop.facts import Choices
-from tabloop.metrics import MIN_CLASS
 from tabloop.params import Target
 from tabloop.table import classes
 
@@ -141,6 +140,8 @@ def _sizes(name: str, positive: int, negative: int, without: int) -> list[str]:
     Raises:
         UserError: a class has not two rows.
     """
+    from tabloop.metrics import MIN_CLASS
+
     few, which = min((positive, "positive"), (negative, "negative"))
     if few < 2:
         figures = f"{MIN_CLASS} in the holdout for figures that mean something"

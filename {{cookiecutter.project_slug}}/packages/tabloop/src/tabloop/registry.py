@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from tabloop import tracking
 from tabloop.card import ModelCard
 from tabloop.cli import UserError, one_line
-from tabloop.onnx_model import FILE
 from tabloop.params import ROOT, Params
 
 if TYPE_CHECKING:
@@ -106,10 +105,10 @@ def follow_a_move(database: Path) -> None:
 
 
 def track(params: Params, card: ModelCard, graph: "onnx.ModelProto", folder: Path) -> None:
-    """Log the training run of the model in `folder`."""
+    """Log the training run of the model in `folder`, which has its graph, too. The train.py of earlier projects calls it."""
     connect(params)
     with answering():
-        tracking.log_training(params, card, graph, folder)
+        tracking.log_training(params, card, folder)
 
 
 def run_of(client: "MlflowClient", params: Params, version: str) -> str | None:
@@ -148,9 +147,7 @@ def _run(
     """The run of this model, the one that exists or a new one, with its evaluation."""
     run_id = run_of(client, params, card.version)
     if not run_id:
-        import onnx
-
-        tracking.log_training(params, card, onnx.load(str(folder / FILE)), folder)
+        tracking.log_training(params, card, folder)
         run_id = str(run_of(client, params, card.version))
     tracking.log_evaluation(client, run_id, evaluation)
     return run_id

@@ -6,7 +6,7 @@ Each step may be interrupted anywhere; the same command, run again, finishes it.
 import json
 from contextlib import suppress
 
-from tabloop import files, model_card, registry, replay, roles
+from tabloop import files, model_card, registry, roles
 from tabloop.card import ModelCard
 from tabloop.cli import UserError, then_push
 from tabloop.params import ROOT, Params, load
@@ -93,6 +93,8 @@ def challenge(params: Params) -> str:
         UserError: it did not pass the gate, or is the champion already, or there is no champion; or it is significantly
             worse than the champion on labelled rows of production, by more than the margin of the gate.
     """
+    from tabloop import replay
+
     card, evaluation = roles.candidate()
     champion = roles.required("champion")
     if card.version == champion.version:

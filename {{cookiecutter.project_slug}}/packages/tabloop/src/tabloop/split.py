@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from tabloop.cli import UserError
 from tabloop.columns import quote
 from tabloop.params import Schema
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
     from duckdb import DuckDBPyRelation
 
@@ -96,7 +95,7 @@ def _hash(rows: "DuckDBPyRelation", schema: Schema) -> str:
     return f"md5_number_lower(concat_ws(chr(30), {', '.join(texts)}))"
 
 
-def hashes(rows: "pd.DataFrame", schema: Schema) -> np.ndarray:
+def hashes(rows: "pd.DataFrame", schema: Schema) -> "np.ndarray":
     """A hash of each row's entity, (n,) uint64, or of the row itself where the schema has no entity."""
     import pandas as pd
 

@@ -7,9 +7,9 @@ from typing import Any
 from tabloop import roles, verdicts
 from tabloop.card import ModelCard
 from tabloop.cli import UserError, then_push
-from tabloop.onnx_model import FILE, OnnxModel
 from tabloop.params import ROOT
 from tabloop.report import mermaid
+from tabloop.serving.served_model import ServedModel
 
 
 def summary() -> str:
@@ -18,13 +18,11 @@ def summary() -> str:
     Raises:
         UserError: nothing was trained yet.
     """
-    import pandas as pd
-
     if not roles.EVALUATION.exists() or not roles.CANDIDATE.exists():
         raise UserError("nothing is trained yet: run `make train`")
     found, card = json.loads(roles.EVALUATION.read_text("utf-8")), ModelCard.read(roles.CANDIDATE)
-    model = OnnxModel(roles.CANDIDATE / FILE, card.schema_)
-    probability = float(model.probability(pd.DataFrame([card.example]))[0])
+    model = ServedModel("candidate", roles.CANDIDATE)
+    probability = float(model.probability(model.inputs({n: [v] for n, v in card.example.items()}))[0])
     verdict = "passed" if found["gate"]["passed"] else "FAILED"
     precision, recall = verdicts.figure(found["precision"]), verdicts.figure(found["recall"])
     return "\n".join(

@@ -8,12 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from tabloop import provenance
 from tabloop.card import ModelCard
-from tabloop.metrics import auc
-from tabloop.onnx_model import FILE, OnnxModel, model_inputs
 from tabloop.params import ROOT, Params
 
 if TYPE_CHECKING:
-    import onnx
     import pandas as pd
     from mlflow import MlflowClient
 
@@ -27,7 +24,7 @@ TRAIN = "data/features/train.parquet"
 SAMPLE = 20_000  # training rows on which metrics are computed
 
 
-def log_training(params: Params, card: ModelCard, graph: "onnx.ModelProto", folder: Path) -> None:
+def log_training(params: Params, card: ModelCard, folder: Path) -> None:
     """Log a training run: parameters, the training rows and the metrics on them, the graph, the fitted estimator.
 
     What has a date or an owner is in this run, and not in the files of the model.
@@ -36,6 +33,8 @@ def log_training(params: Params, card: ModelCard, graph: "onnx.ModelProto", fold
         folder: models/candidate; of its files, those without rows of the data are logged.
     """
     import mlflow
+
+    from tabloop.onnx_model import FILE
 
     tags = tags_of(card)
     changes = " with changes" if "dirty" in tags else ""
@@ -50,7 +49,7 @@ def log_training(params: Params, card: ModelCard, graph: "onnx.ModelProto", fold
         for path in sorted(folder.iterdir()):
             if path.name not in (FILE, "reference.parquet"):
                 mlflow.log_artifact(str(path), "estimator")
-        log_graph(card, graph)
+        log_graph(card, folder)
 
 
 def tags_of(card: ModelCard) -> dict[str, str]:
@@ -64,9 +63,10 @@ def tags_of(card: ModelCard) -> dict[str, str]:
 def log_rows(params: Params, card: ModelCard, folder: Path) -> None:
     """Log a sample of the rows that the model was trained on, and the metrics on it, if they are here."""
     import mlflow
-    import numpy as np
 
     from tabloop.candidate import sample_rows
+    from tabloop.metrics import auc
+    from tabloop.onnx_model import FILE, OnnxModel
 
     if not (path := ROOT / TRAIN).exists():
         return
@@ -79,7 +79,7 @@ def log_rows(params: Params, card: ModelCard, folder: Path) -> None:
         dataset.schema = mlflow.data.from_pandas(few(rows)).schema  # type: ignore[attr-defined] # it looks at each value
         mlflow.log_input(dataset, context="training")
     label, score = rows[target].to_numpy(), OnnxModel(folder / FILE, card.schema_).probability(rows)
-    mlflow.log_metrics({"train_auc": auc(label, score), "train_brier": float(np.mean((score - label) ** 2))})
+    mlflow.log_metrics({"train_auc": auc(label, score), "train_brier": float(((score - label) ** 2).mean())})
 
 
 def few(rows: "pd.DataFrame") -> "pd.DataFrame":
@@ -88,16 +88,18 @@ def few(rows: "pd.DataFrame") -> "pd.DataFrame":
     return rows.iloc[sorted({*missing.argmax(axis=0), *(~missing).argmax(axis=0)})]
 
 
-def log_graph(card: ModelCard, graph: "onnx.ModelProto") -> None:
+def log_graph(card: ModelCard, folder: Path) -> None:
     """Log the graph with signature and input example: `mlflow.pyfunc.load_model(...).predict(example)` works."""
     import importlib_metadata
     import mlflow
+    import onnx
     import pandas as pd
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, TensorSpec
     from mlflow.types import Schema as Columns
 
     from tabloop.export import flat_inputs
+    from tabloop.onnx_model import FILE, model_inputs
 
     columns: list[ColSpec | TensorSpec] = [
         ColSpec("float" if c.numeric else "string", n) for n, c in card.schema_.features.items()
@@ -107,7 +109,7 @@ def log_graph(card: ModelCard, graph: "onnx.ModelProto") -> None:
     importlib_metadata.packages_distributions = dict
     try:
         mlflow.onnx.log_model(
-            flat_inputs(graph),
+            flat_inputs(onnx.load(str(folder / FILE))),
             name="model",
             signature=ModelSignature(Columns(columns), Columns([ColSpec("float", "probability")])),
             input_example=model_inputs(pd.DataFrame([card.example]), card.schema_),

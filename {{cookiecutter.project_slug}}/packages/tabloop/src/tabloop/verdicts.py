@@ -1,12 +1,14 @@
 """How an evaluation reads: the same words and figures on its page, in a pull request, in MODEL_CARD.md, on the console."""
 
 import textwrap
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tabloop.cli import one_line
 from tabloop.gates import Gate
-from tabloop.metrics import Estimate
 from tabloop.terminal import WIDTH
+
+if TYPE_CHECKING:
+    from tabloop.metrics import Estimate
 
 TITLES = {"auc": "AUC", "brier": "Brier score"}
 # Of the numbers in evaluation.json, those that are no metric of one model.
@@ -43,7 +45,7 @@ def shown(found: dict[str, Any], signed: bool) -> str:
     return f"{value} [{low}, {high}]" if low else value
 
 
-def compared(gap: Estimate) -> str:
+def compared(gap: "Estimate") -> str:
     """The candidate beside the champion, by the difference in AUC, in a sentence."""
     figure = f"AUC {shown(vars(gap), signed=True)}"
     if gap.low > 0:
