@@ -134,6 +134,13 @@ def test_a_stage_imports_no_library_that_it_does_not_use(quick: Path) -> None:
         assert {name for name in imported if stage not in HEAVY[name].split()} == set(), stage
 
 
+def test_the_stages_import_what_setup_compiles(baked: Path, quick: Path) -> None:
+    """Its output goes nowhere: a module of another name would not be noticed."""
+    named = re.findall(r"^SLOW := import (.+)$", (baked / "Makefile").read_text(), re.MULTILINE)
+    imported = re.findall(r"\| +(\S+)$", (quick.parent / "imports").read_text(), re.MULTILINE)
+    assert named and set(named[0].split(", ")) - set(imported) == set()
+
+
 def test_the_lines_in_the_readme_load_the_estimator_that_the_graph_is(run: Run, small: Path) -> None:
     script = f"""
 {lines_of_readme(small, "estimator")}
