@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError
@@ -163,7 +164,10 @@ def main() -> None:
     begin_history()
     if "TABLOOP_UPDATE" in os.environ:  # it merges the first commit only
         return
-    pinned, unlocked = pin_images(), lock()
+    with ThreadPoolExecutor(1) as pool:  # both wait for a network
+        locking = pool.submit(lock)
+        pinned = pin_images()
+        unlocked = locking.result()
     commit("Pin base images and packages")
     if around and not ignored:
         print(
