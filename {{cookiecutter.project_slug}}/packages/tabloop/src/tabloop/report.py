@@ -3,8 +3,6 @@
 import io
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from tabloop import verdicts
 from tabloop.card import ModelCard
 from tabloop.params import Params
@@ -66,6 +64,8 @@ def draw(name: str, candidate: Points, champion: Points | None, threshold: float
 
 def mermaid(name: str, points: list[dict[str, float]]) -> str:
     """One curve as a Mermaid chart, which GitHub draws, at even steps of x."""
+    import numpy as np
+
     title, x, y = CURVES[name]
     xs, ys = (np.array([point[axis] for point in points], float) for axis in (x, y))
     order, steps = np.argsort(xs, kind="stable"), np.linspace(0, xs.max(), 21)
