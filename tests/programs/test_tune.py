@@ -194,7 +194,7 @@ def test_the_best_is_written_with_what_it_gained_and_the_study_goes_on(
     project: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = project()
-    assert run(8).startswith("written to params.yaml; next: `dvc repro`")
+    assert run(8).startswith("written to params.yaml; next: `make train`")
     said = capsys.readouterr().out
     assert "failed: too light" in said and "is the best so far: auc" in said and "no trial saw" in said
     states = [state for state, _ in trials(folder)]
@@ -334,7 +334,7 @@ def test_two_at_once_share_a_study_and_one_that_is_killed_gives_its_trial_back(
     with subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.PIPE, text=True) as other:
         wait_for((folder / "waits").exists)
         (left,) = [value for state, value in trials(folder) if state == "RUNNING"]
-        assert run(6).startswith("another `tabloop tune` still has a trial of this study")
+        assert run(6).startswith("another search still has a trial of this study")
         assert [state for state, _ in trials(folder)].count("RUNNING") == 1 and len(trials(folder)) == 6
         os.kill(other.pid, signal.SIGKILL)
     assert run(6).startswith("written")
