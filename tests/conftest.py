@@ -96,6 +96,10 @@ LONGEST = (
     "test_online_store",
     "test_bake",
     "test_serving",
+    "test_update",
+    "test_container",
+    "test_supply_chain",
+    "test_workflows",
 )
 
 
