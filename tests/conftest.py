@@ -127,6 +127,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: place.get(group_of(item.nodeid), len(place)))
 
 
+# What is imported when the tests are collected: by each process, whichever tests it will run.
+COLLECTED = set[str]()
+
+
+def pytest_collection_finish() -> None:
+    """Note it, for tests/test_make.py."""
+    COLLECTED.update(sys.modules)
+
+
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that all processes of this run share."""

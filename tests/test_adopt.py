@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 import yaml
 from conftest import Project, Run
-from sklearn.datasets import load_breast_cancer
 
 ADOPT = ("tabloop", "adopt")
 
@@ -26,6 +25,8 @@ def params(folder: Path) -> Any:
 
 
 def test_breast_cancer_from_csv_to_model(run: Run, fresh: Path, tmp_path: Path) -> None:
+    from sklearn.datasets import load_breast_cancer
+
     table = load_breast_cancer(as_frame=True).frame
     table["target"] = table.target.map({0: "malignant", 1: "benign"})
     table.to_csv(tmp_path / "breast cancer.csv", index=False)

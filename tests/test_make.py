@@ -4,7 +4,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
-from conftest import UV, Project, Run, know_types
+from conftest import COLLECTED, UV, Project, Run, know_types
 
 
 def test_make_demo_from_nothing_to_a_prediction(demo: Path) -> None:
@@ -86,3 +86,9 @@ def test_make_adopt_takes_names_with_spaces(run: Run, project: Project, tmp_path
     (tmp_path / "my table.csv").write_text(f"Visits,Sites,Bought it\n{rows}\n")
     run(copy, "make", f"UV={UV}", "adopt", f"DATA={tmp_path}/my table.csv", "TARGET=Bought it")
     assert "bought_it" in (copy / "params.yaml").read_text()
+
+
+def test_no_file_of_tests_imports_what_takes_seconds() -> None:
+    """Each of four processes would, before its first test: the tests that need these import them."""
+    slow = {"dask", "dvc", "evidently", "feast", "matplotlib", "mlflow", "ray", "scipy", "sklearn", "torch"}
+    assert slow & COLLECTED == set()

@@ -14,7 +14,6 @@ import pandas as pd
 import pytest
 import tabloop.adopt as adopt
 import yaml
-from dvc.repo import Repo
 from kit.conftest import PARAMS, TEMPLATE, Project, begin_history, clean, commit, orders
 from tabloop import files, ingest, own_params, place, predictions, release, roles
 from tabloop.main import tabloop as command
@@ -181,6 +180,8 @@ def test_what_was_decided_for_the_example_does_not_stay_in_silence(
 
 
 def test_a_second_table_replaces_the_first(example: Path, run: Run) -> None:
+    from dvc.repo import Repo
+
     run(example, mine(example), *ROLES)
     commit(example)
     orders().to_parquet(example / "plain.parquet")

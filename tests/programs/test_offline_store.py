@@ -9,13 +9,7 @@ from typing import Any
 import duckdb
 import pandas as pd
 import pytest
-from feast.errors import EntityTimestampInferenceException, SavedDatasetLocationAlreadyExists
-from feast.infra.offline_stores.file_source import SavedDatasetFileStorage
 from tabloop.feature_store import import_feast
-
-FeatureStore, _ = import_feast()
-from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueType  # noqa: E402
-from feast.types import Float64, Int64, String  # noqa: E402
 
 OURS = "tabloop.offline_store.DuckDBAsofOfflineStore"
 START = datetime(2026, 1, 1)
@@ -39,6 +33,10 @@ def rows(draw: random.Random, n: int, **columns: list[Any]) -> pd.DataFrame:
 
 def store_of(folder: Path, kind: str) -> Any:
     """A store of three views: one whose rows expire, one with names of its own, one without an entity."""
+    FeatureStore, _ = import_feast()
+    from feast import Entity, FeatureView, Field, FileSource, ValueType
+    from feast.types import Float64, Int64, String
+
     repo = folder / kind.rpartition(".")[2]
     repo.mkdir()
     settings = f"project: kit\nprovider: local\nregistry: {repo}/r.db\nentity_key_serialization_version: 3\n"
@@ -120,6 +118,8 @@ def test_the_join_is_that_of_feasts_own_store(ours: Any, theirs: Any, zone: str 
 
 
 def test_a_view_joins_by_another_name_of_its_key(ours: Any, theirs: Any) -> None:
+    from feast import FeatureService
+
     frame = events(None).assign(payee=lambda rows: rows.user.iloc[::-1].to_numpy())
     joined = []
     for store in (ours, theirs):
@@ -167,6 +167,9 @@ def test_what_is_materialized_is_the_newest_row_of_each_entity(ours: Any, theirs
 
 def test_events_may_be_sql_and_the_result_a_file(ours: Any, tmp_path: Path) -> None:
     """So nothing is ever held in memory; in a notebook both are frames."""
+    from feast.errors import EntityTimestampInferenceException, SavedDatasetLocationAlreadyExists
+    from feast.infra.offline_stores.file_source import SavedDatasetFileStorage
+
     frame = events("UTC")
     frame.to_parquet(tmp_path / "events.parquet")
     job = ours.get_historical_features(f"FROM '{tmp_path}/events.parquet'", FEATURES)
@@ -194,6 +197,8 @@ def test_events_may_be_sql_and_the_result_a_file(ours: Any, tmp_path: Path) -> N
 def test_a_file_that_is_gone_and_a_disk_that_is_full_leave_nothing(
     ours: Any, folder: Path, tmp_path: Path
 ) -> None:
+    from feast.infra.offline_stores.file_source import SavedDatasetFileStorage
+
     job = ours.get_historical_features(events(None), FEATURES)
     (folder / "weather.parquet").rename(folder / "gone")
     try:

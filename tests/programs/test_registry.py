@@ -10,7 +10,6 @@ import importlib_metadata
 import pandas as pd
 import pytest
 from kit.conftest import PARAMS, clean
-from mlflow.data import from_pandas  # type: ignore[attr-defined]
 from onnx import TensorProto, helper
 from tabloop import candidate, registry, tracking
 from tabloop.card import ModelCard, Parity
@@ -82,6 +81,8 @@ def test_a_run_has_the_schema_of_all_rows_and_its_experiment_a_link_to_all_runs(
     (folder / "data/features").mkdir(parents=True)
     rows.to_parquet(folder / tracking.TRAIN)
     monkeypatch.setattr(tracking, "ROOT", folder)
+    from mlflow.data import from_pandas  # type: ignore[attr-defined]
+
     monkeypatch.setattr(candidate, "FEATURES", folder / "data/features")
     listed: list[str] = []
 
@@ -101,8 +102,8 @@ def test_a_run_has_the_schema_of_all_rows_and_its_experiment_a_link_to_all_runs(
     )
     assert inputs
     (data,) = inputs.dataset_inputs
-    read = pd.read_parquet(folder / tracking.TRAIN)
-    assert json.loads(str(data.dataset.schema))["mlflow_colspec"] == from_pandas(read).schema.to_dict()
+    read = from_pandas(pd.read_parquet(folder / tracking.TRAIN))
+    assert json.loads(str(data.dataset.schema))["mlflow_colspec"] == read.schema.to_dict()
     assert json.loads(str(data.dataset.profile)) == {"num_rows": 4, "num_elements": 20}
 
 

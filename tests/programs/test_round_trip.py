@@ -23,7 +23,6 @@ from fastapi.testclient import TestClient
 from kit.conftest import PARAMS, TEMPLATE, clean
 from kit.test_export import SCHEMA, fitted
 from kit.test_export import rows as some_rows
-from sklearn import datasets
 from tabloop import candidate, featurize, ingest, predictions, validate, views
 from tabloop.export import check_parity, classifier_to_onnx, serialize
 from tabloop.facts import Choices
@@ -64,11 +63,11 @@ def packaged(path: Path) -> Callable[[Path], Path]:
     return unpacked
 
 
-def frame(table: pd.DataFrame, suffix: str = "csv") -> Callable[[Path], Path]:
+def frame(make: Callable[[], pd.DataFrame], suffix: str = "csv") -> Callable[[Path], Path]:
     """A frame as a file."""
 
     def written(folder: Path) -> Path:
-        path = folder / f"table.{suffix}"
+        table, path = make(), folder / f"table.{suffix}"
         table.to_csv(path, index=False) if suffix == "csv" else table.to_parquet(path, index=False)
         return path
 
@@ -150,6 +149,17 @@ def written_by_people() -> pd.DataFrame:
     )
 
 
+def scikit(name: str, **options: Any) -> Callable[[Path], Path]:
+    """A table of scikit-learn's as a file."""
+
+    def table() -> pd.DataFrame:
+        from sklearn import datasets
+
+        return getattr(datasets, f"load_{name}")(as_frame=True, **options).frame
+
+    return frame(table)
+
+
 def german(folder: Path) -> Path:
     """The table as Excel writes it in Germany: semicolons, and a row that sums up."""
     text = written_by_people().to_csv(index=False, sep=";") + ";;Summe;;;;;;\n"
@@ -158,12 +168,9 @@ def german(folder: Path) -> Path:
 
 
 TABLES: dict[str, tuple[Callable[[Path], Path], Choices]] = {
-    "breast cancer": (frame(datasets.load_breast_cancer(as_frame=True).frame), Choices("target")),
-    "wine": (frame(datasets.load_wine(as_frame=True).frame), Choices("target", positive="1")),
-    "diabetes": (
-        frame(datasets.load_diabetes(as_frame=True, scaled=False).frame),
-        Choices("target", at_least=140),
-    ),
+    "breast cancer": (scikit("breast_cancer"), Choices("target")),
+    "wine": (scikit("wine"), Choices("target", positive="1")),
+    "diabetes": (scikit("diabetes", scaled=False), Choices("target", at_least=140)),
     "fair": (packaged(STATSMODELS / "fair/fair.csv"), Choices("affairs", at_least=0.1)),
     "anes96": (packaged(STATSMODELS / "anes96/anes96.csv"), Choices("vote")),
     "modechoice": (packaged(STATSMODELS / "modechoice/modechoice.csv"), Choices("choice", "individual")),
@@ -188,14 +195,14 @@ TABLES: dict[str, tuple[Callable[[Path], Path], Choices]] = {
         Choices("species", positive="virginica", negative=("versicolor",)),
     ),
     "wind": (packaged(PLOTLY / "wind.csv.gz"), Choices("frequency", at_least=1)),
-    "flights": (frame(flights()), Choices("late", timestamp="time_hour", drop=("arr_delay",))),
+    "flights": (frame(flights), Choices("late", timestamp="time_hour", drop=("arr_delay",))),
     "flights of planes": (
-        frame(flights().dropna(subset="tailnum"), "parquet"),
+        frame(lambda: flights().dropna(subset="tailnum"), "parquet"),
         Choices("late", "tailnum", "time_hour", drop=("arr_delay",)),
     ),
     "written by people": (german, Choices("gone?")),
-    "late": (frame(late(), "parquet"), Choices("y", timestamp="when")),
-    "hostile": (frame(hostile(), "parquet"), Choices("y")),
+    "late": (frame(late, "parquet"), Choices("y", timestamp="when")),
+    "hostile": (frame(hostile, "parquet"), Choices("y")),
 }
 
 
