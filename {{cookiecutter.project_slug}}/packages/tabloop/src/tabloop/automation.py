@@ -55,8 +55,7 @@ def retrain(report: Path) -> None:
     from tabloop import actions
     from tabloop.retrain import retrain
 
-    title = retrain(params(), report)
-    if not title:
+    if not (title := retrain(params(), report)):
         actions.note("Nothing new: the model that came out is known already.")
     write_github_output(title=title)
 

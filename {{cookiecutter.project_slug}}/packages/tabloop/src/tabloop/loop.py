@@ -196,10 +196,11 @@ def retrain_and_promote() -> None:
 
 
 def withdraw_a_bad_challenger() -> None:
-    """A challenger that predicts one class for every row: that which costs more."""
+    """A challenger that predicts one class for every row."""
     print("\n7. A bad challenger: it predicts the same class for every row. It is withdrawn")
-    threshold = dearest(json.loads(roles.EVALUATION.read_text("utf-8")), load().evaluate.cost)
-    card = roles.required("champion").model_copy(update={"version": "bad0bad0bad0", "threshold": threshold})
+    found = json.loads(roles.EVALUATION.read_text("utf-8"))
+    bad = {"version": "bad0bad0bad0", "threshold": float(none_is_dear(found, load().evaluate.cost))}
+    card = roles.required("champion").model_copy(update=bad)
     roles.install("challenger", card, source=roles.MODELS / "champion")
     challenger("ab", "0.5")
     commit("a bad challenger")
@@ -209,10 +210,10 @@ def withdraw_a_bad_challenger() -> None:
     commit(tabloop("rollout", "withdraw"))
 
 
-def dearest(evaluation: dict[str, Any], cost: Cost) -> float:
-    """The threshold that costs most: 0, each row is positive; or 1, none is."""
-    negatives = evaluation["rows"] - evaluation["positives"]
-    return float(evaluation["positives"] * cost.false_negative > negatives * cost.false_positive)
+def none_is_dear(found: dict[str, Any], cost: Cost) -> bool:
+    """Whether decisions by which no row is positive cost twice what the candidate's do, or more than if each row is."""
+    share = found["positives"] / found["rows"]
+    return share * cost.false_negative >= min(2 * found["cost_per_row"], (1 - share) * cost.false_positive)
 
 
 def roll_back() -> None:
