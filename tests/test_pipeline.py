@@ -168,6 +168,12 @@ def test_the_notebook_runs_from_its_own_folder(run: Run, small: Path) -> None:
     assert run(small, "git", "status", "--porcelain", "notebooks", "feature_repo", "data").stdout == ""
 
 
+def test_the_notebook_before_a_training_is_one_line(run: Run, baked: Path, tmp_path: Path) -> None:
+    fresh = shutil.copytree(baked, tmp_path / "fresh")
+    said = run(fresh, "python", "notebooks/explore.py", code=1).stderr
+    assert said == "explore: data/features/train.parquet is missing: run `make train`\n"
+
+
 def test_a_model_parameter_reruns_train_onward(run: Run, small: Path) -> None:
     edit(small, lambda p: p["train"].update(max_iter=60))
     done = run(small, "dvc", "repro")

@@ -146,6 +146,8 @@ def a_bad_model(folder: Path, run: Run) -> None:
 def a_failing_gate(folder: Path, run: Run) -> None:
     why = run(folder, "python", "-m", "fraud_detection.evaluate", "--min-auc", "0.9999", code=1).stderr
     assert why.count("\n") == 1 and "AUC: 0." in why and "fails the bar: at least 0.9999" in why
+    wrong = run(folder, "python", "-m", "fraud_detection.evaluate", "--min-auc", "x", code=2).stderr
+    assert wrong == "evaluate: error: argument --min-auc: invalid float value: 'x'\n"
     said = run(folder, "make", f"UV={UV}", "summary").stdout
     assert re.search(r"gate +FAILED: AUC: 0\.\d{4} \[0\.\d{4}, 0\.\d{4}\] fails", said)
     after = said[said.index("Next") :]

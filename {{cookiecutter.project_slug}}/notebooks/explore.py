@@ -12,6 +12,8 @@ from pathlib import Path
 here = Path(__file__).resolve() if "__file__" in globals() else Path.cwd()
 root = next(folder for folder in [here, *here.parents] if (folder / "params.yaml").exists())
 os.chdir(root)  # before tabloop is imported, which looks for the project here
+if not Path("data/features/train.parquet").exists():
+    raise SystemExit("explore: data/features/train.parquet is missing: run `make train`")
 
 import numpy as np  # noqa: E402
 from tabloop.candidate import in_order, read_features  # noqa: E402
