@@ -163,7 +163,8 @@ def test_a_port_that_is_taken_is_one_line_before_a_model_is_loaded(tmp_path: Pat
     code = "from tabloop.serving import serve; serve(lambda chosen: 1 / 0)"
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        env = clean(PORT=port, MODELS=str(tmp_path), WEB_CONCURRENCY=processes)
+        # As in an image, which has no params.yaml.
+        env = clean(PROJECT_ROOT=str(tmp_path), PORT=port, MODELS=str(tmp_path), WEB_CONCURRENCY=processes)
         done = subprocess.run(
             [sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True
         )
