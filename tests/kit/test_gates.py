@@ -393,3 +393,10 @@ def test_a_level_is_text_in_every_table(tmp_path: Path, monkeypatch: pytest.Monk
     assert "\n" not in judge(failing, NONE, None)["reason"]
     (line,) = [line for line in summary.markdown().splitlines() if line.startswith("| AUC, country")]
     assert "<b>" not in line and line.count(" | ") == 3
+
+
+def test_a_figure_at_the_bar_reaches_it_and_one_that_is_no_number_does_not() -> None:
+    least, most = params(AUC, {"metric": "brier", "max": 0.5}).gates
+    assert [gate.reached_by(0.5) for gate in (least, most)] == [True, True]
+    assert (least.reached_by(0.499), most.reached_by(0.501)) == (False, False)
+    assert not least.reached_by(float("nan")) and not most.reached_by(float("nan"))

@@ -106,6 +106,17 @@ def test_set_is_one_commit_of_one_file_and_the_same_again_is_none(folder: Path) 
     assert release.read("staging").values["CHALLENGER_SHARE"] == "0.1"
 
 
+def test_an_environment_runs_once_a_model_was_deployed_to_it(folder: Path) -> None:
+    """A bake writes `none`, or nothing."""
+    assert release.running() == ""
+    deploy("v1")
+    assert release.running() == "staging"
+    release.set_values("production", MODEL_VERSION="v1")
+    assert release.running() == "production and staging"
+    release.set_values("staging", MODEL_VERSION="")
+    assert release.running() == "production"
+
+
 @pytest.mark.parametrize(
     "value", ["a|b", "a&b", r"\1", "a=b=c", "/", "$(id)", "'\"", "sha256:0 # not a comment", ""]
 )

@@ -211,3 +211,15 @@ def test_the_version_is_of_graph_threshold_and_schema() -> None:
     assert len(set(versions)) == 4 and versions[0] == version_of(
         b"g", 0.5, Schema.model_validate(schema.model_dump())
     )
+
+
+def test_of_many_rows_a_sample_of_all_times_is_scored_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threshold, "ROWS", 300)
+    many = rows(3000).sort_values("at", ignore_index=True)
+    chosen = [choose_threshold(Linear, many, settings()) for _ in range(2)]
+    assert chosen[0] == chosen[1]
+    scored = [int(place) for model in Linear.fitted[:FOLDS] for place in model.asked]
+    assert len(set(scored)) == len(scored) == 300
+    thirds = np.bincount(np.array(scored) // 1000, minlength=3)
+    assert thirds.min() > 60, thirds
+    assert all(model.asked.is_monotonic_increasing for model in Linear.fitted)
