@@ -109,6 +109,8 @@ def import_what_was_imported(folder: Path, known: set[str]) -> None:
         del sys.modules[name]
     if pydantic := sys.modules.get("pydantic"):
         pydantic.TypeAdapter(int)  # the first looks for plugins of Pydantic in all 300 packages
+    if dill := sys.modules.get("dill"):
+        dill.extend(False)  # as Feast imports it: pickles of a command without Feast would have other bytes
     gc.freeze()  # else a fork's collection copies all of it
 
 
