@@ -160,9 +160,8 @@ def newer_than(commit: str, environment: str, folder: Path) -> str:
     built = trailers(release.BUILT_FROM, environment, folder)
     if not built or built[0] == commit:
         return ""
-    return (
-        built[0] if ancestor(commit, built[0], folder) else ""
-    )  # else newer, or of a history that was rewritten
+    # If it is not an ancestor, it is newer, or of a history that was rewritten.
+    return built[0] if ancestor(commit, built[0], folder) else ""
 
 
 def ancestor(commit: str, of: str, where: Path) -> bool:
