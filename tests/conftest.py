@@ -6,6 +6,7 @@ The tests run in four processes (pytest-xdist). What takes long is made by the o
 import contextlib
 import fcntl
 import functools
+import gc
 import hashlib
 import os
 import re
@@ -48,6 +49,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A shell that runs the tests in the background ignores Ctrl-C, and what they start would, too.
 if threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# What is garbage here a fork leaves alone: a DuckDB among it waits, when it ends, for threads that no fork has.
+os.register_at_fork(after_in_child=gc.freeze)
 
 Bake = Callable[..., Path]
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
