@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
+from jinja2 import UndefinedError
+from tabloop import report
 from tabloop.card import ModelCard, Parity
 from tabloop.cli import UserError
 from tabloop.params import Params
@@ -49,3 +51,9 @@ def test_a_broken_card_is_named(tmp_path: Path, text: str | None, named: str) ->
     with pytest.raises(UserError, match=f"model.json.*{named}") as caught:
         ModelCard.read(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_name_that_the_page_of_the_card_lacks_is_an_error() -> None:
+    params = Params.model_validate(PARAMS)
+    with pytest.raises(UndefinedError, match="'use' is undefined"):
+        report.render("model_card.md.jinja", params=params, card=None, challenger=None)

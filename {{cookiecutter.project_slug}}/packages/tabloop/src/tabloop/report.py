@@ -92,11 +92,17 @@ def page(
 
 
 def render(template: str, **values: Any) -> str:
-    """A template that stands beside this file, filled in; in HTML what would be a tag is escaped."""
-    from jinja2 import Environment, PackageLoader
+    """A template that stands beside this file, filled in.
+
+    In HTML what would be a tag is escaped, and a figure may be missing, which an owner's evaluate.py leaves out.
+
+    Raises:
+        jinja2.UndefinedError: another template has a name that is not among the values.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined, Undefined
 
     options: Any = {"trim_blocks": True, "lstrip_blocks": True, "keep_trailing_newline": True}
-    page, loader = template.endswith(".html"), PackageLoader("tabloop", ".")
-    environment = Environment(loader=loader, autoescape=page, **options)
-    environment.filters |= {"digits": verdicts.figure, "cell": verdicts.cell}
-    return environment.get_template(template).render(**values)
+    page, missing = (True, Undefined) if template.endswith(".html") else (False, StrictUndefined)
+    jinja = Environment(loader=PackageLoader("tabloop", "."), autoescape=page, undefined=missing, **options)
+    jinja.filters |= {"digits": verdicts.figure, "cell": verdicts.cell}
+    return jinja.get_template(template).render(**values)
