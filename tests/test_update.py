@@ -136,7 +136,7 @@ def test_an_update_keeps_what_the_owner_changed_and_brings_what_the_template_cha
 
     done = run(owned, "tabloop", "update")
     assert done.stdout.startswith("update: Update to v1.1.0 of the template; ")
-    assert "Next: make setup test train" in done.stderr
+    assert "Next: make setup test train" in done.stderr and done.stderr.endswith("origin HEAD template\n")
     for name, (_, text) in NEXT.items():
         path = owned / name.replace("__", "/").replace("PACKAGE", PACKAGE)
         assert path.exists() == ("simulator" not in name) and (not path.exists() or text in path.read_text())

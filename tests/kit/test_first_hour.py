@@ -15,7 +15,7 @@ import click
 import duckdb
 import pytest
 from forks import Forks
-from tabloop.cli import correction
+from tabloop.cli import correction, then_push
 from tabloop.main import tabloop as program
 
 from kit.conftest import PARAMS, Project, Tabloop, begin_history, clean, orders
@@ -170,7 +170,9 @@ def test_ctrl_c_during_an_import_is_the_same_line(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (130, said)
 
 
-def test_the_next_step_pushes_whatever_git_lacks_for_it(project: Project, tabloop: Tabloop) -> None:
+def test_the_next_step_pushes_whatever_git_lacks_for_it(
+    project: Project, tabloop: Tabloop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """No remote, a remote without this branch, then both; each command is run as it was printed."""
     folder = project(orders(20))
     begin_history(folder)
@@ -194,6 +196,11 @@ def test_the_next_step_pushes_whatever_git_lacks_for_it(project: Project, tabloo
         )
         if version == "1":
             subprocess.run(["git", "branch", "--unset-upstream"], cwd=folder, check=True)
+    monkeypatch.setattr("tabloop.params.ROOT", folder)
+    subprocess.run(["git", "branch", "template"], cwd=folder, check=True)
+    subprocess.run(then_push(also="template"), shell=True, cwd=folder, check=True, capture_output=True)
+    pushed = subprocess.run(["git", "branch", "--list"], cwd=bare, capture_output=True, text=True).stdout
+    assert "  template\n" in pushed  # though the present branch has an upstream
 
 
 def test_a_deploy_without_a_remote_says_how_to_add_one(project: Project, tabloop: Tabloop) -> None:

@@ -81,7 +81,7 @@ def update(to: str, report: Path | None) -> None:
     done = update(to)
     click.echo(f"update: {done.text}")
     if done.title:
-        click.echo(f"Next: {then_push('make setup test train')} template", err=True)
+        click.echo(f"Next: {then_push('make setup test train', also='template')}", err=True)
     if report:
         report.write_text(done.markdown, "utf-8")
     write_github_output(title=done.title)

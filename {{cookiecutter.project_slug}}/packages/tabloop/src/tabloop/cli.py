@@ -165,14 +165,18 @@ def params() -> "Params":
     return load()
 
 
-def then_push(command: str = "") -> str:
-    """The command, and what pushes the present branch after it: without a remote on a line of its own, as URL is to be filled in."""
+def then_push(command: str = "", also: str = "") -> str:
+    """The command, and what pushes the present branch after it: without a remote on a line of its own, as URL is to be filled in.
+
+    Args:
+        also: another branch that is pushed with it.
+    """
     from tabloop.params import ROOT
 
     why = "it keeps the project's versions"
     asked = [("remote",), ("rev-parse", "--symbolic-full-name", "@{upstream}")]
     remotes, upstream = (finished("git", *words, why=why, cwd=ROOT).stdout for words in asked)
-    push = "git push" if upstream else "git push --set-upstream origin HEAD"
+    push = "git push" if upstream and not also else f"git push --set-upstream origin HEAD {also}"
     between = " && " if remotes else "\n  git remote add origin URL && "
     return f"{command}{between}{push}".removeprefix(" && ").strip()
 
