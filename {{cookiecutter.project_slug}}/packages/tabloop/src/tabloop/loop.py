@@ -182,8 +182,9 @@ def retrain_and_promote() -> None:
     params.write_text(text.replace("  feedback: null", "  feedback: data/log", 1), "utf-8")
     run("dvc", "repro")
     print("  " + tabloop("summary", "--markdown").splitlines()[2])
+    title = tabloop("rollout", "challenge")
     challenger("shadow")
-    commit(f"{tabloop('rollout', 'challenge')}, in shadow")
+    commit(f"{title}, in shadow")
     print("\n5. Shadow: the champion answers, both are logged, the comparison is paired")
     traffic(3000, seeds=[5])
     verdict()
@@ -206,8 +207,9 @@ def withdraw_a_bad_challenger() -> None:
     commit("a bad challenger")
     if until_decided() != "withdraw":
         raise UserError("the experiment did not find the bad challenger")
+    title = tabloop("rollout", "withdraw")
     challenger("off")
-    commit(tabloop("rollout", "withdraw"))
+    commit(title)
 
 
 def none_is_dear(found: dict[str, Any], cost: Cost) -> bool:
