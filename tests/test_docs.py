@@ -94,6 +94,7 @@ def test_the_page_of_the_workflows_is_that_of_the_files() -> None:
 PAGES = [
     *ROOT.glob("*.md"),
     *ROOT.glob("docs/**/*.md"),
+    ROOT / "benchmarks/README.md",
     PROJECT / "README.md",
     PROJECT / "AGENTS.md",
     PROJECT / "packages/tabloop/README.md",
@@ -105,6 +106,22 @@ PAGES = [
 def test_links_between_files_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\((?!https?://)([^)#]+)(?:#[^)]*)?\)", page.read_text())
     dead = [link for link in links if not (page.parent / link).exists()]
+    assert not dead
+
+
+def anchors(page: Path) -> set[str]:
+    """What GitHub calls the headings of a page."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.S | re.M)
+    titles = re.findall(r"^#+ (.+)$", text, re.M)
+    return {re.sub(r"[^\w -]", "", title).strip().lower().replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_to_a_heading_lead_to_it(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?://)([^)#]*)#([^)]+)\)", page.read_text())
+    dead = [
+        f"{file}#{name}" for file, name in links if name not in anchors(page.parent / file if file else page)
+    ]
     assert not dead
 
 
