@@ -10,10 +10,13 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs/workflows.md"
 HEAD = """# Reusable workflows
 
-Generated from `.github/workflows` by `uv run docs/workflows.py`. A project calls each as
-`<template>/.github/workflows/<name>.yml@v1`.
+What can you give to a workflow, what does it return, and when is it red? A project calls each as
+`<template>/.github/workflows/<name>.yml@v1`. `uv run docs/workflows.py` writes this page from `.github/workflows`.
 """
 INPUTS = "| input | type | default | |"
+SECRETS = "| secret | |"
+CLOUD = ("`aws-", "`google-", "`azure-")
+Row = tuple[str, ...]
 
 
 def read(path: Path) -> dict[Any, Any]:
@@ -21,7 +24,7 @@ def read(path: Path) -> dict[Any, Any]:
     return dict(yaml.safe_load(path.read_text("utf-8")))
 
 
-def table(head: str, rows: list[tuple[str, ...]]) -> list[str]:
+def table(head: str, rows: list[Row]) -> list[str]:
     """A Markdown table, or nothing where there are no rows."""
     if not rows:
         return []
@@ -30,7 +33,7 @@ def table(head: str, rows: list[tuple[str, ...]]) -> list[str]:
     return [head, "|" + "---|" * columns, *(f"| {row} |" for row in cells), ""]
 
 
-def inputs_of(path: Path) -> list[tuple[str, ...]]:
+def inputs_of(path: Path) -> list[Row]:
     """A row for each input of a reusable workflow."""
     inputs = (read(path)[True]["workflow_call"] or {}).get("inputs") or {}
     return [
@@ -44,35 +47,67 @@ def inputs_of(path: Path) -> list[tuple[str, ...]]:
     ]
 
 
-def section(path: Path, shared: list[tuple[str, ...]]) -> list[str]:
+def bare(row: Row) -> Row:
+    """A row without its default."""
+    return (row[0], row[-1])
+
+
+def described(path: Path, kind: str) -> list[Row]:
+    """A row for each secret or output of a reusable workflow."""
+    call = read(path)[True]["workflow_call"] or {}
+    return [(f"`{name}`", about["description"]) for name, about in (call.get(kind) or {}).items()]
+
+
+def also(rows: list[Row], shared: list[Row]) -> str:
+    """The names of the rows that stand at the top of the page; a default that is another one here."""
+    known = {bare(row): row for row in shared}
+    names = [
+        row[0] if row in shared else f"{row[0]} (default {row[2]})"
+        for row in rows
+        if bare(row) in known and not row[0].startswith(CLOUD)
+    ]
+    cloud = ["[a cloud's](#inputs-for-a-cloud)"] if any(row[0].startswith(CLOUD) for row in rows) else []
+    return ", ".join(names + cloud)
+
+
+def section(path: Path, shared: list[Row]) -> list[str]:
     """What one reusable workflow takes, gives and may do."""
-    workflow = read(path)
-    call = workflow[True]["workflow_call"] or {}
     comment = path.read_text("utf-8").split("\n", 1)[0]
     lines = [f"## {path.stem}", "", *([comment.lstrip("# "), ""] if comment.startswith("#") else [])]
-    inputs = inputs_of(path)
-    lines += table(INPUTS, [row for row in inputs if row not in shared])
-    if also := [row[0] for row in inputs if row in shared]:
-        lines += [f"And inputs of many: {', '.join(also)}.", ""]
-    secrets = [(f"`{name}`", about["description"]) for name, about in (call.get("secrets") or {}).items()]
-    lines += table("| secret | |", secrets)
-    outputs = [(f"`{name}`", about["description"]) for name, about in (call.get("outputs") or {}).items()]
-    lines += table("| output | |", outputs)
+    inputs, secrets = inputs_of(path), described(path, "secrets")
+    lines += table(INPUTS, [row for row in inputs if bare(row) not in {bare(of) for of in shared}])
+    if names := also(inputs, shared):
+        lines += [f"Shared inputs: {names}.", ""]
+    lines += table(SECRETS, [row for row in secrets if row not in shared])
+    if names := also(secrets, shared):
+        lines += [f"Shared secrets: {names}.", ""]
+    lines += table("| output | |", described(path, "outputs"))
     permissions = [
-        (f"`{name}`", ", ".join(f"{scope}: {level}" for scope, level in job["permissions"].items()))
-        for name, job in workflow["jobs"].items()
+        f"`{name}` has {', '.join(f'{scope}: {level}' for scope, level in job['permissions'].items()) or 'none'}"
+        for name, job in read(path)["jobs"].items()
     ]
-    return lines + table("| job | permissions |", permissions)
+    return [*lines, f"Permissions: {'; '.join(permissions)}.", ""]
+
+
+def several(rows: list[Row]) -> list[Row]:
+    """What two workflows or more have in the same words, each once, with its most frequent default."""
+    times = Counter(bare(row) for row in rows if row[2:3] != ("required",))
+    defaults = Counter(rows)
+    most = {bare(row): row for row, _ in reversed(defaults.most_common()) if times[bare(row)] > 1}
+    return [most[key] for key in dict.fromkeys(map(bare, rows)) if key in most]
 
 
 def page() -> str:
-    """The whole page. An input that three workflows have in the same words stands once, at the top."""
+    """The whole page. What workflows share stands once, at the top."""
     files = sorted((ROOT / ".github/workflows").glob("*.yml"))
     reusable = [path for path in files if path.stem != "ci" and "workflow_call" in read(path)[True]]
-    times = Counter(row for path in reusable for row in inputs_of(path))
-    shared = [row for row, n in times.items() if n > 2]
-    many = ["## Inputs of many", "", *table(INPUTS, shared)]
-    return "\n".join([HEAD, *many, *(line for path in reusable for line in section(path, shared))])
+    inputs = several([row for path in reusable for row in inputs_of(path)])
+    secrets = several([row for path in reusable for row in described(path, "secrets")])
+    cloud = [row for row in inputs if row[0].startswith(CLOUD)]
+    lines = ["## Shared inputs", "", *table(INPUTS, [row for row in inputs if row not in cloud])]
+    lines += ["## Inputs for a cloud", "", "[Credentials](credentials.md) says how to set them.", ""]
+    lines += [*table(INPUTS, cloud), "## Shared secrets", "", *table(SECRETS, secrets)]
+    return "\n".join([HEAD, *lines, *(line for path in reusable for line in section(path, inputs + secrets))])
 
 
 if __name__ == "__main__":
