@@ -57,6 +57,16 @@ def test_every_command_is_in_the_readme_and_has_help() -> None:
                 assert parameter.help or parameter.show_default, f"{name} {parameter.name}"
 
 
+def test_the_lists_of_commands_cut_no_sentence() -> None:
+    """At 80 columns, which click takes where it knows no terminal."""
+    for words in (
+        [],
+        *([name] for name, found in command.commands.items() if isinstance(found, click.Group)),
+    ):
+        listed = CliRunner().invoke(command, [*words, "--help"]).output.split("Commands:")[1]
+        assert "..." not in listed, listed
+
+
 def test_every_metric_is_in_the_readme() -> None:
     metrics = [
         metric for metric in vars(telemetry).values() if isinstance(metric, Counter | Gauge | Histogram)

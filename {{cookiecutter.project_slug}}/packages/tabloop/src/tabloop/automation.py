@@ -10,13 +10,13 @@ from tabloop.cli import Commands, params, then_push, write_github_output
 
 @click.group(cls=Commands)
 def remote() -> None:
-    """Get and send data and models: DVC_REMOTE_URL says where, DVC_CREDENTIALS is the text of .dvc/config.local."""
+    """Fetch and push data and models, in a workflow. From DVC_REMOTE_URL, with DVC_CREDENTIALS as .dvc/config.local."""
 
 
 @remote.command()
 @click.argument("targets", nargs=-1)
 def fetch(targets: tuple[str, ...]) -> None:
-    """Get data, models and the run cache, or TARGETS alone."""
+    """Fetch data, models and the run cache, or only TARGETS."""
     from tabloop import actions, remote
 
     actions.note(remote.fetch(targets))
@@ -24,7 +24,7 @@ def fetch(targets: tuple[str, ...]) -> None:
 
 @remote.command()
 def push() -> None:
-    """Send data, models and the run cache."""
+    """Push data, models and the run cache."""
     from tabloop import actions, remote
 
     actions.note(remote.push())
@@ -33,7 +33,7 @@ def push() -> None:
 @remote.command()
 @click.argument("archive", type=click.Path(path_type=Path))
 def pack(archive: Path) -> None:
-    """Write run cache and candidate to ARCHIVE, so that another machine need not train it again."""
+    """Write the run cache and the candidate to ARCHIVE. Another machine then need not train again."""
     from tabloop import remote
 
     click.echo(remote.pack(archive))
@@ -42,7 +42,7 @@ def pack(archive: Path) -> None:
 @remote.command()
 @click.argument("archive", type=click.Path(path_type=Path))
 def unpack(archive: Path) -> None:
-    """Add what `pack` wrote to DVC's cache."""
+    """Add an archive of `pack` to DVC's cache."""
     from tabloop import remote
 
     click.echo(remote.unpack(archive))
@@ -51,7 +51,7 @@ def unpack(archive: Path) -> None:
 @click.command()
 @click.argument("report", type=click.Path(path_type=Path))
 def retrain(report: Path) -> None:
-    """Take new rows, train, make the candidate the challenger. REPORT gets the summary as Markdown."""
+    """Train on new rows, and make the candidate the challenger. REPORT gets the summary as Markdown."""
     from tabloop import actions
     from tabloop.retrain import retrain
 
@@ -72,10 +72,10 @@ def watch(report: Path) -> None:
 
 
 @click.command()
-@click.option("--to", default="", metavar="REVISION", help="Of the template. Empty: its default branch.")
-@click.option("--report", type=click.Path(path_type=Path), help="Gets what changed, as Markdown.")
+@click.option("--to", default="", metavar="REVISION", help="The template's. [default: its default branch]")
+@click.option("--report", type=click.Path(path_type=Path), help="A file for the changes, as Markdown.")
 def update(to: str, report: Path | None) -> None:
-    """Merge the template's next version, baked with this project's answers; your own changes are kept."""
+    """Merge the template's next version. It is baked with this project's answers, and your changes stay."""
     from tabloop.update import update
 
     done = update(to)
@@ -89,14 +89,14 @@ def update(to: str, report: Path | None) -> None:
 
 @click.group(cls=Commands)
 def github() -> None:
-    """Say it on GitHub, from a workflow."""
+    """Write summaries, comments and pull requests, in a workflow."""
 
 
 @github.command()
 @click.argument("branch")
-@click.option("--title", required=True, help="Of the commit.")
+@click.option("--title", required=True, help="The title of the commit.")
 def propose(branch: str, title: str) -> None:
-    """Push what changed here as one commit to BRANCH, for a pull request; what was on it is replaced."""
+    """Push the changes here as one commit to BRANCH. It replaces what was on it, for a pull request."""
     from tabloop import actions, commits
 
     changed = commits.propose(branch, title)
@@ -110,7 +110,7 @@ FILE = click.argument("file", type=click.File(encoding="utf-8"))
 @github.command()
 @FILE
 def summary(file: TextIO) -> None:
-    """Append the Markdown in FILE to the step's summary, cut where a step may have no more."""
+    """Append the Markdown in FILE to the step's summary. It is cut to GitHub's limit."""
     from tabloop.actions import summarize
 
     summarize(file.read())
@@ -120,7 +120,7 @@ def summary(file: TextIO) -> None:
 @FILE
 @click.option("--part", required=True, help="The part of the comment that FILE replaces.")
 def comment(file: TextIO, part: str) -> None:
-    """Write FILE to the step's summary and, on a pull request, to our one comment there."""
+    """Write FILE to our comment on the pull request. The step's summary gets it, too."""
     from tabloop.github import comment
 
     click.echo(f"comment: {comment(file.read(), part)}")
@@ -129,9 +129,9 @@ def comment(file: TextIO, part: str) -> None:
 @github.command()
 @FILE
 @click.option("--title", required=True, help="The title of the issue.")
-@click.option("--retrain-every", default=0.0, help="Dispatch retrain.yml, not again within so many days.")
+@click.option("--retrain-every", default=0.0, help="Start retrain.yml, at most once in so many days.")
 def issue(file: TextIO, title: str, retrain_every: float) -> None:
-    """Write FILE to the step's summary and to the one open issue with the label model-drift."""
+    """Write FILE to the one open issue model-drift. The step's summary gets it, too."""
     from tabloop.github import issue
 
     click.echo(f"issue: {issue(file.read(), title, retrain_every)}")
@@ -142,7 +142,7 @@ def issue(file: TextIO, title: str, retrain_every: float) -> None:
 @click.option("--title", required=True, help="The title of the pull request.")
 @click.option("--branch", required=True, help="The branch to merge; it is pushed already.")
 def pull_request(file: TextIO, title: str, branch: str) -> None:
-    """Open the pull request of a branch, or bring the open one up to date, with FILE as its text."""
+    """Open or update the pull request of a branch. FILE is its text."""
     from tabloop.github import pull_request
 
     click.echo(f"pull-request: {pull_request(file.read(), title, branch)}")
@@ -150,7 +150,7 @@ def pull_request(file: TextIO, title: str, branch: str) -> None:
 
 @github.command()
 def merged_run() -> None:
-    """Output run-id: the run of the pull request that this push merged, whose artifact is run-cache."""
+    """Output the run-id of the merged pull request. Its run has the artifact run-cache."""
     from tabloop.github import merged_run
 
     if run := merged_run():

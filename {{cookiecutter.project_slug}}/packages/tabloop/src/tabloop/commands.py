@@ -16,31 +16,31 @@ READ = {"category": "text", "days": "timestamp"}
 
 @click.command()
 @click.argument("data")
-@click.option("--target", required=True, help="The column to predict; it has two values.")
-@click.option("--entity", help="The column that says whom a row is about, for example customer_id.")
-@click.option("--timestamp", help="The column that says when a row happened.")
-@click.option("--known-at", metavar="COLUMN", help="The column that says when the label was known.")
-@click.option("--key", multiple=True, metavar="COLUMN", help="A column of the key that makes a row unique.")
-@click.option("--drop", multiple=True, metavar="COLUMN", help="Leave the column out.")
+@click.option("--target", required=True, help="The column to predict.")
+@click.option("--entity", help="The column that names whom a row is about, such as customer_id.")
+@click.option("--timestamp", help="The column with the time of a row.")
+@click.option("--known-at", metavar="COLUMN", help="The column with the time of the label.")
+@click.option("--key", multiple=True, metavar="COLUMN", help="A column that makes a row unique. Repeatable.")
+@click.option("--drop", multiple=True, metavar="COLUMN", help="Leave this column out. Repeatable.")
 @click.option("--type", "types", multiple=True, metavar="COLUMN=TYPE", help=f"{', '.join(FEATURE_TYPES)}.")
-@click.option("--positive", help="The target's value that is 1.")
-@click.option("--negative", multiple=True, help="A value that is 0; rows with others have no label.")
-@click.option("--at-least", type=float, help="Of a number: the least target that is 1.")
+@click.option("--positive", help="The target's value that counts as 1.")
+@click.option("--negative", multiple=True, help="A value that counts as 0; others are no label.")
+@click.option("--at-least", type=float, help="Count a numeric target as 1 from here on.")
 @click.option(
     "--date-format", multiple=True, metavar="[COLUMN=]FORMAT", help="dayfirst, monthfirst or %d/%m/%Y."
 )
-@click.option("--timezone", help="Of times without an offset, for example Europe/Berlin; else they are UTC.")
-@click.option("--encoding", help="Of a text file, for example cp1251.")
-@click.option("--delimiter", help="Between the cells of a text file.")
-@click.option("--sheet", help="Of an Excel file.")
-@click.option("--header/--no-header", default=None, help="Whether the first line has the names.")
+@click.option("--timezone", help="Of times without an offset, such as Europe/Berlin. [default: UTC]")
+@click.option("--encoding", help="The encoding of a text file, such as cp1251.")
+@click.option("--delimiter", help="The delimiter of a text file.")
+@click.option("--sheet", help="The sheet of an Excel file.")
+@click.option("--header/--no-header", default=None, help="Does the first line have the names?")
 @click.option(
-    "--bad-rows", type=click.Choice(["refuse", "skip"]), help="Rows with too few or too many cells."
+    "--bad-rows", type=click.Choice(["refuse", "skip"]), help="Of rows with too few or too many cells."
 )
-@click.option("--dry-run", is_flag=True, help="Show the decisions, change nothing.")
-@click.option("--json", "as_json", is_flag=True, help="The decisions for machines.")
+@click.option("--dry-run", is_flag=True, help="Show the decisions and change nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print the decisions as JSON.")
 def adopt(data: str, dry_run: bool, as_json: bool, **said: Any) -> None:
-    """Replace the example by your own table DATA, a file, folder or URL."""
+    """Replace the example by your own table. DATA is a file, folder or URL."""
     from tabloop.adopt import adopt
     from tabloop.facts import Choices
     from tabloop.reading.result import Overrides
@@ -72,12 +72,12 @@ def pair(text: str) -> tuple[str, str]:
 
 
 @click.command()
-@click.option("--trials", default=50, show_default=True, help="That the study shall have in all.")
-@click.option("--timeout", default=float("inf"), metavar="SECONDS", help="After which no trial begins.")
+@click.option("--trials", default=50, show_default=True, help="The number of trials of the whole study.")
+@click.option("--timeout", default=float("inf"), metavar="SECONDS", help="Begin no trial after this time.")
 @click.option("--metric", type=click.Choice(["auc", "average_precision"]), default="auc", show_default=True)
-@click.option("--write/--no-write", default=None, help="Write the best, though it may be chance; or never.")
+@click.option("--write/--no-write", default=None, help="Write the best always; or never.")
 def tune(trials: int, timeout: float, metric: str, write: bool | None) -> None:
-    """Search the arguments under `train` by the ranges under `tune` in params.yaml, and write the best there."""
+    """Search better arguments for `train`. A significant gain goes into params.yaml, which has the ranges."""
     from tabloop.tune import tune
 
     click.echo(f"tune: {tune(trials, timeout, metric, write)}")
@@ -91,7 +91,7 @@ def tune(trials: int, timeout: float, metric: str, write: bool | None) -> None:
 @click.option("--seed", default=0, show_default=True)
 @click.option("--url", default="http://127.0.0.1:8000", show_default=True)
 def traffic(rows: int, drift: tuple[str, ...], labels: float, delay: float, seed: int, url: str) -> None:
-    """Send rows of the holdout to the running service, and their labels as feedback."""
+    """Send rows of the holdout to the running service. Their labels follow as feedback."""
     from tabloop.traffic import run
 
     click.echo(f"traffic: {run(params(), url, rows, drift, labels, delay, seed):,} rows answered")
@@ -99,7 +99,7 @@ def traffic(rows: int, drift: tuple[str, ...], labels: float, delay: float, seed
 
 @click.command()
 def loop() -> None:
-    """Play the whole loop on this machine: drift, retrain, A/B test, promotion, rollback. In a clone of the last commit."""
+    """Play the whole loop in a clone of the last commit. It plays drift, retraining, A/B test, promotion, rollback."""
     from tabloop.apart import main
 
     main()
@@ -107,7 +107,7 @@ def loop() -> None:
 
 @click.command()
 def compact() -> None:
-    """Put the prediction log's files together, one an hour; remove days older than monitoring.keep_days. It may be killed."""
+    """Merge the prediction log's files into one per hour. Remove days older than monitoring.keep_days. You may kill it."""
     from tabloop.compaction import compact, remove_old
     from tabloop.predictions import location, log_of
 
@@ -123,7 +123,7 @@ def compact() -> None:
 @click.argument("entity")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def forget(entity: str, yes: bool) -> None:
-    """Remove ENTITY from the log, data/raw, data/features and the store; say what else holds it. Exit code 3: it came again."""
+    """Remove all rows of ENTITY. In the log, data/raw, data/features and the store. Exit code 3: it came again."""
     from tabloop.forget import forget
 
     def agreed(listed: str) -> bool:

@@ -18,12 +18,12 @@ from tabloop.terminal import print_markdown
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="tabloop")
 def tabloop() -> None:
-    """Run the stages, checks and roles of this project. Run it anywhere in the project's folder."""
+    """Run this project's stages and checks, and move its models. Works in any folder of the project."""
 
 
 @tabloop.command()
 def ingest() -> None:
-    """Stage: data.source or the simulator to data/raw."""
+    """Stage: read data.source, or simulate, into data/raw."""
     from tabloop.ingest import ingest
 
     click.echo(f"ingest: {ingest(params())} -> data/raw")
@@ -40,7 +40,7 @@ def validate() -> None:
 
 @tabloop.command()
 def featurize() -> None:
-    """Stage: data/raw to data/features (point-in-time join, split) and data/online (Feast's online store)."""
+    """Stage: data/raw to data/features and data/online. It joins point-in-time and splits by time."""
     from tabloop.featurize import featurize
     from tabloop.params import ROOT
 
@@ -49,7 +49,7 @@ def featurize() -> None:
 
 @tabloop.command()
 def materialize() -> None:
-    """Write the newest features to the store that ONLINE_STORE names: data/online, or Redis."""
+    """Write the newest features to the online store. ONLINE_STORE names it: data/online, or Redis."""
     from tabloop.feature_store import materialize
 
     click.echo(f"materialize: {materialize(params())}")
@@ -57,7 +57,7 @@ def materialize() -> None:
 
 @tabloop.command()
 def champion() -> None:
-    """Stage: write to metrics/champion.json which champion git pins, so that evaluate notices a new one."""
+    """Stage: write the pinned champion to metrics/champion.json. This makes evaluate run for a new one."""
     from tabloop.rollout import note_champion
 
     click.echo(f"champion: {note_champion(params())}")
@@ -65,7 +65,7 @@ def champion() -> None:
 
 @tabloop.command()
 def register() -> None:
-    """Stage: the candidate to MLflow's registry; the first one becomes the champion."""
+    """Stage: register the candidate in MLflow. The first one becomes the champion."""
     from tabloop.rollout import register
 
     click.echo(f"register: {register(params())}")
@@ -75,16 +75,16 @@ def register() -> None:
 @click.argument("module")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def run(module: str, arguments: tuple[str, ...]) -> None:
-    """Run src/PACKAGE/MODULE.py of this folder, as `python -m` does: dvc.yaml runs `train` and `evaluate` by it."""
+    """Run src/PACKAGE/MODULE.py of this folder. In dvc.yaml it runs `train` and `evaluate`."""
     from tabloop import owner
 
     owner.run(module, arguments)
 
 
 @tabloop.command()
-@click.option("--markdown", is_flag=True, help="As pull requests show it.")
+@click.option("--markdown", is_flag=True, help="Print it as pull requests show it.")
 def summary(markdown: bool) -> None:
-    """Show the last `dvc repro`: metrics, the gate's verdict, the report page, a prediction."""
+    """Show the results of the last `dvc repro`. It shows metrics, the gate's verdict, the report page, a prediction."""
     from tabloop import summary
 
     click.echo(summary.markdown() if markdown else summary.summary())
@@ -94,7 +94,7 @@ def summary(markdown: bool) -> None:
 @click.argument("role", type=click.Choice(["candidate", "champion", "challenger"]))
 @click.argument("field", required=False)
 def card(role: str, field: str | None) -> None:
-    """Print models/ROLE/model.json, or one FIELD of it; and the commit that has its inputs: git_commit, dirty."""
+    """Print models/ROLE/model.json, or one FIELD. Git tells git_commit and dirty."""
     from tabloop import provenance
     from tabloop.card import ModelCard
     from tabloop.params import ROOT
@@ -111,9 +111,9 @@ def card(role: str, field: str | None) -> None:
 
 
 @tabloop.command()
-@click.option("--evidently", is_flag=True, help="Write Evidently's pages, too: reports/evidently_*.html.")
+@click.option("--evidently", is_flag=True, help="Also write Evidently's pages: reports/evidently_*.html.")
 def drift(evidently: bool) -> None:
-    """Compare the prediction log with the champion's reference data. Exit code 3: drift."""
+    """Compare the prediction log with the reference data. Exit code 3: drift."""
     from tabloop.drift import check, text
 
     found = check(own := params())
@@ -140,7 +140,7 @@ def performance() -> None:
 @tabloop.command()
 @click.argument("environment", default="production")
 def experiment(environment: str) -> None:
-    """Give the verdict on ENVIRONMENT's challenger: promote, withdraw or keep going."""
+    """Print the verdict on ENVIRONMENT's challenger. It is promote, withdraw or keep going."""
     from tabloop.experiment import run, text
 
     found = run(params(), environment)
@@ -150,7 +150,7 @@ def experiment(environment: str) -> None:
 
 @tabloop.group(cls=Commands)
 def rollout() -> None:
-    """Move candidate, challenger and champion. Each step changes what git pins; commit it."""
+    """Move candidate, challenger and champion. Commit each step."""
 
 
 def _step(name: str) -> None:
@@ -183,7 +183,7 @@ def withdraw() -> None:
 @rollout.command()
 @click.argument("role", type=click.Choice(["champion", "challenger"]))
 def drop(role: Literal["champion", "challenger"]) -> None:
-    """Give up a pinned model that no DVC remote has; the next candidate takes a champion's place."""
+    """Give up a pinned model that no DVC remote has. The next candidate takes a champion's place."""
     from tabloop.rollout import give_up
 
     click.echo(give_up(role))
@@ -191,14 +191,14 @@ def drop(role: Literal["champion", "challenger"]) -> None:
 
 @tabloop.group(cls=Commands)
 def release() -> None:
-    """Read and change what an environment runs: deploy/ENVIRONMENT/release.env."""
+    """Read and change what an environment runs. It is in deploy/ENVIRONMENT/release.env."""
 
 
 @release.command()
 @click.argument("environment")
 @click.argument("name", required=False)
 def show(environment: str, name: str | None) -> None:
-    """Print ENVIRONMENT's release, or the value of NAME alone."""
+    """Print ENVIRONMENT's release.env, or only the value of NAME."""
     from tabloop.release import read
 
     values = read(environment).values
@@ -210,7 +210,7 @@ def show(environment: str, name: str | None) -> None:
 @release.command("set")
 @click.argument("environment")
 @click.argument("values", nargs=-1, required=True, metavar="NAME=VALUE...")
-@click.option("--built-from", default="", help="The commit from which the image was built.")
+@click.option("--built-from", default="", help="The commit that the image was built from.")
 def set_(environment: str, values: tuple[str, ...], built_from: str) -> None:
     """Write values to ENVIRONMENT's release.env and commit them."""
     from tabloop.release import set_values
@@ -230,7 +230,7 @@ def set_(environment: str, values: tuple[str, ...], built_from: str) -> None:
 @click.argument("environment")
 @click.option("--to", default="", metavar="VERSION", help="The model version to go back to.")
 def rollback(environment: str, to: str) -> None:
-    """Commit what ENVIRONMENT ran before. A second rollback goes further back."""
+    """Commit ENVIRONMENT's previous release. A second rollback goes further back."""
     from tabloop.release import rollback
 
     click.echo(f"release: {rollback(environment, to)}")
@@ -239,15 +239,13 @@ def rollback(environment: str, to: str) -> None:
 
 @release.command()
 @click.argument("environment")
-@click.option("--image", default="", help="By digest. Empty: what staging runs.")
-@click.option("--built-from", default="", help="The image's commit: an older one than runs changes nothing.")
-@click.option(
-    "--rollback", is_flag=True, help="Roll back to the release before, or to a version (--to), instead."
-)
+@click.option("--image", default="", help="By digest. [default: what staging runs]")
+@click.option("--built-from", default="", help="The image's commit. Nothing changes if a newer one runs.")
+@click.option("--rollback", is_flag=True, help="Roll back instead: to the previous release, or to --to.")
 @click.option("--to", default="", metavar="VERSION", help="The model version to go back to.")
-@click.option("--branch", default="", help="The branch that servers follow. Empty: the default branch.")
-@click.option("--pull-request", is_flag=True, help="Push to deploy/ENVIRONMENT, for a pull request.")
-@click.option("--attested", is_flag=True, help="Refuse an image that GitHub has no attestation of.")
+@click.option("--branch", default="", help="The branch that servers follow. [default: git's]")
+@click.option("--pull-request", is_flag=True, help="Push to the branch deploy/ENVIRONMENT instead.")
+@click.option("--attested", is_flag=True, help="Refuse an image without GitHub's attestation.")
 def deploy(
     environment: str,
     image: str,
@@ -258,7 +256,7 @@ def deploy(
     pull_request: bool,
     attested: bool,
 ) -> None:
-    """Commit what ENVIRONMENT has to run, and push it: another image, or what it ran before."""
+    """Commit and push what ENVIRONMENT must run. That is another image, or what it ran before."""
     from tabloop import actions, commits
 
     branch = branch or actions.default_branch()
@@ -278,7 +276,7 @@ def deploy(
     show_default=True,
 )
 def batch(input_: str, output: str, model: Literal["champion", "challenger", "candidate"]) -> None:
-    """Score the table INPUT (path, folder, glob, URL) to OUTPUT, x.parquet or a folder. Exit code 3: refused rows."""
+    """Score a table. INPUT is a path, folder, glob or URL; OUTPUT x.parquet or a folder. Exit code 3: refused rows."""
     from tabloop.batch import batch
 
     done, refused = batch(input_, output, model)
