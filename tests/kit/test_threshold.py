@@ -11,7 +11,8 @@ from tabloop.cli import UserError
 from tabloop.metrics import Curve, errors_cost
 from tabloop.onnx_model import model_inputs
 from tabloop.params import Params, Schema
-from tabloop.threshold import FOLDS, PERIODS, choose_threshold, folds
+from tabloop.split import parts
+from tabloop.threshold import FOLDS, PERIODS, choose_threshold
 
 from .conftest import PARAMS
 
@@ -169,7 +170,7 @@ def test_without_a_timestamp_a_hash_makes_the_folds(
 
 def test_a_fold_is_left_out_where_the_others_lack_a_class(capsys: pytest.CaptureFixture[str]) -> None:
     train = rows(1000).sort_values("at", ignore_index=True)
-    fold = folds(train, settings().schema_)
+    fold = parts(train, settings().schema_, PERIODS) % FOLDS
     train.loc[fold != 0, "bought"] = 0
     choose_threshold(Linear, train, settings())
     assert [set(fold[model.asked]) for model in Linear.fitted] == [{1}, {2}]
@@ -189,7 +190,7 @@ def test_with_few_rows_the_costs_decide(
 
 def test_rows_of_one_time_are_one_fold() -> None:
     train = rows(400).assign(at=pd.Timestamp("2026-01-01"))
-    assert set(folds(train, settings().schema_)) == {0}
+    assert set(parts(train, settings().schema_, PERIODS) % FOLDS) == {0}
     assert choose_threshold(Linear, train, settings()) == pytest.approx(1 / 6)
 
 

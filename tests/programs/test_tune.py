@@ -16,7 +16,7 @@ import yaml
 from conftest import wait_for
 from kit.conftest import PARAMS, clean, orders
 from pydantic import ValidationError
-from tabloop import candidate, owner, params, registry, study, tune, tune_page
+from tabloop import candidate, owner, params, registry, study, tune, tune_reports
 from tabloop.cli import UserError
 from tabloop.params import Params
 from tabloop.params_file import with_arguments
@@ -58,7 +58,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder, before = tmp_path_factory.mktemp("tune"), Path.cwd()
     (folder / "data/features").mkdir(parents=True)
     with pytest.MonkeyPatch.context() as patch:
-        for module in (owner, params, registry, study, tune, tune_page):
+        for module in (owner, params, registry, study, tune, tune_reports):
             patch.setattr(module, "ROOT", folder)
         patch.setattr(candidate, "ROOT", folder)
         patch.setattr(candidate, "FEATURES", folder / "data/features")

@@ -8,13 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
 from tabloop.columns import literal, quote
 from tabloop.params import Schema
-
-if TYPE_CHECKING:
-    from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
 UNIQUE = "tabloop_unique"
 
@@ -62,7 +60,7 @@ def unique_metadata(key: Sequence[str]) -> str:
     return f"KV_METADATA {{{UNIQUE}: {literal(json.dumps(list(key)))}}}"
 
 
-def is_unique(db: "DuckDBPyConnection", path: str, key: Sequence[str]) -> bool:
+def is_unique(db: DuckDBPyConnection, path: str, key: Sequence[str]) -> bool:
     """Whether `path` is one Parquet file that says by its metadata that no two of its rows have the same key and time."""
     found = db.sql(f"FROM parquet_kv_metadata({literal(path)})").filter(f"key = '{UNIQUE}'").fetchall()
     files = db.sql(f"SELECT count(*) FROM glob({literal(path)})").fetchall()[0][0]
@@ -78,8 +76,8 @@ def schema_views(schema: Schema, folder: Path) -> list[AsofView]:
 
 
 def asof_join(
-    events: "DuckDBPyRelation", views: Sequence[AsofView], timestamp: str = "event_timestamp"
-) -> "DuckDBPyRelation":
+    events: DuckDBPyRelation, views: Sequence[AsofView], timestamp: str = "event_timestamp"
+) -> DuckDBPyRelation:
     """All events, once each and in any order, with the views' columns: those of the newest row at or before the event's time.
 
     They are null where there is no such row, it is too old, or the event's key or time is null. Times without a zone are in

@@ -6,9 +6,10 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from tabloop import files, provenance
 from tabloop.card import ModelCard, Parity
@@ -19,15 +20,12 @@ from tabloop.progress import watched
 from tabloop.roles import CANDIDATE
 from tabloop.split import hashes
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 FEATURES = ROOT / "data/features"
 CHECKPOINTS = ROOT / ".checkpoints"  # of a training that was ended; see torch_training
 REFERENCE_ROWS = 10_000
 
 
-def read_features(part: str, schema: Schema | None = None) -> "pd.DataFrame":
+def read_features(part: str, schema: Schema | None = None) -> pd.DataFrame:
     """The rows of `train` or `holdout` as featurize wrote them.
 
     Args:
@@ -47,7 +45,7 @@ def read_features(part: str, schema: Schema | None = None) -> "pd.DataFrame":
     return read_table(path, columns=columns).to_pandas(split_blocks=True, self_destruct=True)
 
 
-def sample_rows(path: Path, columns: list[str], size: int) -> "pd.DataFrame":
+def sample_rows(path: Path, columns: list[str], size: int) -> pd.DataFrame:
     """At most so many rows of a Parquet file, in order; the others are not held in memory."""
     import pyarrow as pa
     from pyarrow.parquet import ParquetFile
@@ -63,14 +61,14 @@ def sample_rows(path: Path, columns: list[str], size: int) -> "pd.DataFrame":
     return pa.Table.from_batches(batches).to_pandas()
 
 
-def in_order(rows: "pd.DataFrame", schema: Schema) -> "pd.DataFrame":
+def in_order(rows: pd.DataFrame, schema: Schema) -> pd.DataFrame:
     """The rows by time; without a timestamp by a hash of the entity (or row). By the last of them a training may stop."""
     key = rows[schema.timestamp].to_numpy() if schema.timestamp else hashes(rows, schema)
     return rows if (key[1:] >= key[:-1]).all() else rows.iloc[np.argsort(key, kind="stable")]
 
 
 def fit_or_explain(
-    fit: Callable[..., Any], features: "pd.DataFrame", target: np.ndarray, params: Params
+    fit: Callable[..., Any], features: pd.DataFrame, target: np.ndarray, params: Params
 ) -> Any:
     """The estimator that `fit` returns for (n, columns) features, `in_order`, and (n,) of 0 and 1.
 
@@ -92,7 +90,7 @@ def fit_or_explain(
 
 
 def describe(
-    graph: bytes, framework: str, threshold: float, parity: Parity, train: "pd.DataFrame", params: Params
+    graph: bytes, framework: str, threshold: float, parity: Parity, train: pd.DataFrame, params: Params
 ) -> ModelCard:
     """The model's card, as far as training knows it."""
     schema = params.schema_
@@ -137,7 +135,7 @@ def _days(times: "pd.Series[Any]") -> tuple[str, str]:
     return str(times.min().date()), str(times.max().date())
 
 
-def example(rows: "pd.DataFrame", schema: Schema) -> dict[str, Any]:
+def example(rows: pd.DataFrame, schema: Schema) -> dict[str, Any]:
     """A row to try the model with. It is nobody's: of each column the median, or the most frequent value."""
     return {name: _typical(rows[name].dropna(), column) for name, column in schema.features.items()}
 
@@ -149,14 +147,14 @@ def _typical(known: "pd.Series[Any]", column: Column) -> Any:
     return column.kind.python(known.quantile(interpolation="lower") if number else known.mode()[0])
 
 
-def reference(holdout: "pd.DataFrame", probability: np.ndarray, schema: Schema) -> "pd.DataFrame":
+def reference(holdout: pd.DataFrame, probability: np.ndarray, schema: Schema) -> pd.DataFrame:
     """Rows that later predictions are compared with: a sample of the holdout and their probabilities, (n,)."""
     rows = holdout[[*schema.features, schema.target.name]].assign(probability=probability)
     return rows.sample(min(REFERENCE_ROWS, len(rows)), random_state=0).sort_index()
 
 
 @contextmanager
-def written(card: ModelCard, graph: bytes, reference: "pd.DataFrame") -> Iterator[Path]:
+def written(card: ModelCard, graph: bytes, reference: pd.DataFrame) -> Iterator[Path]:
     """The folder that becomes models/candidate at the end, for what else belongs there. If that fails, nothing changes."""
     with files.scratch(CANDIDATE) as part:
         (part / FILE).write_bytes(graph)

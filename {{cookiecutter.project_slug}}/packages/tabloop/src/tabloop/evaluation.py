@@ -2,9 +2,10 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from tabloop import files, registry, verdicts
 from tabloop.candidate import read_features
@@ -18,15 +19,12 @@ from tabloop.onnx_model import FILE, OnnxModel
 from tabloop.params import ROOT, Cost, Params
 from tabloop.roles import CANDIDATE, EVALUATION, MODELS, current
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 POINTS = 200  # of a plotted curve
 __all__ = ["Holdout", "Scored", "judge"]  # for evaluate.py
 Points = dict[str, list[dict[str, float]]]
 
 
-def read_holdout(params: Params) -> "tuple[pd.DataFrame, np.ndarray]":
+def read_holdout(params: Params) -> tuple[pd.DataFrame, np.ndarray]:
     """The rows to evaluate on, and their target, (n,) of 0 and 1.
 
     Raises:
@@ -41,18 +39,18 @@ def read_holdout(params: Params) -> "tuple[pd.DataFrame, np.ndarray]":
     return rows, target
 
 
-def score(folder: Path, rows: "pd.DataFrame") -> tuple[ModelCard, np.ndarray]:
+def score(folder: Path, rows: pd.DataFrame) -> tuple[ModelCard, np.ndarray]:
     """The card of the model in `folder`, and its P(positive) of each row, (n,)."""
     card = ModelCard.read(folder)
     return card, OnnxModel(folder / FILE, card.schema_).probability(rows)
 
 
-def score_candidate(rows: "pd.DataFrame") -> tuple[ModelCard, np.ndarray]:
+def score_candidate(rows: pd.DataFrame) -> tuple[ModelCard, np.ndarray]:
     """`score` of models/candidate."""
     return score(CANDIDATE, rows)
 
 
-def score_champion(candidate: ModelCard, rows: "pd.DataFrame") -> tuple[dict[str, Any], Scored | None]:
+def score_champion(candidate: ModelCard, rows: pd.DataFrame) -> tuple[dict[str, Any], Scored | None]:
     """What is known of the champion, and its scores, (n,), by its own threshold; None where it can't be compared.
 
     Raises:
@@ -93,7 +91,7 @@ def compare(holdout: Holdout) -> dict[str, Any]:
 def by_segment(
     target: np.ndarray,
     probability: np.ndarray,
-    rows: "pd.DataFrame",
+    rows: pd.DataFrame,
     names: list[str],
     confidence: float = 0.95,
 ) -> dict[str, Any]:

@@ -1,29 +1,25 @@
 """scikit-learn to ONNX with the schema's columns as inputs, whatever they are called; and the proof that it is right."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
+from onnx import ModelProto, TensorProto, compose, helper
 
 from tabloop.card import Parity
 from tabloop.cli import UserError
 from tabloop.onnx_model import OnnxModel
 from tabloop.params import Schema
 
-if TYPE_CHECKING:
-    import onnx
-    import pandas as pd
-
 OPSET: Any = {"": 18, "ai.onnx.ml": 3}
 TOLERANCE = 1e-5  # the largest difference in probability between estimator and graph
 
 
-def classifier_to_onnx(estimator: Any, schema: Schema) -> "onnx.ModelProto":
+def classifier_to_onnx(estimator: Any, schema: Schema) -> ModelProto:
     """A fitted scikit-learn classifier as one graph.
 
     Its inputs are of shape (n, 1), one for each column; its output is `probability`, (n,) float32, of class 1.
     """
-    from onnx import TensorProto, helper
-
     model = convert(estimator, schema, options={"zipmap": False})
     graph = model.graph
     both = graph.output[1].name  # (n, 2): a column for each class
@@ -34,9 +30,8 @@ def classifier_to_onnx(estimator: Any, schema: Schema) -> "onnx.ModelProto":
     return model
 
 
-def convert(estimator: Any, schema: Schema, **options: Any) -> "onnx.ModelProto":
+def convert(estimator: Any, schema: Schema, **options: Any) -> ModelProto:
     """Any fitted scikit-learn estimator as a graph: an input of shape (n, 1) for each column, skl2onnx's outputs."""
-    from onnx import compose
     from skl2onnx import to_onnx
     from skl2onnx.common.data_types import FloatTensorType, StringTensorType
 
@@ -77,7 +72,7 @@ def round_thresholds(estimator: Any) -> None:
             )
 
 
-def serialize(model: "onnx.ModelProto") -> bytes:
+def serialize(model: ModelProto) -> bytes:
     """The graph's bytes: the same for the same model, in any process.
 
     Converters list the operator sets in the order of a set, which Python's hash seed decides; here they are sorted.
@@ -89,7 +84,7 @@ def serialize(model: "onnx.ModelProto") -> bytes:
 
 
 def check_parity(
-    fitted: np.ndarray, graph: bytes, rows: "pd.DataFrame", schema: Schema
+    fitted: np.ndarray, graph: bytes, rows: pd.DataFrame, schema: Schema
 ) -> tuple[np.ndarray, Parity]:
     """Compare the estimator's P(positive) of the rows, (n,), with the graph's; the graph's, (n,), and how close.
 
@@ -112,10 +107,8 @@ def check_parity(
     return served, Parity(rows=len(rows), largest_difference=worst)
 
 
-def flat_inputs(model: "onnx.ModelProto") -> "onnx.ModelProto":
+def flat_inputs(model: ModelProto) -> ModelProto:
     """The same graph with inputs of shape (n,): MLflow feeds a table's columns to it as they are."""
-    from onnx import TensorProto, compose, helper
-
     inputs = [(entry.name, entry.type.tensor_type.elem_type) for entry in model.graph.input]
     graph = helper.make_graph(
         [helper.make_node("Reshape", [name, "mlflow/shape"], [f"mlflow/{name}"]) for name, _ in inputs],

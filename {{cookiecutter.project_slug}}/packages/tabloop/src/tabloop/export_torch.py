@@ -2,15 +2,14 @@
 
 import io
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import onnx
 import torch
+from onnx import TensorProto, compose, helper
 from torch import Tensor, nn
 
 from tabloop.params import Schema
-
-if TYPE_CHECKING:
-    import onnx
 
 OPSET = 18
 
@@ -31,16 +30,13 @@ class Served(nn.Module):
         return answer.sigmoid()
 
 
-def network_to_onnx(network: nn.Module, levels: dict[str, list[str]], schema: Schema) -> "onnx.ModelProto":
+def network_to_onnx(network: nn.Module, levels: dict[str, list[str]], schema: Schema) -> onnx.ModelProto:
     """One graph: an input of shape (n, 1) for each column, one output `probability` (n,), float32, of class 1.
 
     Args:
         network: from numbers (n, d) float32 with NaN and codes (n, c) to logits (n,).
         levels: of each category, as in `Rows`: the place from 1 is the code, and that of any other value is 0.
     """
-    import onnx
-    from onnx import TensorProto, compose, helper
-
     written = io.BytesIO()
     columns = {n if c.numeric else f"{n}/code": c for n, c in schema.features.items()}
     example = [torch.zeros(2, 1, dtype=torch.float32 if c.numeric else torch.int64) for c in columns.values()]

@@ -10,17 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tabloop.metrics import (
-    BINS,
-    Curve,
-    Estimate,
-    delong,
-    enough,
-    errors_cost,
-    half_width,
-    quantile,
-    signed_calibration,
-)
+from tabloop import metrics
+from tabloop.metrics import Estimate
 from tabloop.params import Cost
 
 GROUPS = 20  # of the jackknife
@@ -57,13 +48,13 @@ def estimate(
     value, moved = influence(metric, target, model, cost)
     counts = {"precision": model.acted, "recall": target}
     if other is None and metric in counts:
-        return wilson(value, int(counts[metric].sum()), quantile(confidence))
+        return wilson(value, int(counts[metric].sum()), metrics.quantile(confidence))
     if other is not None:
         subtracted, its = influence(metric, target, other, cost)
         value, moved = value - subtracted, moved - its
-    half = half_width(moved, confidence)
+    half = metrics.half_width(moved, confidence)
     low, high = value - half, value + half
-    if metric == "auc" and not enough(target):
+    if metric == "auc" and not metrics.enough(target):
         low, high = -1.0, 1.0
     if other is None:
         low -= chance(model.probability) if metric == "calibration_error" else 0
@@ -75,7 +66,7 @@ def influence(metric: str, target: np.ndarray, model: Scored, cost: Cost) -> tup
     """The metric's value, and how much each row moves it, (n,): the sum of their squares is its variance."""
     positive = target == 1
     if metric == "auc":
-        return delong(target, model.probability)
+        return metrics.delong(target, model.probability)
     if metric == "average_precision":
         return average_precision(target, model.probability)
     if metric in ("precision", "recall"):
@@ -83,9 +74,9 @@ def influence(metric: str, target: np.ndarray, model: Scored, cost: Cost) -> tup
     if metric == "brier":
         losses = (model.probability - target) ** 2
     elif metric == "cost_per_row":
-        losses = errors_cost(target, *model, cost)
+        losses = metrics.errors_cost(target, *model, cost)
     else:
-        losses = signed_calibration(target, model.probability)
+        losses = metrics.signed_calibration(target, model.probability)
     return ratio(losses, np.ones(len(target)))
 
 
@@ -104,7 +95,7 @@ def average_precision(target: np.ndarray, score: np.ndarray) -> tuple[float, np.
     positives, it is the sum of a(s) A(s) / G(s), by P. A row of label y and score t, one of n, moves it by
     y (A(t) / G(t) - value) and the sum over s <= t of a(s) / G(s) (y - A(s) / G(s)), by n P.
     """
-    curve = Curve.of(target, score)
+    curve = metrics.Curve.of(target, score)
     value, precision = curve.average_precision, curve.precision
     weight = np.diff(curve.true_positives, prepend=0) / (curve.true_positives + curve.false_positives)
     of_positive, of_any = (np.cumsum(part[::-1])[::-1] for part in (weight, weight * precision))
@@ -124,7 +115,7 @@ def wilson(share: float, rows: int, z: float) -> Estimate:
 
 def chance(probability: np.ndarray) -> float:
     """The calibration error to expect of a calibrated model: by bin, the mean of |N(0, p (1 - p) / n)|."""
-    parts = [part for part in np.array_split(np.sort(probability), BINS) if len(part)]
+    parts = [part for part in np.array_split(np.sort(probability), metrics.BINS) if len(part)]
     return float(np.mean([(2 / np.pi * (part * (1 - part)).mean() / len(part)) ** 0.5 for part in parts]))
 
 
@@ -146,7 +137,7 @@ def between_levels(metric: str, hits: np.ndarray, rows: np.ndarray, confidence: 
         middle = (hits + 1) / (rows + 2)
         variance = middle * (1 - middle) / (rows + 2)
         value = float(share.max() - share.min())
-    half = quantile(1 - (1 - confidence) / pairs) * np.sqrt(variance[:, None] + variance)
+    half = metrics.quantile(1 - (1 - confidence) / pairs) * np.sqrt(variance[:, None] + variance)
     np.fill_diagonal(half, 0)  # a level and itself: no difference
     gap = middle[:, None] - middle
     low, high = float((gap - half).max()), float((gap + half).max())

@@ -7,9 +7,10 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from pydantic import ValidationError
 
 from tabloop import verdicts
@@ -18,9 +19,6 @@ from tabloop.gates import HIGHER_IS_BETTER, PARITY, Gate
 from tabloop.intervals import Scored, between_levels, estimate, jackknife
 from tabloop.metrics import MIN_CLASS, Estimate
 from tabloop.params import Params
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 Measure = Callable[[np.ndarray, np.ndarray, float, Params], dict[str, Any]]
 Check = dict[str, Any]
@@ -36,7 +34,7 @@ class Holdout:
 
     params: Params
     measure: Measure
-    rows: "pd.DataFrame"
+    rows: pd.DataFrame
     target: np.ndarray
     candidate: Scored
     champion: Scored | None
@@ -110,7 +108,7 @@ def is_own(metric: str, holdout: Holdout) -> bool:
     return not np.isclose(usual, holdout.ours[metric], equal_nan=True)
 
 
-def levels(rows: "pd.DataFrame", name: str | None) -> Iterator[tuple[str | None, np.ndarray]]:
+def levels(rows: pd.DataFrame, name: str | None) -> Iterator[tuple[str | None, np.ndarray]]:
     """Each level of a column, and the positions of its rows; without a column all rows."""
     if name is None:
         yield None, np.arange(len(rows))

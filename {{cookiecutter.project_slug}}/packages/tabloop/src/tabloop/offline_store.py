@@ -6,26 +6,24 @@
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+import pandas as pd
+import pyarrow as pa
+from duckdb import DuckDBPyConnection, DuckDBPyRelation
 from feast.data_source import DataSource
 from feast.errors import EntityTimestampInferenceException, SavedDatasetLocationAlreadyExists
 from feast.feature_view import DUMMY_ENTITY_ID, FeatureView
 from feast.infra.offline_stores.file_source import FileSource
 from feast.infra.offline_stores.offline_store import OfflineStore, RetrievalJob, RetrievalMetadata
+from feast.infra.registry.base_registry import BaseRegistry
 from feast.on_demand_feature_view import OnDemandFeatureView
 from feast.repo_config import FeastConfigBaseModel, RepoConfig
+from feast.saved_dataset import SavedDatasetStorage
 
 from tabloop import database
 from tabloop.asof import AsofView, asof_join, is_unique
 from tabloop.columns import literal, quote
-
-if TYPE_CHECKING:
-    import pandas as pd
-    import pyarrow as pa
-    from duckdb import DuckDBPyConnection, DuckDBPyRelation
-    from feast.infra.registry.base_registry import BaseRegistry
-    from feast.saved_dataset import SavedDatasetStorage
 
 TIME = "event_timestamp"
 
@@ -52,7 +50,7 @@ class DuckDBRetrievalJob(RetrievalJob):
 
     def __init__(
         self,
-        relation: "DuckDBPyRelation",
+        relation: DuckDBPyRelation,
         repo: Path | None,
         on_demand: Sequence[OnDemandFeatureView] = (),
         full_feature_names: bool = False,
@@ -61,10 +59,10 @@ class DuckDBRetrievalJob(RetrievalJob):
         self.relation, self.repo = relation, repo
         self._on_demand, self._full, self._metadata = list(on_demand), full_feature_names, metadata
 
-    def _to_df_internal(self, timeout: int | None = None) -> "pd.DataFrame":
+    def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:
         return self.relation.df()
 
-    def _to_arrow_internal(self, timeout: int | None = None) -> "pa.Table":
+    def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:
         return self.relation.to_arrow_table()
 
     @property
@@ -80,7 +78,7 @@ class DuckDBRetrievalJob(RetrievalJob):
         return self._metadata()
 
     def persist(
-        self, storage: "SavedDatasetStorage", allow_overwrite: bool = False, timeout: int | None = None
+        self, storage: SavedDatasetStorage, allow_overwrite: bool = False, timeout: int | None = None
     ) -> None:
         """Stream the result to a Parquet file, which is there once it is complete."""
         path = Path(path_of(storage.to_data_source(), self.repo))
@@ -112,7 +110,7 @@ def table_of(source: DataSource, repo: Path | None) -> str:
 
 
 def asof_view(
-    db: "DuckDBPyConnection", view: FeatureView, refs: Sequence[str], full: bool, repo: Path | None
+    db: DuckDBPyConnection, view: FeatureView, refs: Sequence[str], full: bool, repo: Path | None
 ) -> AsofView:
     """What the join needs to know of a feature view.
 
@@ -140,9 +138,7 @@ def asof_view(
     )
 
 
-def event_rows(
-    db: "DuckDBPyConnection", entity_df: "pd.DataFrame | str | None"
-) -> tuple["DuckDBPyRelation", str]:
+def event_rows(db: DuckDBPyConnection, entity_df: pd.DataFrame | str | None) -> tuple[DuckDBPyRelation, str]:
     """The events, and the name of their time.
 
     Raises:
@@ -171,8 +167,8 @@ class DuckDBAsofOfflineStore(OfflineStore):
         config: RepoConfig,
         feature_views: list[FeatureView],
         feature_refs: list[str],
-        entity_df: "pd.DataFrame | str | None",
-        registry: "BaseRegistry",
+        entity_df: pd.DataFrame | str | None,
+        registry: BaseRegistry,
         project: str,
         full_feature_names: bool = False,
         **options: Any,
@@ -219,7 +215,7 @@ class DuckDBAsofOfflineStore(OfflineStore):
         return DuckDBRetrievalJob(connected(config).sql(rows), config.repo_path)
 
 
-def connected(config: RepoConfig) -> "DuckDBPyConnection":
+def connected(config: RepoConfig) -> DuckDBPyConnection:
     """DuckDB with the memory that feature_store.yaml allows."""
     return database.connect(memory=config.offline_store.memory)
 

@@ -3,7 +3,8 @@
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+
+import duckdb
 
 from tabloop import database, ray_engine
 from tabloop.asof import asof_join, schema_views
@@ -11,16 +12,13 @@ from tabloop.batch import ahead
 from tabloop.columns import literal, quote
 from tabloop.params import Schema
 
-if TYPE_CHECKING:
-    import duckdb
-
 EVENTS = "events."  # no name of a view has a dot
 BLOCK = "tabloop.block"
 BLOCKS = 2  # for each core, which are in the object store at a time: no core waits for the next one
 ROWS = 250_000  # of events in a block, about
 
 
-def join(db: "duckdb.DuckDBPyConnection", events: str, schema: Schema, views: Path, joined: Path) -> None:
+def join(db: duckdb.DuckDBPyConnection, events: str, schema: Schema, views: Path, joined: Path) -> None:
     """Write the joined events to the file `joined`: the rows of the local join, in another order.
 
     Args:

@@ -95,6 +95,14 @@ def _hash(rows: "DuckDBPyRelation", schema: Schema) -> str:
     return f"md5_number_lower(concat_ws(chr(30), {', '.join(texts)}))"
 
 
+def parts(rows: "pd.DataFrame", schema: Schema, count: int) -> "np.ndarray":
+    """The part of each row, (n,), from 0: by time, of equal size, without a timestamp by a hash. Rows of one time, or entity, are in one."""
+    if not schema.timestamp:
+        return (hashes(rows, schema) % count).astype(int)
+    earlier = rows[schema.timestamp].rank(method="min").to_numpy() - 1
+    return (earlier * count // len(rows)).astype(int)
+
+
 def hashes(rows: "pd.DataFrame", schema: Schema) -> "np.ndarray":
     """A hash of each row's entity, (n,) uint64, or of the row itself where the schema has no entity."""
     import pandas as pd

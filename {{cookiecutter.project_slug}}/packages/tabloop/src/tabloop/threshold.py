@@ -10,9 +10,9 @@ from tabloop.candidate import fit_or_explain
 from tabloop.cli import UserError
 from tabloop.metrics import MIN_CLASS, Curve, enough
 from tabloop.onnx_model import model_inputs
-from tabloop.params import Params, Schema
+from tabloop.params import Params
 from tabloop.progress import progress
-from tabloop.split import hashes
+from tabloop.split import parts
 
 FOLDS = 3  # three fits on two thirds of the rows take twice as long as one on all
 ROWS = 1_000_000  # of more, a sample
@@ -44,7 +44,7 @@ def choose_threshold(fit: Callable[..., Any], rows: pd.DataFrame, params: Params
     schema, cost = params.schema_, params.evaluate.cost
     if len(rows) > ROWS:
         rows = rows.iloc[np.sort(np.random.default_rng(0).choice(len(rows), ROWS, replace=False))]
-    target, fold = rows[schema.target.name].to_numpy(), folds(rows, schema)
+    target, fold = rows[schema.target.name].to_numpy(), parts(rows, schema, PERIODS) % FOLDS
     score, scored = np.full(len(rows), np.nan), np.zeros(len(rows), bool)
     inputs = model_inputs(rows, schema)
     with progress("train: choosing the threshold", FOLDS) as bar:
@@ -66,11 +66,3 @@ def choose_threshold(fit: Callable[..., Any], rows: pd.DataFrame, params: Params
     why = f"models of {by} could score {what}, and {MIN_CLASS} of each class are needed to choose it"
     print(f"train: threshold {threshold:.4g}, the ratio of the costs: {why}", flush=True)
     return threshold
-
-
-def folds(rows: pd.DataFrame, schema: Schema) -> np.ndarray:
-    """The fold of each row, (n,): of about equal size; rows of one time, or entity, are in one fold."""
-    if not schema.timestamp:
-        return hashes(rows, schema) % FOLDS  # the split into train and holdout takes the hash's first bits
-    earlier = rows[schema.timestamp].rank(method="min").to_numpy() - 1
-    return (earlier * PERIODS // len(rows)).astype(int) % FOLDS

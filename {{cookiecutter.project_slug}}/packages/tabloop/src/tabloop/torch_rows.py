@@ -1,16 +1,13 @@
 """Rows as PyTorch's tensors: numbers, and codes of categories."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
 from tabloop.params import Schema
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -29,11 +26,9 @@ class Rows:
 
     @classmethod
     def of(
-        cls, features: "pd.DataFrame", levels: dict[str, list[str]], target: np.ndarray | None = None
+        cls, features: pd.DataFrame, levels: dict[str, list[str]], target: np.ndarray | None = None
     ) -> "Rows":
         """Rows as `model_inputs` gives them; all columns but those of `levels` are numbers."""
-        import pandas as pd
-
         names = [name for name in features if name not in levels]
         numbers = np.empty((len(features), len(names)), np.float32)
         codes = np.empty((len(features), len(levels)), np.int32)
@@ -57,6 +52,6 @@ class Rows:
         return Rows(self.numbers.to(device), self.codes.to(device), self.target.to(device))
 
 
-def levels_of(features: "pd.DataFrame", schema: Schema) -> dict[str, list[str]]:
+def levels_of(features: pd.DataFrame, schema: Schema) -> dict[str, list[str]]:
     """The sorted levels of each category; "" is the missing value, where there is one."""
     return {n: sorted(features[n].astype(str).unique()) for n, c in schema.features.items() if not c.numeric}

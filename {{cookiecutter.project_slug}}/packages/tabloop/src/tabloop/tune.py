@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from tabloop import candidate, files, owner, ray_engine
 from tabloop.cli import UserError, one_line
@@ -27,13 +28,11 @@ from tabloop.params import ROOT, Params, load
 from tabloop.params_file import with_arguments
 from tabloop.progress import progress
 from tabloop.space import arguments
-from tabloop.split import hashes
+from tabloop.split import parts
 from tabloop.study import ERROR, ask, counted, elsewhere, name_of, open_study
-from tabloop.tune_page import PAGE, draw
-from tabloop.tune_runs import Runs
+from tabloop.tune_reports import PAGE, Runs, draw
 
 if TYPE_CHECKING:
-    import pandas as pd
     from optuna import Study, Trial
     from optuna.trial import FrozenTrial
 
@@ -46,7 +45,7 @@ Going = tuple["Trial", list[float]]  # a trial and its scores so far
 class Rows:
     """What trials are scored on: the model's inputs, (n, columns), a target of 0 and 1, (n,), each row's part, (n,)."""
 
-    inputs: "pd.DataFrame"
+    inputs: pd.DataFrame
     target: np.ndarray
     part: np.ndarray
     ordered: bool
@@ -64,10 +63,7 @@ def read_rows(params: Params) -> Rows:
     """
     schema = params.schema_
     rows = candidate.in_order(candidate.read_features("train"), schema)
-    if schema.timestamp:  # rows of one time are in one part
-        part = ((rows[schema.timestamp].rank(method="min") - 1) * PARTS // len(rows)).to_numpy(int)
-    else:
-        part = (hashes(rows, schema) % PARTS).astype(int)
+    part = parts(rows, schema, PARTS)
     target = rows[schema.target.name].to_numpy()
     if any(len(np.unique(target[part == number])) < 2 for number in range(PARTS)):
         what = f"train has {len(rows):,} rows, {target.sum():,} of them positive"

@@ -18,13 +18,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from tabloop.card import ModelCard
 from tabloop.onnx_model import MAX
 from tabloop.params import Column
-from tabloop.serving.request import (
-    MAX_TEXT,
-    bounds,
-    column_values,
-    entity_values,
-    missing_entity,
-)
+from tabloop.serving.request import MAX_TEXT, bounds, column_values, entity_values, missing_entity
 
 CODES = DataType.dictionary(DataType.int32(), DataType.utf8())
 
