@@ -13,7 +13,7 @@ import httpx
 import pytest
 import yaml
 from conftest import ROOT, Project, answers, clean, wait_for
-from tabloop.release import Release
+from tabloop.release import parse
 from test_container import HARDENED, docker, image, inspect, url
 
 __all__ = ["image"]  # the fixture
@@ -47,7 +47,7 @@ def release(project: Path, environment: str, **values: str) -> dict[str, str]:
     file = project / "deploy" / environment / "release.env"
     kept = [line for line in file.read_text().splitlines() if line.split("=")[0] not in values]
     file.write_text("\n".join([*kept, *(f"{name}={value}" for name, value in values.items())]) + "\n")
-    return Release.parse(file.read_text()).values
+    return parse(file.read_text())
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)

@@ -34,7 +34,7 @@ from conftest import (
     within,
 )
 from github_api import GitHub
-from tabloop.release import Release
+from tabloop.release import parse
 from test_container import compose, docker
 from test_monitoring import install, traffic
 
@@ -189,7 +189,7 @@ class Forge:
     def release(self, environment: str = "staging") -> dict[str, str]:
         """What the repository's tip says the environment runs."""
         text = self.git("show", f"main:deploy/{environment}/release.env", where=self.origin)
-        return Release.parse(text).values
+        return parse(text)
 
     def reconcile(self, environment: str = "staging", code: int = 0) -> str:
         """What the server's pull loop does in one turn."""

@@ -42,7 +42,7 @@ def text(folder: Path, environment: str = "staging") -> str:
 
 
 def version(environment: str = "staging") -> str:
-    return release.read(environment).model_version
+    return release.read(environment)["MODEL_VERSION"]
 
 
 def unchanged(folder: Path, before: str) -> None:
@@ -103,7 +103,7 @@ def test_set_is_one_commit_of_one_file_and_the_same_again_is_none(folder: Path) 
     assert git(folder, "rev-parse", "HEAD") == head
     done = release.set_values("staging", CHALLENGER_MODE="ab", CHALLENGER_SHARE="0.1")
     assert done.endswith(" Set CHALLENGER_MODE=ab CHALLENGER_SHARE=0.1 in staging")
-    assert release.read("staging").values["CHALLENGER_SHARE"] == "0.1"
+    assert release.read("staging")["CHALLENGER_SHARE"] == "0.1"
 
 
 def test_an_environment_runs_once_a_model_was_deployed_to_it(folder: Path) -> None:
@@ -122,7 +122,7 @@ def test_an_environment_runs_once_a_model_was_deployed_to_it(folder: Path) -> No
 )
 def test_any_value_of_one_line_is_written_as_it_is(folder: Path, value: str) -> None:
     release.set_values("staging", IMAGE=value, MODEL_VERSION="v1")
-    assert release.read("staging").values["IMAGE"] == value
+    assert release.read("staging")["IMAGE"] == value
     assert f"\nIMAGE={value}\nMODEL_VERSION=v1\n" in text(folder)
 
 
@@ -287,11 +287,11 @@ def test_line_endings_of_any_kind_are_read_and_written(folder: Path, content: st
     path.write_bytes(content.encode())
     git(folder, "commit", "--quiet", "--all", "--message", "Endings")
     old = release.read("staging")
-    assert not any("\r" in value for value in old.values.values())
-    assert release.set_values("staging", MODEL_VERSION=old.model_version).endswith("already")
+    assert not any("\r" in value for value in old.values())
+    assert release.set_values("staging", MODEL_VERSION=old["MODEL_VERSION"]).endswith("already")
     assert path.read_bytes() == content.encode()
     deploy("v1")
-    expected = release.Release({**old.values, "IMAGE": "registry/kit@sha256:v1", "MODEL_VERSION": "v1"})
+    expected = {**old, "IMAGE": "registry/kit@sha256:v1", "MODEL_VERSION": "v1"}
     assert release.read("staging") == expected and path.read_bytes().endswith(b"\n")
     assert b"\r" not in path.read_bytes()  # a shell would read it as a part of the value
     release.rollback("staging")

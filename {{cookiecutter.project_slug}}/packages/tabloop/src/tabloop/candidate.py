@@ -13,7 +13,7 @@ import pandas as pd
 
 from tabloop import files, provenance
 from tabloop.card import ModelCard, Parity
-from tabloop.cli import UserError
+from tabloop.cli import UserError, one_line
 from tabloop.onnx_model import FILE, model_inputs
 from tabloop.params import ROOT, Column, Params, Schema
 from tabloop.progress import watched
@@ -86,7 +86,7 @@ def fit_or_explain(
         with watched(f"train: fitting {len(features):,} rows"):
             return fit(features, target, params.schema_, params.train)
     except (TypeError, ValueError) as error:  # what estimators raise for arguments that they don't take
-        raise UserError(f"params.yaml: train: {' '.join(str(error).split())}") from error
+        raise UserError(f"params.yaml: train: {one_line(error)}") from error
 
 
 def describe(

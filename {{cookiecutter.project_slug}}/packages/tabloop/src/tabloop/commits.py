@@ -2,7 +2,6 @@
 
 import os
 import re
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -28,8 +27,8 @@ def push(commit: str, branch: str, *options: str) -> bool:
     Raises:
         UserError: it is refused for another reason, which the text gives.
     """
-    command = ["git", "push", "--quiet", *options, "origin", f"{commit}:refs/heads/{branch}"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8")
+    command = "git", "push", "--quiet", *options, "origin", f"{commit}:refs/heads/{branch}"
+    done = finished(*command, why="it pushes commits", cwd=ROOT)
     if done.returncode == 0:
         return True
     if re.search(MOVED, done.stderr):
@@ -148,8 +147,8 @@ def run_release(folder: Path, *arguments: str) -> str:
     Raises:
         UserError: it fails.
     """
-    command, env = [sys.executable, "-m", "tabloop", "release"], os.environ | {"PROJECT_ROOT": str(folder)}
-    done = subprocess.run([*command, *arguments], cwd=folder, env=env, capture_output=True, encoding="utf-8")
+    command, env = (sys.executable, "-m", "tabloop", "release"), os.environ | {"PROJECT_ROOT": str(folder)}
+    done = finished(*command, *arguments, why="it changes a release", cwd=folder, env=env)
     if done.returncode:
         raise UserError(one_line(done.stderr).partition(": ")[2])
     return done.stdout.strip().removeprefix("release: ")

@@ -33,9 +33,8 @@ def read_holdout(params: Params) -> tuple[pd.DataFrame, np.ndarray]:
     rows = read_features("holdout", params.schema_)
     target = rows[params.schema_.target.name].to_numpy()
     if not 0 < target.sum() < len(target):
-        raise UserError(
-            f"all {len(rows):,} rows held out are of one class: raise split.holdout in params.yaml"
-        )
+        what = f"all {len(rows):,} rows held out are of one class"
+        raise UserError(f"{what}: raise split.holdout in params.yaml")
     return rows, target
 
 

@@ -31,7 +31,7 @@ def run(params: Params, environment: str) -> dict[str, Any]:
     Raises:
         UserError: no experiment runs in the environment, a model is not here, or nothing was logged of the challenger.
     """
-    mode = release.read(environment).values.get("CHALLENGER_MODE", "off")
+    mode = release.read(environment).get("CHALLENGER_MODE", "off")
     if mode not in ("ab", "shadow"):
         what = f"deploy/{environment}/release.env has CHALLENGER_MODE={mode}, and an experiment needs ab or shadow"
         raise UserError(f"{what}: `uv run tabloop release set {environment} CHALLENGER_MODE=shadow`")

@@ -35,10 +35,8 @@ def convert(estimator: Any, schema: Schema, **options: Any) -> ModelProto:
     from skl2onnx import to_onnx
     from skl2onnx.common.data_types import FloatTensorType, StringTensorType
 
-    inputs = [
-        (name, (FloatTensorType if column.numeric else StringTensorType)([None, 1]))
-        for name, column in schema.features.items()
-    ]
+    number, text = FloatTensorType([None, 1]), StringTensorType([None, 1])
+    inputs = [(name, number if column.numeric else text) for name, column in schema.features.items()]
     round_thresholds(estimator)
     converted = to_onnx(estimator, initial_types=inputs, target_opset=OPSET, **options)
     # skl2onnx renames an input called like one of its own results ("label"). A prefix that no column can have
@@ -67,9 +65,8 @@ def round_thresholds(estimator: Any) -> None:
             exact = tree.nodes["num_threshold"]
             with np.errstate(over="ignore"):
                 near = exact.astype(np.float32)
-            tree.nodes["num_threshold"] = np.where(
-                near > exact, np.nextafter(near, np.float32(-np.inf)), near
-            )
+            below = np.nextafter(near, np.float32(-np.inf))
+            tree.nodes["num_threshold"] = np.where(near > exact, below, near)
 
 
 def serialize(model: ModelProto) -> bytes:

@@ -66,8 +66,7 @@ def network_to_onnx(network: nn.Module, levels: dict[str, list[str]], schema: Sc
                 "values_int64s": places,
                 "default_int64": 0,
             }
-            model.graph.node.insert(
-                0, helper.make_node("LabelEncoder", [name], [code], domain="ai.onnx.ml", **known)
-            )
+            encoder = helper.make_node("LabelEncoder", [name], [code], domain="ai.onnx.ml", **known)
+            model.graph.node.insert(0, encoder)
     model.opset_import.append(helper.make_opsetid("ai.onnx.ml", 3))
     return model

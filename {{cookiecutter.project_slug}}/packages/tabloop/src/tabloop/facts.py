@@ -116,9 +116,8 @@ def describe(table: duckdb.DuckDBPyRelation) -> tuple[int, dict[str, Facts]]:
         values = dict.fromkeys(str(row[i]).removesuffix(" 00:00:00") for row in head if row[i] is not None)
         shown = [text if len(text) <= 24 else f"{text[:23]}…" for text in list(values)[:3] or [some] if text]
         consecutive = bool(whole) and distinct > 1 and span == distinct - 1
-        facts[name] = Facts(
-            kind, rows, present, distinct, bool(whole), consecutive, largest or 0, longest or 0, shown
-        )
+        sizes = largest or 0, longest or 0
+        facts[name] = Facts(kind, rows, present, distinct, bool(whole), consecutive, *sizes, shown)
     return rows, facts
 
 

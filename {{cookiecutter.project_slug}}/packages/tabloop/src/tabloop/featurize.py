@@ -6,7 +6,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import duckdb
+from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
 from tabloop import database, files, ray_engine
 from tabloop.asof import unique_metadata
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 FEATURES, ONLINE = ROOT / "data/features", ROOT / "data/online"
 
 
-def labelled_events(db: duckdb.DuckDBPyConnection, schema: Schema) -> duckdb.DuckDBPyRelation:
+def labelled_events(db: DuckDBPyConnection, schema: Schema) -> DuckDBPyRelation:
     """The events whose label is known: key, entity, event_timestamp, request and sensitive columns, target as 0 or 1, KNOWN."""
     target = quote(schema.target.name)
     label = label_sql(db.view("events"), schema.target.name, schema.target)
@@ -37,18 +37,11 @@ def labelled_events(db: duckdb.DuckDBPyConnection, schema: Schema) -> duckdb.Duc
 
 def exact_types(rows: "pd.DataFrame", schema: Schema) -> "pd.DataFrame":
     """The rows with whole numbers and booleans in types that keep missing values apart from numbers."""
-    return rows.astype(
-        {
-            n: c.kind.pandas
-            for n, c in schema.columns.items()
-            if n in rows and c.type in ("integer", "boolean")
-        }
-    )
+    exact = [n for n, c in schema.columns.items() if n in rows and c.type in ("integer", "boolean")]
+    return rows.astype({name: schema.columns[name].kind.pandas for name in exact})
 
 
-def with_feedback(
-    db: duckdb.DuckDBPyConnection, events: duckdb.DuckDBPyRelation, in_holdout: bool
-) -> duckdb.DuckDBPyRelation:
+def with_feedback(db: DuckDBPyConnection, events: DuckDBPyRelation, in_holdout: bool) -> DuckDBPyRelation:
     """The events and the labelled predictions, of which REPORTED says whether they are in train only."""
     if "feedback" not in tables(db):
         return events
@@ -64,14 +57,11 @@ def write_view(raw: Path, made: Path, schema: Schema, view: str) -> None:
         db = connect(raw)
         rows = view_rows(db, schema, view).sql_query()
         unique = unique_metadata([str(schema.entity), "event_timestamp"])
-        database.run(
-            db, f"COPY ({rows}) TO {literal(made / f'{view}.parquet')} ({unique})", f"computing {view}"
-        )
+        copy = f"COPY ({rows}) TO {literal(made / f'{view}.parquet')} ({unique})"
+        database.run(db, copy, f"computing {view}")
 
 
-def write_part(
-    db: duckdb.DuckDBPyConnection, rows: duckdb.DuckDBPyRelation, schema: Schema, path: Path
-) -> None:
+def write_part(db: DuckDBPyConnection, rows: DuckDBPyRelation, schema: Schema, path: Path) -> None:
     """Write rows to `path` in a fixed order, with what pandas needs to give whole numbers and booleans their types."""
     import pyarrow as pa
 
@@ -94,7 +84,7 @@ def write_part(
     database.run(db, f"COPY ({part.sql_query()}) TO {literal(path)} ({options})", f"writing {path.stem}")
 
 
-def tables(db: duckdb.DuckDBPyConnection) -> list[str]:
+def tables(db: DuckDBPyConnection) -> list[str]:
     """The names of the raw tables."""
     return [row[0] for row in db.sql("SHOW TABLES").fetchall()]
 
@@ -121,12 +111,11 @@ def featurize(params: Params, raw: Path) -> str:
             where = "" if params.split.feedback_in_holdout else ", in train only"
             count = db.view("feedback").aggregate("count(*)").fetchall()[0][0]
             print(f"featurize: {count:,} labelled predictions join the data{where}", flush=True)
+        looked_up = (
+            joined(db, raw, base, schema, str(parts.begins or "")) if schema.views else nullcontext(events)
+        )
         with ThreadPoolExecutor(1) as pool:
-            with (
-                joined(db, raw, base, schema, str(parts.begins or ""))
-                if schema.views
-                else nullcontext(events) as events
-            ):
+            with looked_up as events:
                 rows = with_feedback(db, events, params.split.feedback_in_holdout)
                 write_part(db, rows.filter(parts.train), schema, made / "train.parquet")
                 from tabloop import leaks  # pandas, which Feast has imported beside the views
@@ -145,8 +134,8 @@ def featurize(params: Params, raw: Path) -> str:
 
 @contextmanager
 def joined(
-    db: duckdb.DuckDBPyConnection, raw: Path, base: Path, schema: Schema, begins: str
-) -> Iterator[duckdb.DuckDBPyRelation]:
+    db: DuckDBPyConnection, raw: Path, base: Path, schema: Schema, begins: str
+) -> Iterator[DuckDBPyRelation]:
     """The labelled events with the views' columns. At the end the views are checked, and the online store is written.
 
     Each view is computed in one thread, for the same bytes each time; so two are at a time.
@@ -179,10 +168,8 @@ def joined(
             else:
                 with watched("joining"):
                     # It is read twice and removed: to compress it would take as long as to sort it.
-                    plain = (
-                        f"{literal(file)} (FORMAT parquet, COMPRESSION uncompressed, DICTIONARY_SIZE_LIMIT 1)"
-                    )
-                    join(store, schema, db, events).query("joined", f"COPY joined TO {plain}")
+                    plain = "(FORMAT parquet, COMPRESSION uncompressed, DICTIONARY_SIZE_LIMIT 1)"
+                    join(store, schema, db, events).query("joined", f"COPY joined TO {literal(file)} {plain}")
             yield db.read_parquet(str(file))
             for done in beside:
                 done.result()

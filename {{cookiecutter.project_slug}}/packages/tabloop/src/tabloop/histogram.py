@@ -8,8 +8,8 @@ from itertools import combinations, pairwise
 from statistics import NormalDist
 from typing import Any
 
-import duckdb
 import numpy as np
+from duckdb import DuckDBPyConnection
 
 from tabloop.columns import literal
 from tabloop.params import Column
@@ -89,11 +89,7 @@ class Counts:
 
 
 def bins_of(
-    db: duckdb.DuckDBPyConnection,
-    table: str,
-    columns: dict[str, Column],
-    trained: dict[str, list[str]],
-    score: str,
+    db: DuckDBPyConnection, table: str, columns: dict[str, Column], trained: dict[str, list[str]], score: str
 ) -> dict[str, Bins]:
     """The bins of each column by the reference.
 
@@ -115,7 +111,7 @@ def bins_of(
     return found
 
 
-def _ends(db: duckdb.DuckDBPyConnection, table: str, bins: Bins) -> Bins:
+def _ends(db: DuckDBPyConnection, table: str, bins: Bins) -> Bins:
     values = db.sql(f"SELECT {bins.typed} AS v FROM ({table}) WHERE isfinite(v)").fetchnumpy()["v"]
     if not len(values):
         bins.ends = [0.0]
@@ -132,7 +128,7 @@ def _ends(db: duckdb.DuckDBPyConnection, table: str, bins: Bins) -> Bins:
     return bins
 
 
-def _levels(db: duckdb.DuckDBPyConnection, table: str, bins: Bins, score: str, trained: list[str]) -> Bins:
+def _levels(db: DuckDBPyConnection, table: str, bins: Bins, score: str, trained: list[str]) -> Bins:
     query = f"SELECT {bins.typed} AS v, avg({score}), count(*) FROM ({table}) WHERE v IS NOT NULL GROUP BY v"
     found, known = db.sql(f"{query} ORDER BY count(*) DESC, v").fetchall(), set(trained)
     seen = dict.fromkeys(level for level, _, _ in found)
@@ -148,7 +144,7 @@ def _levels(db: duckdb.DuckDBPyConnection, table: str, bins: Bins, score: str, t
     return bins
 
 
-def count(db: duckdb.DuckDBPyConnection, table: str, bins: dict[str, Bins]) -> dict[str, Counts]:
+def count(db: DuckDBPyConnection, table: str, bins: dict[str, Bins]) -> dict[str, Counts]:
     """Each column's counts, in one scan of a table.
 
     Args:
@@ -159,9 +155,7 @@ def count(db: duckdb.DuckDBPyConnection, table: str, bins: dict[str, Bins]) -> d
     return {name: each.counts(rows, *found[3 * i : 3 * i + 3]) for i, (name, each) in enumerate(bins.items())}
 
 
-def correlations(
-    db: duckdb.DuckDBPyConnection, table: str, bins: dict[str, Bins]
-) -> dict[tuple[str, str], float]:
+def correlations(db: DuckDBPyConnection, table: str, bins: dict[str, Bins]) -> dict[tuple[str, str], float]:
     """The correlation of each pair of columns that are not constant, in one scan of a table as `count` takes it."""
     weights = {name: each.weight for name, each in bins.items() if each.weight}
     moments = np.zeros((len(weights) + 1, len(weights) + 1))

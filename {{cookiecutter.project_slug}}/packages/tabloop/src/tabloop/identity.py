@@ -55,9 +55,10 @@ def entity(survey: Survey, name: str) -> Decision:
     """
     facts, text = survey.facts[name], text_of(quote(name), survey.facts[name].kind)
     trimmed = key_of(quote(name), facts.kind)
-    blank, spaced, after = survey.table.aggregate(
-        f"count(*) FILTER (WHERE {trimmed} = ''), count(*) FILTER (WHERE {text} <> {trimmed}), count(DISTINCT {trimmed})"
-    ).fetchall()[0]
+    counts = (
+        f"count(*) FILTER ({trimmed} = ''), count(*) FILTER ({text} <> {trimmed}), count(DISTINCT {trimmed})"
+    )
+    blank, spaced, after = survey.table.aggregate(counts).fetchall()[0]
     if lacking := facts.missing + blank:
         raise UserError(f"ENTITY={name}: {lacking:,} rows lack it; fill or remove them")
     if after == 1:

@@ -125,9 +125,8 @@ def projection(columns: dict[str, str], params: Params) -> str:
     raw = {name: schema.rename.get(name, name) for name in dict.fromkeys(declared) if name}
     days = {name: c.days_since for name, c in schema.columns.items() if c.days_since}
     needed = {name: days.get(name, source) for name, source in raw.items()}
-    if missing := [
-        source for name, source in needed.items() if source not in columns and name not in computed
-    ]:
+    missing = [source for name, source in needed.items() if source not in columns and name not in computed]
+    if missing:
         raise UserError(f"{params.data.source} lacks column {missing[0]!r}; it has: {', '.join(columns)}")
     found = {name: source for name, source in raw.items() if source in columns and name not in days}
     taken = {text.lower() for pair in found.items() for text in pair} | set(days)  # SQL's names have no case

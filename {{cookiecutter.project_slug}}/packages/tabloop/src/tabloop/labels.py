@@ -6,7 +6,7 @@ import sys
 from collections import Counter
 from typing import Any
 
-import duckdb
+from duckdb import DuckDBPyRelation
 
 from tabloop.cli import UserError
 from tabloop.columns import class_text, literal, quote
@@ -22,7 +22,7 @@ UNKNOWN |= {"not known", "not available", "unbekannt", "inconnu", "desconocido",
 SHOWN = 5  # values that an error lists
 
 
-def label_sql(table: duckdb.DuckDBPyRelation, column: str, target: Target) -> str:
+def label_sql(table: DuckDBPyRelation, column: str, target: Target) -> str:
     """SQL for the label of each row, 1, 0 or NULL, from the raw column of the target."""
     if target.at_least is not None:
         number = f"NULLIF(TRY_CAST({quote(column)} AS DOUBLE), 'nan'::DOUBLE)"
@@ -35,9 +35,7 @@ def label_sql(table: duckdb.DuckDBPyRelation, column: str, target: Target) -> st
     return f"CASE WHEN {ones} THEN 1 WHEN {zeros} THEN 0 END::TINYINT"
 
 
-def decide(
-    table: duckdb.DuckDBPyRelation, said: Choices, numeric: bool
-) -> tuple[dict[str, Any], str, list[str]]:
+def decide(table: DuckDBPyRelation, said: Choices, numeric: bool) -> tuple[dict[str, Any], str, list[str]]:
     """The target of params.yaml without its name; why; and what the owner must know.
 
     Args:
@@ -68,7 +66,7 @@ def decide(
 
 
 def _by_words(
-    table: duckdb.DuckDBPyRelation, counts: Counter[str], said: Choices, numeric: bool
+    table: DuckDBPyRelation, counts: Counter[str], said: Choices, numeric: bool
 ) -> tuple[dict[str, Any], list[str]]:
     """`positive` and, where there are more than two values, `negative`; and warnings."""
     known = [text for text in counts if len(counts) == 2 or text not in UNKNOWN]
@@ -114,7 +112,7 @@ def _positive(counts: dict[str, int]) -> tuple[str, list[str]]:
     return positive, [] if affirmative or len(plain) == 1 else [guess]
 
 
-def _advice(table: duckdb.DuckDBPyRelation, name: str, counts: Counter[str], numeric: bool) -> str:
+def _advice(table: DuckDBPyRelation, name: str, counts: Counter[str], numeric: bool) -> str:
     """What to do where the target has not two values: commands that work."""
     if len(counts) < 2:
         return "it must have two; rows of the other class are missing"

@@ -98,9 +98,7 @@ def uncovered(fs: Any, hour: Hour) -> list[str]:
 
 def current(fs: Any, folder: str, since: datetime | None = None) -> list[str]:
     """The files that count, as URLs or local paths."""
-    found = [
-        path
-        for hour in hours(fs, folder, since).values()
-        for path in [*hour.newest.values(), *uncovered(fs, hour)]
-    ]
+    found = list[str]()
+    for hour in hours(fs, folder, since).values():
+        found += [*hour.newest.values(), *uncovered(fs, hour)]
     return found if "file" in fs.protocol else [fs.unstrip_protocol(path) for path in found]

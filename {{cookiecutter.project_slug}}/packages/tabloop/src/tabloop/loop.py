@@ -63,7 +63,7 @@ def served() -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
     env = os.environ | {"PORT": port, "PREDICTION_LOG_SECONDS": "1"}
-    env |= {n: v for n, v in release.read(ENVIRONMENT).values.items() if n.startswith("CHALLENGER_")}
+    env |= {n: v for n, v in release.read(ENVIRONMENT).items() if n.startswith("CHALLENGER_")}
     app, quiet = [sys.executable, "-m", f"{owner.package()}.app"], subprocess.DEVNULL
     process = subprocess.Popen(app, cwd=ROOT, env=env, stdin=quiet, stderr=quiet)
     url = f"http://127.0.0.1:{port}"
@@ -88,7 +88,7 @@ def ready(url: str, process: "subprocess.Popen[bytes]") -> str:
     with urllib.request.urlopen(f"{url}/model", timeout=10) as answer:
         model = json.load(answer)
     other, mode = model["challenger"], model["challenger_mode"]
-    share = {"ab": float(release.read(ENVIRONMENT).values["CHALLENGER_SHARE"])}.get(mode, 0)
+    share = {"ab": float(release.read(ENVIRONMENT)["CHALLENGER_SHARE"])}.get(mode, 0)
     found = {"champion": model["champion"]["version"], "challenger": other and other["version"]}
     STORY.append(found | {"mode": mode, "share": share, "rows": 0, "commits": len(COMMITS)})
     also = f", challenger {other['version']} ({mode})" if other else ""

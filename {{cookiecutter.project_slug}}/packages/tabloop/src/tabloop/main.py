@@ -201,7 +201,7 @@ def show(environment: str, name: str | None) -> None:
     """Print ENVIRONMENT's release.env, or only the value of NAME."""
     from tabloop.release import read
 
-    values = read(environment).values
+    values = read(environment)
     if name and name not in values:
         raise UserError(f"deploy/{environment}/release.env has no {name}; it has: {', '.join(values)}")
     click.echo(values[name] if name else "\n".join(f"{key}={value}" for key, value in values.items()))

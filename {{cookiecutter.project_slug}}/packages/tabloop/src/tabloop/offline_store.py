@@ -48,6 +48,9 @@ class DuckDBRetrievalJob(RetrievalJob):
         relation: the result to DuckDB; `job.relation.write_parquet(path)` streams it to a file.
     """
 
+    full_feature_names = False
+    on_demand_feature_views: Any = ()
+
     def __init__(
         self,
         relation: DuckDBPyRelation,
@@ -57,21 +60,14 @@ class DuckDBRetrievalJob(RetrievalJob):
         metadata: Callable[[], RetrievalMetadata | None] = lambda: None,
     ) -> None:
         self.relation, self.repo = relation, repo
-        self._on_demand, self._full, self._metadata = list(on_demand), full_feature_names, metadata
+        self.on_demand_feature_views, self.full_feature_names = list(on_demand), full_feature_names
+        self._metadata = metadata
 
     def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:
         return self.relation.df()
 
     def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:
         return self.relation.to_arrow_table()
-
-    @property
-    def full_feature_names(self) -> bool:
-        return self._full
-
-    @property
-    def on_demand_feature_views(self) -> list[OnDemandFeatureView]:
-        return self._on_demand
 
     @property
     def metadata(self) -> RetrievalMetadata | None:

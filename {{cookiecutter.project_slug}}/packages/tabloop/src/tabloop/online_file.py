@@ -83,26 +83,22 @@ def chunks(store: "FeatureStore", view: "FeatureView") -> Iterator[list[Cell]]:
         end_date=end,
     )
     rows: Any = job.relation if hasattr(job, "relation") else database.connect().from_arrow(job.to_arrow())
-    newest = (
-        rows.project(", ".join([quote(key), f"epoch_us({time}::TIMESTAMP) // 1000000", *map(quote, names)]))
-        .filter(f"{quote(key)} IS NOT NULL")
-        .order(quote(key))
-    )
+    columns = [quote(key), f"epoch_us({time}::TIMESTAMP) // 1000000", *map(quote, names)]
+    newest = rows.project(", ".join(columns)).filter(f"{quote(key)} IS NOT NULL").order(quote(key))
     with progress(f"writing {view.name}", None, "{n_fmt} entities") as bar:
         for batch in newest.to_arrow_reader(CHUNK):
             keys, seconds = (column.to_pylist() for column in batch.columns[:2])
             cells = []
             for field, column in zip(view.features, batch.columns[2:], strict=True):
                 values = column.dictionary_encode("encode")  # each different one is converted once, null too
-                protos = python_values_to_proto_values(
-                    values.dictionary.to_pylist(), field.dtype.to_value_type()
-                )
+                kind = field.dtype.to_value_type()
+                protos = python_values_to_proto_values(values.dictionary.to_pylist(), kind)
+                texts = (extract_text_and_num(proto, False)[0] for proto in protos)
                 made = [
-                    (field.name, p.SerializeToString(), extract_text_and_num(p, False)[0]) for p in protos
+                    (field.name, p.SerializeToString(), text) for p, text in zip(protos, texts, strict=True)
                 ]
                 cells.append([made[at] for at in values.indices.to_pylist()])
-            rows = zip(
-                (entity_key(key, value) for value in keys), seconds, zip(*cells, strict=True), strict=True
-            )
+            own_keys = (entity_key(key, value) for value in keys)
+            rows = zip(own_keys, seconds, zip(*cells, strict=True), strict=True)
             yield [(own, *cell, at) for own, at, row in rows for cell in row]
             bar.update(len(keys))

@@ -1,7 +1,7 @@
 """The exported model: one ONNX graph whose inputs are the schema's columns and whose output is `probability`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,19 +23,14 @@ def model_inputs(rows: "pd.DataFrame", schema: Schema) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    return pd.DataFrame(
-        {
-            name: pd.to_numeric(rows[name])
-            .astype("Float64")
-            .to_numpy("float64", na_value=np.nan)
-            .clip(-MAX, MAX)
-            .astype("float32")
-            if column.numeric
-            else rows[name].astype(object).where(rows[name].notna(), "").astype(str)
-            for name, column in schema.features.items()
-        },
-        index=rows.index,
-    )
+    inputs = dict[str, Any]()
+    for name, column in schema.features.items():
+        if column.numeric:
+            numbers = pd.to_numeric(rows[name]).astype("Float64").to_numpy("float64", na_value=np.nan)
+            inputs[name] = numbers.clip(-MAX, MAX).astype("float32")
+        else:
+            inputs[name] = rows[name].astype(object).where(rows[name].notna(), "").astype(str)
+    return pd.DataFrame(inputs, index=rows.index)
 
 
 class OnnxModel:
@@ -64,10 +59,6 @@ class OnnxModel:
         return {name: columns[name].to_numpy()[:, None] for name in self.schema.features}
 
     def score(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
-        """P(positive), (n,) float32, for the graph's inputs."""
-        rows = len(next(iter(inputs.values())))
-        parts = [
-            self.session.run(["probability"], {n: v[i : i + BATCH] for n, v in inputs.items()})[0]
-            for i in range(0, rows, BATCH)
-        ]
-        return np.concatenate(parts) if parts else np.empty(0, np.float32)
+        """P(positive), (n,) float32, for the graph's inputs of at most BATCH rows."""
+        scores: np.ndarray = self.session.run(["probability"], inputs)[0]
+        return scores

@@ -155,9 +155,8 @@ class Schema(Strict):
             raise ValueError(f"{odd[0]!r} can't be a column's name here: {advice}")
         if twice := {n for n in names if names.count(n) > 1 or n in roles}:
             raise ValueError(f"declared twice: {', '.join(sorted(twice))}")
-        if aged := [
-            n for n, c in (self.request | self.sensitive).items() if c.days_since and not self.timestamp
-        ]:
+        aged = [name for name, column in (self.request | self.sensitive).items() if column.days_since]
+        if aged and not self.timestamp:
             raise ValueError(f"{aged[0]}: days_since needs a timestamp")
         known = self.target.known_at
         if known and (not self.timestamp or known == self.timestamp):

@@ -21,13 +21,7 @@ def progress(what: str, total: float | None, counted: str = "{n_fmt}B") -> "tqdm
 
     shown = "{desc}: {percentage:3.0f}%|{bar}| {remaining} left" if total else f"{{desc}}: {counted}"
     return tqdm(
-        desc=what,
-        total=total,
-        delay=DELAY,
-        leave=False,
-        disable=None,
-        unit_scale=True,
-        bar_format=shown,
+        desc=what, total=total, delay=DELAY, leave=False, disable=None, unit_scale=True, bar_format=shown
     )
 
 

@@ -33,10 +33,7 @@ def write_redis(views: list[str], url: str, password: str) -> str:
     from redis.exceptions import AskError, ClusterCrossSlotError, ClusterError
 
     where, (written, known) = url.rpartition("@")[2], (0, 0)
-    with (
-        connected(url, password) as (client, project),
-        explained("data/online/store.db", sqlite3.Error),
-    ):
+    with connected(url, password) as (client, project), explained("data/online/store.db", sqlite3.Error):
         store = OnlineStore(str(STORE), project, None, {})
         for view in views:
             if not STORE.is_file() or not store.rows(view, "TRUE LIMIT 1"):

@@ -1,6 +1,5 @@
 """The contract of `deploy/<environment>/release.env`: what an environment runs, and its history in git."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from tabloop import actions, files
@@ -9,6 +8,7 @@ from tabloop.params import ROOT
 
 # Trailers of commit messages: whose release a rollback restored; the commit from which the image was built; the
 # workflow's run.
+VERSION = "MODEL_VERSION"  # the name of the champion's version in the image
 ROLLED_BACK_TO, BUILT_FROM, RUN = "Rolled-back-to", "Built-from", "Run"
 
 
@@ -30,33 +30,21 @@ def path_of(environment: str) -> Path:
     return path
 
 
-@dataclass(frozen=True)
-class Release:
-    """What one environment runs."""
-
-    values: dict[str, str]
-
-    @classmethod
-    def parse(cls, text: str) -> "Release":
-        """The release that the text of a release.env describes: lines NAME=value, and comments."""
-        lines = (line.strip() for line in text.splitlines())
-        pairs = (line.partition("=") for line in lines if line and not line.startswith("#"))
-        return cls({name.strip(): value.strip() for name, _, value in pairs})
-
-    @property
-    def model_version(self) -> str:
-        """The version of the champion in the image."""
-        return self.values.get("MODEL_VERSION", "")
+def parse(text: str) -> dict[str, str]:
+    """The values in the text of a release.env: lines NAME=value, and comments."""
+    lines = (line.strip() for line in text.splitlines())
+    pairs = (line.partition("=") for line in lines if line and not line.startswith("#"))
+    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
-def read(environment: str) -> Release:
+def read(environment: str) -> dict[str, str]:
     """What the environment runs by the file as it is."""
-    return Release.parse(path_of(environment).read_text("utf-8"))
+    return parse(path_of(environment).read_text("utf-8"))
 
 
 def running() -> str:
     """The environments to which a model was deployed, in words; empty if there is none."""
-    return " and ".join(name for name in environments() if read(name).model_version not in ("", "none"))
+    return " and ".join(name for name in environments() if read(name).get(VERSION) not in (None, "", "none"))
 
 
 def change(environment: str, **values: str) -> None:
@@ -70,7 +58,7 @@ def change(environment: str, **values: str) -> None:
     for name, value in values.items():
         at = [i for i, line in enumerate(lines) if line.partition("=")[0].strip() == name]
         if not at:
-            known = ", ".join(read(environment).values)
+            known = ", ".join(read(environment))
             raise UserError(f"deploy/{environment}/release.env has no {name}; it has: {known}")
         if len(value.splitlines()) > 1 or value != value.strip():
             raise UserError(f"{name}={value!r}: a value has no line break, nor spaces around it")
@@ -90,11 +78,11 @@ def set_values(environment: str, built_from: str = "", **values: str) -> str:
     new = read(environment)
     if new == old:
         path.write_bytes(before)
-        return f"{environment} runs {new.model_version} already"
-    if any(new.values.get(name) != old.values.get(name) for name in ("IMAGE", "MODEL_VERSION")):
+        return f"{environment} runs {new.get(VERSION, '')} already"
+    if any(new.get(name) != old.get(name) for name in ("IMAGE", VERSION)):
         trailer = [f"{BUILT_FROM}: {built_from}"] if built_from else []
-        return _commit(path, before, f"Deploy {new.model_version} to {environment}", *trailer)
-    pairs = (f"{name}={value}" for name, value in new.values.items() if old.values.get(name) != value)
+        return _commit(path, before, f"Deploy {new.get(VERSION, '')} to {environment}", *trailer)
+    pairs = (f"{name}={value}" for name, value in new.items() if old.get(name) != value)
     return _commit(path, before, f"Set {' '.join(pairs)} in {environment}")
 
 
@@ -110,15 +98,15 @@ def rollback(environment: str, to: str = "") -> str:
     before, present = path.read_bytes(), read(environment)
     for target in reversed(history(environment)):
         text = git("show", f"{target}:./{_name(path)}", where=ROOT) + "\n"
-        restored = Release.parse(text)
+        restored = parse(text)
         # A commit may have changed a comment alone.
-        if restored != present and to in ("", restored.model_version):
+        if restored != present and to in ("", restored.get(VERSION, "")):
             break
     else:
         why = f"never ran {to}" if to else "has no earlier release to go back to"
         raise UserError(f"{environment} {why}: `git log deploy/{environment}` lists what it ran")
     files.write(path, text)
-    title = f"Roll back {environment} to {restored.model_version}"
+    title = f"Roll back {environment} to {restored.get(VERSION, '')}"
     return _commit(path, before, title, f"{ROLLED_BACK_TO}: {target}")
 
 

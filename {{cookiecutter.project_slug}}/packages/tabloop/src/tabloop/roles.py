@@ -47,10 +47,8 @@ def pin(role: Role) -> str | None:
 def folder_hash(folder: Path) -> str:
     """DVC's hash of a folder: the MD5 of the JSON list of its files and their MD5s."""
     paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-    entries = [
-        {"md5": hashlib.md5(path.read_bytes()).hexdigest(), "relpath": name}
-        for name, path in sorted(paths.items())
-    ]
+    hashes = {name: hashlib.md5(path.read_bytes()).hexdigest() for name, path in sorted(paths.items())}
+    entries = [{"md5": md5, "relpath": name} for name, md5 in hashes.items()]
     return hashlib.md5(json.dumps(entries, sort_keys=True).encode()).hexdigest() + ".dir"
 
 

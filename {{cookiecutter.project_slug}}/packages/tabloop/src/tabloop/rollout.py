@@ -120,9 +120,8 @@ def promote(params: Params) -> str:
     after = roles.required("champion").version
     follow(params, without="challenger")
     roles.drop("challenger")
-    return f"Promote {after} to champion" + (
-        f", after {before.version}" if before and before.version != after else ""
-    )
+    what = f"Promote {after} to champion"
+    return f"{what}, after {before.version}" if before and before.version != after else what
 
 
 def withdraw(params: Params) -> str:

@@ -66,12 +66,10 @@ def split(rows: "DuckDBPyRelation", schema: Schema, share: float) -> Split:
     figures += [f"coalesce(bool_or(NOT ({held}) AND NOT ({learnt})), false)"]
     learnable, classes, judged, others, left, clients, late = rows.aggregate(", ".join(figures)).fetchall()[0]
     early = "rows whose label was known when the holdout begins" if late else "labelled rows"
-    for name, count, found, what in (
-        ("train", learnable, classes, early),
-        ("holdout", judged, others, "labelled rows"),
-    ):
-        if found < 2:
-            has = f"{count:,} {what} and {found} of the target's 2 classes"
+    found = {"train": (learnable, classes, early), "holdout": (judged, others, "labelled rows")}
+    for name, (count, kinds, what) in found.items():
+        if kinds < 2:
+            has = f"{count:,} {what} and {kinds} of the target's 2 classes"
             how = "it needs both; give more data or change split.holdout in params.yaml"
             raise UserError(f"the {name} part has {has}: {how}")
     counts = {"train": learnable, "holdout": judged, "left out": left, "reported": clients}

@@ -34,9 +34,8 @@ def name_of(params: Params, train: Path, metric: str) -> str:
     study goes on after the best one was written to params.yaml.
     """
     files = {str(getattr(module, "__dict__", {}).get("__file__")) for module in list(sys.modules.values())}
-    code = [
-        Path(file).read_text("utf-8") for file in sorted(files) if file.startswith(f"{ROOT / 'src'}{os.sep}")
-    ]
+    own = [file for file in sorted(files) if file.startswith(f"{ROOT / 'src'}{os.sep}")]
+    code = [Path(file).read_text("utf-8") for file in own]
     declared = params.model_dump(mode="json", include={"schema_", "tune"})
     declared["fixed"] = {name: value for name, value in params.train.items() if name not in params.tune}
     with train.open("rb") as rows:

@@ -36,10 +36,8 @@ class Rows:
             numbers[:, i] = features[name]
         for i, (name, known) in enumerate(levels.items()):
             codes[:, i] = pd.Categorical(features[name], categories=known).codes + 1
-        target = np.zeros(len(features)) if target is None else target
-        return cls(
-            torch.from_numpy(numbers), torch.from_numpy(codes), torch.tensor(target, dtype=torch.float32)
-        )
+        labels = torch.tensor(np.zeros(len(features)) if target is None else target, dtype=torch.float32)
+        return cls(torch.from_numpy(numbers), torch.from_numpy(codes), labels)
 
     def __len__(self) -> int:
         return len(self.target)

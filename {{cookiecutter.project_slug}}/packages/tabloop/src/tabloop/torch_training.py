@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits as log_loss
 from torch.optim import AdamW, Optimizer
 
 from tabloop import ray_engine
 from tabloop.candidate import CHECKPOINTS
-from tabloop.cli import explained, one_line
+from tabloop.cli import explained
 from tabloop.metrics import MIN_CLASS, auc, enough
 from tabloop.progress import progress
 from tabloop.torch_rows import Rows
@@ -60,10 +60,7 @@ class Training(BaseModel, extra="forbid", frozen=True):
         Raises:
             ValueError: one of them is wrong; the text names it.
         """
-        try:
-            return cls(**params)
-        except ValidationError as error:
-            raise ValueError(one_line(error)) from None
+        return cls(**params)
 
 
 def choose_hardware(settings: Training) -> tuple[torch.device, torch.dtype]:
@@ -156,10 +153,8 @@ def train(network: nn.Module, rows: Rows, settings: Training) -> None:
             workers, done = train_together(network, rows, settings, checkpoint.with_suffix(".ray.pt"))
             on += f", {workers} workers of Ray"
         else:
-            print(
-                f"train: not by Ray's workers, as batch_size is below {2 * SHARE:,}: that is slower",
-                flush=True,
-            )
+            why = f"as batch_size is below {2 * SHARE:,}: that is slower"
+            print(f"train: not by Ray's workers, {why}", flush=True)
     done = done or learn(network, rows, settings, Process(checkpoint))
     network.load_state_dict(done["best"])
     network.eval().cpu()

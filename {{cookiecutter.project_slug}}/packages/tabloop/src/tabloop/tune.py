@@ -205,9 +205,8 @@ class Search:
         if best is None:
             raise UserError(f"none of {len(trials)} trials came to its end")
         found = with_drawn(params, best.params)
-        print(
-            f"tune: of {len(trials)} trials, {best.number} is the best: {arguments(params.tune, best.params)}"
-        )
+        own = arguments(params.tune, best.params)
+        print(f"tune: of {len(trials)} trials, {best.number} is the best: {own}")
         draw(self.study)
         if found.train == params.train:
             return f"these are the arguments of params.yaml -> {PAGE}"

@@ -85,9 +85,8 @@ def decode(body: bytes, most: int, names: Collection[str]) -> RecordBatch:
 
 def _broken(error: Exception, *column: str) -> Refused:
     """The refusal of what is no stream."""
-    reason = (
-        str(error) if isinstance(error, Wrong | UnicodeDecodeError) else "a length or a place in it is wrong"
-    )
+    told = isinstance(error, Wrong | UnicodeDecodeError)
+    reason = str(error) if told else "a length or a place in it is wrong"
     return Refused(422, [problem(column, f"Not an Arrow IPC stream: {reason}", "arrow_invalid")])
 
 
@@ -221,9 +220,8 @@ def _array(own: Kind, rows: int, buffers: Iterator[bytes], _: Stream) -> Array:
     if own.format is None:
         return _made(na.bool_(), rows, valid, _bits(next(buffers), rows))
     if own.kind not in (TEXT, LARGE_TEXT):
-        return _made(
-            getattr(na, own.format.name)(), rows, valid, np.frombuffer(next(buffers), own.format, rows)
-        )
+        values = np.frombuffer(next(buffers), own.format, rows)
+        return _made(getattr(na, own.format.name)(), rows, valid, values)
     offsets, data = next(buffers), next(buffers)
     ends = np.frombuffer(offsets, own.format, rows + 1) if rows else np.zeros(1, own.format)
     if (ends < 0).any() or (ends > len(data)).any() or (ends[1:] < ends[:-1]).any():

@@ -32,9 +32,8 @@ OPEN = 1.0  # seconds for which the file stays open
 PART_KEYS = 50  # of a batch, looked up at once
 
 Views = Mapping[str, Mapping[str, Column]]
-Stored = dict[
-    tuple[str, str], Any
-]  # an entity's values by view and column; by view and "": when known, in Unix time
+# An entity's values by view and column; by view and "": when they were known, in Unix time.
+Stored = dict[tuple[str, str], Any]
 
 
 class StoreError(UserError):
@@ -165,9 +164,8 @@ class OnlineStore:
             RedisError, OSError: Redis does not answer or refuses.
         """
         if lacking := [] if self.seen else [view for view in views if not await self._has(view)]:
-            raise UserError(
-                f"ONLINE_STORE={self.where} has no row of {lacking[0]}: `make materialize` writes it"
-            )
+            how = "`make materialize` writes it"
+            raise UserError(f"ONLINE_STORE={self.where} has no row of {lacking[0]}: {how}")
         self.seen = True
 
     async def _has(self, view: str) -> bool:
@@ -288,6 +286,5 @@ def check_image() -> None:
     """The last step of the image's build: one line, and exit code 1, where the store of looked-up features is missing."""
     with command("image"):
         if ModelCard.read(ROOT / "models/champion").schema_.views and not STORE.exists():
-            raise UserError(
-                "the champion looks features up, and data/online/store.db is missing: `uv run dvc pull` fetches it"
-            )
+            what = "the champion looks features up, and data/online/store.db is missing"
+            raise UserError(f"{what}: `uv run dvc pull` fetches it")

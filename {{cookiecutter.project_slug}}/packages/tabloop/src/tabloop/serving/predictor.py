@@ -57,9 +57,8 @@ class Predictor:
         self.blank = dict.fromkeys([*([self.entity] if self.entity else []), *self.columns])
         self.online = open_store(settings, project, self.entity, views)
         categories = self.champion.card.categories
-        self.levels = [
-            (name, {None, "", *levels}, UNSEEN.labels(name)) for name, levels in categories.items()
-        ]
+        known = {name: {None, "", *levels} for name, levels in categories.items()}
+        self.levels = [(name, levels, UNSEEN.labels(name)) for name, levels in known.items()]
         ranges = self.champion.card.ranges
         # In training none was seen: all are outside. Wider by a float32's rounding, which inputs may have.
         bounds = [(inf, -inf) if None in own else own for own in ranges.values()]

@@ -53,11 +53,8 @@ class Processes:
                 continue
             mark_process_dead(pid)  # type: ignore[no-untyped-call]
             name = signal.Signals(-code).name
-            print(
-                f"serve: process {pid} was killed by {name}; another one is started",
-                file=sys.stderr,
-                flush=True,
-            )
+            text = f"serve: process {pid} was killed by {name}; another one is started"
+            print(text, file=sys.stderr, flush=True)
             if time.monotonic() - since < PAUSE:
                 time.sleep(PAUSE)
             self._start()

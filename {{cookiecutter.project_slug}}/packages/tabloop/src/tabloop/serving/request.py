@@ -4,7 +4,7 @@ import sys
 from collections.abc import Mapping, Set
 from typing import Annotated, Any, NotRequired
 
-from pydantic import ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, Strict, with_config
+from pydantic import ConfigDict, Field, GetPydanticSchema, Strict, with_config
 from pydantic_core import CoreSchema, PydanticCustomError, ValidationError
 from pydantic_core import core_schema as core
 from typing_extensions import TypedDict  # pydantic takes typing's own from Python 3.12 on only
@@ -16,21 +16,12 @@ MAX_INTEGER = 2**63 - 1  # what the prediction log's column holds
 MAX_TEXT = 1000
 
 
-class First:
+def first(message: str, *choices: CoreSchema) -> GetPydanticSchema:
     """JSON's values that a column takes: the first of `choices` that fits, which may convert; else the error `message`."""
-
-    def __init__(self, message: str, *choices: CoreSchema) -> None:
-        self.choice = core.union_schema(
-            [*choices], mode="left_to_right", custom_error_type="wrong_value", custom_error_message=message
-        )
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """The choices, a copy, as pydantic writes into it."""
-        return {**self.choice}
-
-    def __get_pydantic_json_schema__(self, schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        """The first of them."""
-        return handler(schema["choices"][0])
+    error: Any = {"custom_error_type": "wrong_value", "custom_error_message": message}
+    choice = core.union_schema([*choices], mode="left_to_right", **error)
+    # A copy, as pydantic writes into it. In OpenAPI the first choice stands for all.
+    return GetPydanticSchema(lambda *_: {**choice}, lambda schema, handler: handler(schema["choices"][0]))
 
 
 # Strict: neither `true` nor "1_000" is a number. 12.0 is a whole one, and NaN, which JSON does not have, is none.
@@ -44,14 +35,14 @@ def _text(strip: bool = False) -> Any:
     text = core.str_schema(strict=True, max_length=MAX_TEXT, strip_whitespace=strip)
     number = core.chain_schema([_number, core.str_schema(coerce_numbers_to_str=True, max_length=MAX_TEXT)])
     message = f"Input should be a text of at most {MAX_TEXT:,} characters, or a number"
-    return Annotated[str, First(message, text, number)]
+    return Annotated[str, first(message, text, number)]
 
 
-def whole(low: float, high: float) -> First:
+def whole(low: float, high: float) -> GetPydanticSchema:
     """Whole numbers within bounds."""
     message = f"Input should be a whole number from {low:,.15g} to {high:,.15g}"
     integer = core.int_schema(strict=True, ge=low, le=high)  # type: ignore[arg-type]
-    return First(message, integer, core.chain_schema([_whole, integer]))
+    return first(message, integer, core.chain_schema([_whole, integer]))
 
 
 def request_columns(
@@ -99,15 +90,13 @@ def missing_entity(entity: str, absent: list[str], place: tuple[int, ...]) -> Va
     """The error of a row without the entity and without the looked-up columns `absent`; `place`: its row in a batch."""
     about = {"about": f"give it, or all of: {', '.join(absent)}"}
     problem = PydanticCustomError("missing", "Field required: {about}", about)
-    return ValidationError.from_exception_data(
-        "Row", [{"type": problem, "loc": (*place, entity), "input": None}]
-    )
+    where: Any = {"type": problem, "loc": (*place, entity), "input": None}
+    return ValidationError.from_exception_data("Row", [where])
 
 
 def entity_values() -> Any:
     """The type of the entity's key: without the spaces that ingest removes, too."""
-    key = _text(strip=True) | None
-    return key
+    return _text(strip=True) | None
 
 
 def column_values(column: Column) -> Any:

@@ -52,10 +52,6 @@ class Checked:
         """The rows, (n,) of bool, that break a rule."""
         return np.logical_or.reduce([np.zeros(self.rows, bool), *(refusal.rows for refusal in self.refusals)])
 
-    def reasons(self, row: int) -> list[Refusal]:
-        """Why this row is refused."""
-        return [refusal for refusal in self.refusals if refusal.rows[row]]
-
 
 class Part(dict[str, list[Any]]):
     """The columns of validated rows that have no other ones, n values each."""

@@ -32,9 +32,7 @@ class Settings(BaseSettings):
     challenger_share: Annotated[float, Field(ge=0, le=1)] = 0.1
     api_keys: str = ""  # separated by commas; empty: open to all
     feedback_key: str = ""  # makes prediction ids; the same for all replicas; empty: the project's name
-    feedback_per_hour: Annotated[int, Field(ge=1)] = (
-        1_000_000  # labels of one API key, or of all without keys
-    )
+    feedback_per_hour: Annotated[int, Field(ge=1)] = 1_000_000  # labels of one API key, or all without
     prediction_log: str = str(ROOT / LOG)  # a folder, or a URL that fsspec understands; empty: no log
     # The flush interval: what is lost at most when the machine is lost.
     prediction_log_seconds: Annotated[float, Field(gt=0)] = 10
