@@ -132,6 +132,14 @@ def test_the_same_table_however_it_is_written(tmp_path: Path, name: str) -> None
     assert read(name, tmp_path, found.reading).relation.fetchall() == ROWS
 
 
+def test_a_line_end_that_two_chunks_share_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encodings, "CHUNK", 64)
+    path = tmp_path / "t.csv"
+    for before in range(64):
+        path.write_bytes(b"a" * before + b"\r\nb\r\n")
+        assert encodings.as_utf8(path, None)[0] == path  # itself: no copy with other line ends was needed
+
+
 def test_letters_of_another_alphabet_are_the_very_letters(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_bytes(RUSSIAN.encode("cp1251"))
     found = read("t.csv", tmp_path)

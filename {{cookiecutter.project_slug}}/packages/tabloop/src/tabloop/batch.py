@@ -5,7 +5,6 @@ goes on after its last part if model, input, views and settings are the same.
 """
 
 import json
-import os
 import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -53,7 +52,7 @@ def batch(source: str, output: str, role: Role) -> tuple[str, int]:
     refuse_to_overwrite(target, output, table.files)
     problem = f"{output} can't be written"
     with explained(problem, OSError, duckdb.Error), working_folder(target, output) as folder:
-        begin(folder, f"{model.version} {PART} {table.digest()}")
+        begin(folder, f"Arrow {model.version} {PART} {table.digest()}")
         if table.views:
             table = look_up(table, model.schema, folder / "looked_up.parquet")
         rows, refused = score_parts(table, Scorer(model, table.keys, table.looked_up), folder)
@@ -129,7 +128,7 @@ def begin(folder: Path, run: str) -> None:
 
 
 def score_parts(table: BatchTable, scorer: Scorer, folder: Path) -> tuple[int, int]:
-    """Write `<n>.scored` and then `<n>.refused`, Parquet both, of each part that is not there yet; rows, refused rows."""
+    """Write `<n>.scored` and then `<n>.refused`, Arrow both, of each part that is not there yet; rows, refused rows."""
     done = len(list(folder.glob("*.refused")))
     total = table.relation.aggregate("count(*)").fetchall()[0][0]
     with progress("scoring", total) as bar, workers(scorer) as (submit, most):
@@ -175,15 +174,17 @@ def ahead(submit: Callable[[Any], Any], items: Iterable[Any], most: int) -> Iter
 
 def write_part(folder: Path, part: int, blocks: Iterable[Scored], written: Callable[[int], Any]) -> None:
     """Write both files of a part; the second says that it is complete."""
-    import pyarrow.parquet as pq
+    import pyarrow as pa
 
     names = [folder / f"{part:05}.{what}" for what in ("scored", "refused")]
-    writers = list[pq.ParquetWriter]()
+    options = pa.ipc.IpcWriteOptions(compression="lz4")
+    writers = list[pa.ipc.RecordBatchFileWriter]()
     try:
         for tables in blocks:
             if not writers:
                 writers = [
-                    pq.ParquetWriter(f"{p}.part", t.schema) for p, t in zip(names, tables, strict=True)
+                    pa.ipc.new_file(f"{p}.part", t.schema, options=options)
+                    for p, t in zip(names, tables, strict=True)
                 ]
             for writer, rows in zip(writers, tables, strict=True):
                 if len(rows):
@@ -211,29 +212,35 @@ def publish(folder: Path, target: Path, all_refused: bool) -> Path:
         shutil.rmtree(made, ignore_errors=True)
         made.mkdir()
         for path in scored:
-            os.link(path, made / f"part-{path.stem}.parquet")  # an interrupted run finds it here, too
+            together([path], made / f"part-{path.stem}.parquet")
         files.replace(target, made)
     shutil.rmtree(folder)
     return left
 
 
-def rows_of(path: Path) -> int:
-    """The number of rows in a Parquet file."""
-    import pyarrow.parquet as pq
+def rows_of(part: Path) -> int:
+    """The number of rows in a file that `write_part` wrote."""
+    return sum(batch.num_rows for batch in batches(part))
 
-    return int(pq.read_metadata(path).num_rows)
+
+def batches(part: Path) -> Iterator["pa.RecordBatch"]:
+    """The rows of a file that `write_part` wrote."""
+    import pyarrow as pa
+
+    with pa.memory_map(str(part)) as file, pa.ipc.open_file(file) as reader:
+        for number in range(reader.num_record_batches):
+            yield reader.get_batch(number)
 
 
 def together(parts: list[Path], made: Path) -> Path:
     """One Parquet file of all parts, in order."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    made.unlink(missing_ok=True)
-    if len(parts) == 1:
-        os.link(parts[0], made)  # an interrupted run finds it here, too
-        return made
-    with pq.ParquetWriter(made, pq.read_schema(parts[0])) as writer:
-        for path in parts:
-            for batch in pq.ParquetFile(path).iter_batches(BLOCK):
+    with pa.memory_map(str(parts[0])) as file:
+        schema = pa.ipc.open_file(file).schema
+    with pq.ParquetWriter(made, schema) as writer:
+        for part in parts:
+            for batch in batches(part):
                 writer.write_batch(batch)
     return made

@@ -34,7 +34,7 @@ def check(loaded: Loaded, bad_rows: str | None, first: int) -> None:
     cells = [f"c{i}" for i in range(len(loaded.names))]
     dashes = f"regexp_full_match(concat({', '.join(cells)}), '[-:=+]{{3,}}')"
     sign = f"left(coalesce({', '.join(cells[:2])}), 1) IN ('-', ':', '=', '+')"
-    tests["lines of dashes"] = f"{sign} AND {dashes}"
+    tests["lines of dashes"] = f"CASE WHEN {sign} THEN {dashes} END"  # AND would join the cells of all rows
     if reading.comment:
         tests["comments"] = f"starts_with(c0, {literal(reading.comment)})"
     if totals := _totals(loaded, total):

@@ -42,13 +42,15 @@ class Column:
         c = self.text
         return f"CASE WHEN strlen({c}) = length({c}) THEN {c} ELSE translate({c}, '{FOREIGN}', '{ASCII}') END"
 
-    def has(self, way: ReadColumn | None = None) -> str:
-        """SQL: whether the cell has something: no word that means missing in the table, or in a column read so."""
+    def missing(self, way: ReadColumn | None = None) -> list[str]:
+        """The words that mean missing in the table, or in a column that is read so."""
         words, own = self.loaded.reading.missing, (way and way.missing) or []
         words = MISSING if words is None else words
-        if not (way and way.type == "text" and way.missing is not None):
-            own = [*words, *own]
-        return f"{self.text} NOT IN ({', '.join(map(literal, own))})" if own else f"{self.text} IS NOT NULL"
+        return own if way and way.type == "text" and way.missing is not None else [*words, *own]
+
+    def has(self, way: ReadColumn | None = None) -> str:
+        """SQL: whether the cell has something, and no word that means missing."""
+        return differs(self.text, self.missing(way))
 
     def count(self, **tests: str) -> dict[str, Any]:
         """For each name the value of an SQL aggregate over the rows that have something."""
@@ -84,6 +86,11 @@ class Column:
     def note(self, severity: Literal["note", "warning"], what: str) -> None:
         """Tell the owner."""
         self.notes.append(Note(self.name, severity, what))
+
+
+def differs(text: str, words: list[str]) -> str:
+    """SQL: whether there is a text, and it is none of the words."""
+    return f"{text} NOT IN ({', '.join(map(literal, words))})" if words else f"{text} IS NOT NULL"
 
 
 def is_code(shape: str) -> bool:

@@ -5,11 +5,18 @@ from tabloop.columns import quote
 from tabloop.database import run
 from tabloop.reading import dates, numbers
 from tabloop.reading.settings import ReadColumn
-from tabloop.reading.shapes import Column, boolean
+from tabloop.reading.shapes import Column, boolean, differs
 
 
 def value(column: Column, way: ReadColumn) -> str:
-    """SQL: the cell's value as its type; NULL also where it does not fit."""
+    """SQL: the cell's value as its type; NULL where it is missing or does not fit."""
+    words = column.missing(way)
+    if way.type in ("number", "integer") or (way.type == "timestamp" and not way.format):
+        words = [word for word in words if any(map(str.isdigit, word))]  # no other one fits
+    return f"CASE WHEN {differs(column.text, words)} THEN {_parsed(column, way)} END"
+
+
+def _parsed(column: Column, way: ReadColumn) -> str:
     if way.type == "boolean":
         return boolean(column.text)
     if way.type == "timestamp":
@@ -35,17 +42,20 @@ def build(columns: list[Column], chosen: dict[str, ReadColumn], stream: bool) ->
     texts = [(column, chosen[column.name]) for column in columns if column.name in chosen]
     for column in columns:
         if way := chosen.get(column.name):
-            cast = value(column, way)
-            cast = dates.usable(cast) if way.type == "timestamp" else cast
-            parts.append(f"CASE WHEN {column.has(way)} THEN {cast} END AS {quote(column.name)}")
+            found = f"v{column.i}"
+            fits = dates.usable(found) if way.type == "timestamp" else found
+            parts.append(f"{fits} AS {quote(column.name)}")
             if stream and way.type != "text":
-                parts.append(f"coalesce({_misfit(column, way)}, false) AS {quote(misfit(column.name))}")
+                wrong = f"{found} IS NULL THEN coalesce({_given(column, way)}, false)"
+                parts.append(f"CASE WHEN {wrong} ELSE false END AS {quote(misfit(column.name))}")
         else:
             parts.append(f"c{column.i} AS {quote(column.name)}")
+    values = "".join(f", {value(column, way)} AS v{column.i}" for column, way in texts)
+    select = f"SELECT {', '.join(parts)} FROM (SELECT *{values} FROM raw)"
     if stream:
-        db.execute(f"CREATE VIEW typed AS SELECT {', '.join(parts)} FROM raw")
+        db.execute(f"CREATE VIEW typed AS {select}")
         return
-    run(db, f"CREATE TABLE typed AS SELECT {', '.join(parts)} FROM raw", "converting")
+    run(db, f"CREATE TABLE typed AS {select}", "converting")
     count = "count(*) FILTER ({}), count({}), count(s{})".format
     before = [count(column.has(way), column.text, column.i) for column, way in texts]
     had = run(db, f"SELECT {', '.join(before)} FROM raw", "checking")[0] if texts else ()
@@ -63,15 +73,15 @@ def build(columns: list[Column], chosen: dict[str, ReadColumn], stream: bool) ->
             column.note("note", f"spaces around {spaces:,} values removed")
 
 
-def _misfit(column: Column, way: ReadColumn) -> str:
-    """SQL: whether the cell has something that does not fit."""
-    misfit = f"{column.has(way)} AND {value(column, way)} IS NULL"
-    return f"{misfit} AND NOT {dates.empty(column.text)}" if way.type == "timestamp" else misfit
+def _given(column: Column, way: ReadColumn) -> str:
+    """SQL: whether the cell has something that is meant as a value of its type."""
+    has = column.has(way)
+    return f"{has} AND NOT {dates.empty(column.text)}" if way.type == "timestamp" else has
 
 
 def _explain(column: Column, way: ReadColumn, lost: int) -> None:
-    row = column.loaded.row
-    sql = f"SELECT count(*), min({row}), arg_min({column.text}, {row}) FROM raw WHERE {_misfit(column, way)}"
+    row, wrong = column.loaded.row, f"{value(column, way)} IS NULL AND {_given(column, way)}"
+    sql = f"SELECT count(*), min({row}), arg_min({column.text}, {row}) FROM raw WHERE {wrong}"
     misfits, first, bad = column.loaded.db.execute(sql).fetchall()[0]
     if misfits:
         raise UserError(
