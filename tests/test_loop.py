@@ -128,7 +128,7 @@ def test_a_loop_that_is_stopped_or_killed_leaves_nothing(run: Run, folder: Path,
     killed = loop()
     played(killed, "1. Train")
     assert inside(part)
-    assert "another loop plays" in run(folder, "python", "-m", "tabloop", "loop", code=1).stderr
+    assert "another loop is running" in run(folder, "python", "-m", "tabloop", "loop", code=1).stderr
     killed.kill()
     killed.communicate()
     wait_for(lambda: not inside(part))
@@ -139,7 +139,7 @@ def test_a_loop_that_is_stopped_or_killed_leaves_nothing(run: Run, folder: Path,
     played(stopped, "serving champion")
     assert inside(part) and not (part / "of the killed one").exists()
     stopped.send_signal(signal.SIGINT)
-    assert stopped.communicate(timeout=30)[1] == "loop: stopped; this project is as it was\n"
+    assert stopped.communicate(timeout=30)[1] == "loop: stopped; this project is unchanged\n"
     assert stopped.returncode == 130
     assert not inside(folder) and not part.exists()
     assert files(folder) == before

@@ -169,7 +169,7 @@ def test_candidate_challenger_champion_and_back_are_commits(
     assert step("promote") == f"Promote {second} to champion, after {first}"
     assert version(copy, "champion") == second and not (copy / "models/challenger").exists()
     assert not (copy / "models/challenger.dvc").exists() and aliases(run, copy) == {"champion": second}
-    assert "is the champion already" in run(copy, "tabloop", "rollout", "challenge", code=1).stderr
+    assert "is already the champion" in run(copy, "tabloop", "rollout", "challenge", code=1).stderr
     run(copy, "git", "revert", "--no-edit", "HEAD")
     run(copy, "dvc", "checkout", "models/champion.dvc", "models/challenger.dvc")
     assert (version(copy, "champion"), version(copy, "challenger")) == (first, second)

@@ -209,7 +209,7 @@ def test_a_batch_has_the_same_bytes_and_command_and_worker_may_die(home: Path, c
     left = len(list(home.glob(".ray.parquet.batch/*.refused")))
     assert 1 <= left < 5 and not (home / "ray.parquet").exists()
     said = tabloop(*run, code=3, kill=lambda p: at_work(cluster, p).kill(), RAY_ADDRESS=cluster.address)
-    assert f"goes on after {left} parts of an interrupted run" in said
+    assert f"continues after {left} parts of an interrupted run" in said
     assert f"engine: ray at {cluster.address}, 2 cores" in said and " refused -> " in said
     for ending in ("parquet", "refused.parquet"):
         assert (home / f"ray.{ending}").read_bytes() == (home / f"local.{ending}").read_bytes()
@@ -331,7 +331,7 @@ def test_a_network_is_trained_together_and_command_and_worker_may_die(
     _, alone = train("local")
     train("ray", kill=command, code=-signal.SIGKILL)
     said, together = train("ray", kill=worker)
-    assert "train: goes on after epoch " in said
+    assert "train: continues after epoch " in said
     assert "train: on cpu in float32, 2 workers of Ray: epoch " in said and "of 150, log loss" in said
     assert alone > 0.9 and abs(together - alone) < 0.005
     assert not (network / ".checkpoints").exists()
@@ -346,7 +346,7 @@ def test_a_network_is_not_trained_together_where_that_is_slower_or_can_not_be(
 ) -> None:
     where = {"PYTHONPATH": str(packages), "CUDA_VISIBLE_DEVICES": "", "RAY_ADDRESS": cluster.address}
     said = tabloop(network, "ray", "run", "train", train={"epochs": 2}, **where)
-    assert "train: not by Ray's workers, as batch_size is below 2,048: that is slower" in said
+    assert "train: without Ray's workers, as batch_size is below 2,048: that is slower" in said
     broken = {"epochs": 2, "batch_size": 2048, "learning_rate": 1e30}
     said = tabloop(network, "ray", "run", "train", train=broken, code=1, **where)
     assert "train: params.yaml: train: the log loss is " in said and "lower learning_rate" in said

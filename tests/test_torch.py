@@ -129,8 +129,10 @@ def test_a_killed_training_goes_on_and_gives_the_same_bytes(small: Path, environ
     process.send_signal(signal.SIGKILL)
     process.wait()
     said = run(small, "python", "-c", code, **chosen).stdout
-    assert said.startswith("train: ") and "\ntrain: goes on after epoch 5, " in said  # the first one is done
-    assert said.count("goes on after epoch") == 2 and said.count("train: on cpu in float32: ") == 4
+    assert (
+        said.startswith("train: ") and "\ntrain: continues after epoch 5, " in said
+    )  # the first one is done
+    assert said.count("continues after epoch") == 2 and said.count("train: on cpu in float32: ") == 4
     again = {path.name: path.read_bytes() for path in (small / "models/candidate").iterdir()}
     assert again.keys() == made.keys() and {"network.pt", "model.onnx"} < made.keys()
     assert [name for name in made if again[name] != made[name]] == []
@@ -221,7 +223,7 @@ def test_a_training_goes_on_only_with_the_same_rows_settings_and_code(
 
     def goes_on(features: pd.DataFrame = features, target: np.ndarray = target, **settings: Any) -> bool:
         model.fit(features, target, schema, {"epochs": 2, **settings})
-        return "goes on after epoch 2, which a checkpoint has" in capsys.readouterr().out
+        return "continues after epoch 2, which a checkpoint has" in capsys.readouterr().out
 
     assert not goes_on() and goes_on()
     assert not goes_on(features.assign(label=features.label.to_numpy()[::-1]))

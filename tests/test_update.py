@@ -101,7 +101,7 @@ NEXT: dict[str, tuple[str, str]] = {
     "PACKAGE__simulator.py": ("import ", "import sys  # new\nimport "),
     "Makefile": ("## this list", "## this list, new"),
     ".github__workflows__drift.yml": ("# Every night:", "# New: every night:"),
-    "params.yaml": ("# The one declaration", "# New: the one declaration"),
+    "params.yaml": ("# The settings of this project", "# New: the settings of this project"),
 }
 OWN: dict[str, tuple[str, str]] = {
     "params.yaml": ("learning_rate: 0.05", "learning_rate: 0.06"),
@@ -164,10 +164,10 @@ def test_where_both_changed_a_line_it_is_an_ordinary_conflict(
     for _ in range(2):  # given up, and tried again
         done = run(owned, "tabloop", "update", code=1)
         assert done.stderr.startswith(
-            "update: both changed the same lines of Makefile: correct them, `git add`"
+            "update: you and the template changed the same lines of Makefile: correct them, `git add`"
         )
         assert "<<<<<<< HEAD" in (owned / "Makefile").read_text()
-        assert "changes that are not committed" in run(owned, "tabloop", "update", code=1).stderr
+        assert "uncommitted changes" in run(owned, "tabloop", "update", code=1).stderr
         git(owned, "merge", "--abort")
         assert git(owned, "rev-parse", "HEAD") == before and git(owned, "status", "--porcelain") == ""
     run(owned, "tabloop", "update", code=1)
@@ -221,7 +221,7 @@ def test_a_new_question_has_its_default_and_is_said(run: Run, owned: Path, templ
 @pytest.mark.parametrize(
     ("broken", "why"),
     [
-        (lambda p, t: (p / "notes.txt").unlink(), "there are changes that are not committed (notes.txt)"),
+        (lambda p, t: (p / "notes.txt").unlink(), "uncommitted changes (notes.txt)"),
         (lambda p, t: shutil.rmtree(t.folder), "does not exist"),
         (lambda p, t: git(p, "rm", "--quiet", ".template.json"), "git show failed"),
         (lambda p, t: (p / ".template.json").write_text("{"), ".template.json: JSONDecodeError"),
@@ -237,7 +237,7 @@ def test_what_prevents_an_update_is_said_in_one_line(
 ) -> None:
     write(owned, "Notes", **{"notes.txt": ("", "ours")})
     broken(owned, template)
-    if "not committed" not in why:
+    if "uncommitted" not in why:
         subprocess.run(
             ["git", "commit", "--quiet", "-am", "Broken"], cwd=owned, env=clean(GIT_AUTHOR_NAME="a")
         )
@@ -330,7 +330,7 @@ def test_the_weekly_workflow_opens_one_pull_request_and_is_red_at_a_conflict(
         write(forge.project, "Ours", Makefile=("## this list", "## our list"))
         forge.git("push", "--quiet")
         code, said = forge.run(*dispatched)
-        assert code != 0 and "update: both changed the same lines of Makefile" in said
+        assert code != 0 and "update: you and the template changed the same lines of Makefile" in said
         assert len(forge.github.things["pulls"]) == 1
 
 

@@ -386,7 +386,7 @@ def test_production_by_dispatch_and_back(forge: Forge) -> None:
     for _ in range(2):  # the same run again: it goes no further back
         said = dispatch(forge, environment="production", rollback="true", run_id="3000")
         assert forge.release("production") == first
-    assert "run 3000 changed production already: nothing is changed" in said
+    assert "run 3000 changed production already: nothing to do" in said
     for _ in range(2):
         dispatch(forge, environment="production", pull_request="true")
     assert forge.release("production") == first

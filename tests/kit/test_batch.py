@@ -222,9 +222,9 @@ def test_a_file_that_can_not_be_read_meanwhile_is_named(here: Path, monkeypatch:
         ("wrong.csv", "out.parquet", r"wrong.csv lacks column 'amount'; it has: customer, price$"),
         ("keyless.csv", "out.parquet", "keyless.csv lacks 'customer', or all of: label, country"),
         ("in.csv", "in.csv/out.parquet", "in.csv/out.parquet can't be written: Not a directory"),
-        ("in.csv", "in.csv", "in.csv is the input, or holds it"),
-        ("in.csv", ".", ". is the input, or holds it"),
-        ("in.csv", "other", "other is a folder that holds other files"),
+        ("in.csv", "in.csv", "in.csv is the input or contains it"),
+        ("in.csv", ".", ". is the input or contains it"),
+        ("in.csv", "other", "other is a folder with other files"),
         ("in.csv", "other.csv", r"other.csv: name a file that ends with .parquet"),
         (
             "in.csv",
@@ -232,7 +232,7 @@ def test_a_file_that_can_not_be_read_meanwhile_is_named(here: Path, monkeypatch:
             r"new.xlsx: name a file that ends with .parquet, or a folder without an ending$",
         ),
         ("in.csv", "new/a.csv", r"new/a.csv: name a file that ends with .parquet"),
-        ("in.csv", "s3://bucket/out.parquet", "s3://bucket/out.parquet is no path"),
+        ("in.csv", "s3://bucket/out.parquet", "s3://bucket/out.parquet is not a path"),
         (
             "refused.csv",
             "out.parquet",
@@ -336,7 +336,7 @@ def test_after_a_change_an_interrupted_run_begins_anew(
         path = here / "data/features/profile.parquet"
         read(str(path)).assign(label=0).to_parquet(path)
     batch.batch("in.parquet", "out.parquet", "champion")
-    assert "begins anew: the model, the input, a view or a setting has changed" in capsys.readouterr().out
+    assert "starts again: the model, the input, a view or a setting changed" in capsys.readouterr().out
     found, known = read("out.parquet"), rows[rows.customer != "c6"]
     assert found.order_id.tolist() == known.order_id.tolist()
     assert set(found.model_version) == {"v2" if what == "model" else "v1"}

@@ -188,7 +188,7 @@ def test_a_log_of_two_schemas_is_learnt_from_by_the_present_one(project: Project
     before = pd.DataFrame({"total": [7.5], "express": ["true"], "zip": [10115.0], "gone": ["x"]})
     feed(folder, "before", before)
     first = tabloop(folder, "ingest").stdout
-    assert "ingest: the log has no visits: it is missing in its rows\n" in first
+    assert "ingest: the log has no visits: its rows lack the value\n" in first
     assert learnt(folder, *request) == [(7.5, True, None, "10115")]
     feed(folder, "now", pd.DataFrame({"price": [8.5], "express": [False], "visits": [3], "zip": ["10115"]}))
     said = tabloop(folder, "ingest").stdout

@@ -147,7 +147,10 @@ def test_ctrl_c_is_one_line_and_exit_code_130(project: Project) -> None:
         with connection:
             process.send_signal(signal.SIGINT)
             _, said = process.communicate(timeout=20)
-    assert (process.returncode, said) == (130, "ingest: stopped; the same command goes on or begins again\n")
+    assert (process.returncode, said) == (
+        130,
+        "ingest: stopped; the same command continues or starts again\n",
+    )
 
 
 # What Python, NumPy and pandas make of a Ctrl-C that breaks off their import.
@@ -166,7 +169,7 @@ def test_ctrl_c_during_an_import_is_the_same_line(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text(BROKEN)
     program = "from tabloop.cli import command\nwith command('drift'):\n    import broken"
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
-    said = "drift: stopped; the same command goes on or begins again\n"
+    said = "drift: stopped; the same command continues or starts again\n"
     assert (done.returncode, done.stderr) == (130, said)
 
 
@@ -243,7 +246,7 @@ def test_what_windows_lacks_is_one_line_and_the_commands_load_all_the_same(proje
     loading = f"import importlib\nfor name in {names}: importlib.import_module(name)\n"
     for command, code, said in (
         (["remote", "push"], 0, "DVC_REMOTE_URL"),
-        (["loop"], 1, "loop: Windows does not lock files as this needs it: run this in WSL 2\n"),
+        (["loop"], 1, "loop: this needs file locks that Windows lacks: run it in WSL 2\n"),
     ):
         program = f"{WINDOWS}{loading}from tabloop.main import tabloop\ntabloop({command})"
         done = subprocess.run(

@@ -61,34 +61,34 @@ def check(*gates: dict[str, Any], **changes: Any) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("gate", "said"),
     [
-        ({"metric": "auc"}, "give one of `min` and `max`, or `against: champion` and a `margin`"),
-        ({"metric": "auc", "min": 0.5, "max": 0.9}, "give one of `min` and `max`"),
-        ({"metric": "auc", "max": 0.9}, "auc is better where it is higher: give `min`"),
-        ({"metric": "brier", "min": 0.1}, "brier is better where it is lower: give `max`"),
-        ({"metric": "auc", "min": 85}, "auc lies between 0 and 1: 85 is no bar"),
+        ({"metric": "auc"}, "give either `min` or `max`, or `against: champion` and `margin`"),
+        ({"metric": "auc", "min": 0.5, "max": 0.9}, "give either `min` or `max`"),
+        ({"metric": "auc", "max": 0.9}, "auc is better if it is higher: give `min`"),
+        ({"metric": "brier", "min": 0.1}, "brier is better if it is lower: give `max`"),
+        ({"metric": "auc", "min": 85}, "auc lies between 0 and 1: 85 can't be the bar"),
         ({"metric": "auc", "min": float("nan")}, "gates.0.min: Input should be a finite number"),
-        ({"metric": "auc", "min": 0.5, "margin": 0.1}, "give one of `min` and `max`"),
-        ({"metric": "auc", **VERSUS}, "against the champion a gate has a `margin`"),
+        ({"metric": "auc", "min": 0.5, "margin": 0.1}, "give either `min` or `max`"),
+        ({"metric": "auc", **VERSUS}, "a gate with `against: champion` needs `margin`"),
         ({"metric": "auc", **VERSUS, "min": 0.5, "margin": 0}, "and neither `min` nor `max`"),
         ({"metric": "auc", **VERSUS, "margin": -0.1}, "gates.0.margin: Input should be greater than"),
         (
             {"metric": "auc", "against": "challenger", "margin": 0},
             "gates.0.against: Input should be 'champion'",
         ),
-        ({"metric": "auc", "min": 0.5, "better": "higher"}, "`better` belongs to a metric of your own"),
+        ({"metric": "auc", "min": 0.5, "better": "higher"}, "`better` is only for your own metric"),
         (
             {"metric": "lift", **VERSUS, "margin": 0},
-            "`better` belongs to a metric of your own",
+            "`better` is only for your own metric",
         ),
         (
             {"metric": "auc", "min": 0.5, "by": "land"},
             "gates: auc by land: neither a feature nor a sensitive column",
         ),
         ({"metric": "auc", "min": 0.5, "by": "amount"}, "gates: auc by amount: a column of numbers"),
-        ({"metric": "disparate_impact", "min": 0.8}, "disparate_impact compares a column's levels"),
+        ({"metric": "disparate_impact", "min": 0.8}, "disparate_impact compares levels"),
         (
             {"metric": "disparate_impact", "max": 0.8, "by": "country"},
-            "is better where it is higher: give `min`",
+            "is better if it is higher: give `min`",
         ),
         (
             {"metric": "auc", "min": 0.5, "segment": "country"},
@@ -107,7 +107,7 @@ def test_a_gate_that_can_not_be_meant_is_one_clear_line(
 
 
 def test_the_same_gate_twice_is_refused() -> None:
-    with pytest.raises(ValueError, match="gates: auc country: there are two of it"):
+    with pytest.raises(ValueError, match="gates: auc country: it is there twice"):
         params(
             AUC,
             {"metric": "auc", "by": "country", "min": 0.5},
@@ -372,7 +372,7 @@ def test_nothing_of_another_holdout_stands_beside_the_candidate(
     monkeypatch.setattr(roles, "MODELS", tmp_path / "models")
     install(tmp_path, "champion", params(), version="c0ffee")
     rows = pd.DataFrame({"age": [30], "amount": [1.0]})
-    why = "The champion can't be compared: the data have no column country, express any more"
+    why = "The champion can't be compared: the data no longer have country, express"
     assert evaluation.score_champion(CARD, rows) == ({"version": "c0ffee", "verdict": why}, None)
     same = CARD.model_copy(update={"version": "c0ffee"})
     assert evaluation.score_champion(same, rows)[0]["verdict"] == "The candidate is the champion"

@@ -130,7 +130,7 @@ def test_of_two_ids_the_one_called_so_is_the_key_and_the_other_is_said() -> None
     other = decided(frame, key=("x",))
     assert other.schema["key"] == ["x"] and "--key order_id" in other.decisions["order_id"].warnings[0]
     assert set(found.schema["request"]) == set(other.schema["request"]) == {"f"}
-    with pytest.raises(UserError, match=r"^--key y: 498 rows share theirs"):
+    with pytest.raises(UserError, match=r"^--key y: 498 rows have the same key as another"):
         decided(frame, key=("y",))
 
 
@@ -138,7 +138,7 @@ def test_an_id_that_sorts_by_the_target_is_no_feature() -> None:
     frame = pd.DataFrame({"id": range(N), "f": RANDOM.normal(size=N), "y": np.sort(Y)})
     assert set(decided(frame).schema["request"]) == {"f"}
     named = decided(frame.rename(columns={"id": "rank"}).assign(rank=lambda rows: rows["rank"] * 3))
-    assert "alone it tells the target (AUC 1.0000)" in named.decisions["rank"].warnings[0]
+    assert "alone it predicts the target (AUC 1.0000)" in named.decisions["rank"].warnings[0]
 
 
 def test_copies_of_rows_are_counted() -> None:
@@ -160,9 +160,9 @@ def test_codes_are_said_and_can_be_categories() -> None:
         (
             "number",
             ["1", "2", "many"] * 166 + ["1", "2"],
-            "^--type x=number: 166 rows have another, like 'many'",
+            "^--type x=number: 166 rows have other values, such as 'many'",
         ),
-        ("integer", [1.5] + [1.0] * (N - 1), "^--type x=integer: 1 rows have another, like '1.5'"),
+        ("integer", [1.5] + [1.0] * (N - 1), "^--type x=integer: 1 rows have other values, such as '1.5'"),
         ("boolean", ["yes", "perhaps"] * 250, "^--type x=boolean: 250 rows"),
         ("days", range(N), "^--type x=days: it is no date"),
         ("days", pd.date_range("2020-01-01", periods=N), "^--type x=days: give TIMESTAMP"),
@@ -191,7 +191,7 @@ def test_a_date_becomes_its_age_on_request() -> None:
     assert aged.schema["request"]["since_days"] == {"type": "number", "days_since": "since"}
     ended = frame.assign(since=frame.since.where(frame.returned == 1))
     known = decided(ended, "returned", timestamp="ordered_at", types={"since": "days"}).decisions["since"]
-    assert "alone it tells the target" in known.warnings[0]
+    assert "alone it predicts the target" in known.warnings[0]
     frame.loc[:4, "since"] += pd.Timedelta(days=200)
     late = decided(frame, "returned", timestamp="ordered_at", types={"since": "days"})
     assert "5 rows have a date after TIMESTAMP" in late.decisions["since"].warnings[0]
@@ -243,7 +243,7 @@ def test_the_positive_class(values: tuple[object, ...], positive: str) -> None:
 
 def test_a_guess_is_said_and_the_other_way_shown() -> None:
     for values, other in ((("a", "b", "b"), "b"), ((1, 1, 2), "1")):
-        assert f"`--positive {other}` is the other way" in target_of(*values * 100)[2]
+        assert f"else give `--positive {other}`" in target_of(*values * 100)[2]
     for pair in (("no", "yes"), (0, 1), ("healthy", "no"), ("churned", "not churned")):
         assert target_of(*pair * 100)[2] == ""
     assert target_of(*("a", "b", "b") * 100, positive="B ")[0] == {"positive": "b"}
@@ -280,7 +280,7 @@ def test_regression_is_one_line_with_the_option_that_works() -> None:
         target_of(*values)
     found, why, _ = target_of(*values, at_least=900.0)
     assert found == {"at_least": 900.0} and why == "at least 900 is positive (100 rows), less is not (900)"
-    with pytest.raises(UserError, match=r"^--at-least: TARGET=y is no number"):
+    with pytest.raises(UserError, match=r"^--at-least: TARGET=y is not a number"):
         target_of("a", "b", at_least=1.0)
 
 
@@ -372,8 +372,11 @@ def test_many_levels_do_not_look_like_a_leak_by_chance() -> None:
 
 
 def test_levels_that_differ_by_case_or_accents_are_said() -> None:
-    assert "2 levels are another one" in one(RANDOM.choice(["DE", "de", "De", "FR"], N))[2]
-    assert "1 levels are another one" in one(RANDOM.choice(["Zu\u0308rich", "Z\u00fcrich", "Bern"], N))[2]
+    assert "2 levels differ from another one" in one(RANDOM.choice(["DE", "de", "De", "FR"], N))[2]
+    assert (
+        "1 levels differ from another one"
+        in one(RANDOM.choice(["Zu\u0308rich", "Z\u00fcrich", "Bern"], N))[2]
+    )
     assert one(RANDOM.choice(["DE", "FR"], N))[2] == ""
 
 
@@ -397,7 +400,7 @@ def test_a_table_without_a_feature_is_refused() -> None:
         (("returned", None, "today"), "^TIMESTAMP=today is the same in all rows"),
         (
             ("returned", None, "mostly"),
-            "^TIMESTAMP=mostly: most rows are of 2026-01-01.*none is older than the 30%",
+            "^TIMESTAMP=mostly: most rows are of 2026-01-01.*no row is older than the 30%",
         ),
         (("returned", None, "country"), "^TIMESTAMP=country: 'DE|FR|US' is no date"),
         (("returned", None, "later"), "^TIMESTAMP=later: .* rows are in the future, up to 2090"),

@@ -124,7 +124,7 @@ def test_the_pipeline_stops_at_a_leak_of_the_table_and_of_a_view(project: Projec
     (folder / "feature_repo/history.sql").write_text(SQL)
     tabloop(folder, "ingest")
     said = tabloop(folder, "featurize", code=1).stderr
-    assert said.startswith("featurize: alone each of these") and said.count("\n") == 1
+    assert said.startswith("featurize: each of these alone") and said.count("\n") == 1
     assert "refund (AUC 1.0000), bonus (AUC 1.0000)" in said and not (folder / "data/features").exists()
 
 

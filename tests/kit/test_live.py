@@ -49,4 +49,4 @@ def test_a_service_that_stops_answering_is_a_breach(monkeypatch: pytest.MonkeyPa
         raise TimeoutError("timed out")
 
     monkeypatch.setattr(live, "read", read)
-    assert live.watch(0.01) == ("it does not answer any more: timed out", True)
+    assert live.watch(0.01) == ("it no longer answers: timed out", True)

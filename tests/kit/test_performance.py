@@ -94,10 +94,10 @@ def test_worse_is_said_of_the_present_champion_only(folder: Path) -> None:
     log(folder, params(), random_scores, at=datetime.now(UTC) - timedelta(days=8))
     result = check(folder, 0.9)
     assert not result["worse"]
-    assert "No statement on performance: no prediction of model champion since" in performance.text(result)
+    assert "Performance is unknown: no prediction of model champion since" in performance.text(result)
     log(folder, params(), random_scores)
     result = check(folder, 0.9)
-    assert result["worse"] and "⚠️ **Worse than the gate asks.** AUC 0." in performance.text(result)
+    assert result["worse"] and "⚠️ **Worse than the gate allows.** AUC 0." in performance.text(result)
     free = performance.check(params(gates=[{"metric": "auc", "by": "country", "min": 0.99}]))
     assert not free["worse"] and ", no bar in params.yaml, of model" in performance.text(free)
 

@@ -371,7 +371,7 @@ def test_json_keeps_digits_and_zeros_and_leaves_out_what_is_nested(tmp_path: Pat
         ("##by=me,you,them\n##x\n#id,name\n1,x\n2,y\n", ["#id", "name"], "2 lines before the header left out"),
         (" a ,b \n1,2\n", ["a", "b"], ""),
         ('"a\nb",c\n1,2\n', ["a b", "c"], ""),
-        ('"age","n"\n"1",3,4\n"2",5,6\n', ["column_1", "age", "n"], "one name less than the rows have cells"),
+        ('"age","n"\n"1",3,4\n"2",5,6\n', ["column_1", "age", "n"], "one name too few"),
         (",age\n0,3\n1,4\n", ["column_1", "age"], "column_1: has no name in the file"),
         ("a,b,a,A\n1,2,3,4\n", ["a", "b", "a_2", "A_3"], "a: 3 columns are called 'a'"),
         ("a,a,a_2\n1,2,3\n", ["a", "a_3", "a_2"], "a_3: 2 columns are called 'a'"),
@@ -431,7 +431,7 @@ def test_a_cell_may_be_longer_than_the_csv_module_expects(tmp_path: Path) -> Non
 def test_a_quote_that_is_not_closed_is_named_in_a_large_file_too(tmp_path: Path) -> None:
     rows = "".join(f"{i},some text,{i % 2}\n" for i in range(20_000))
     (tmp_path / "t.csv").write_text('a,b,c\n1,x,0\n2,"y,1\n' + rows)
-    with pytest.raises(UserError, match="the quote in line 3 is opened and not closed"):
+    with pytest.raises(UserError, match="line 3 opens a quote and does not close it"):
         read("t.csv", tmp_path)
 
 
@@ -439,7 +439,7 @@ def test_what_a_file_that_knows_its_types_has_beside_columns(tmp_path: Path) -> 
     pd.DataFrame({"x": [1, 2]}, index=[3, 5]).to_parquet(tmp_path / "index.parquet")
     assert "__index_level_0__: the index of pandas is left out" in said(read("index.parquet", tmp_path))
     pq.write_table(pa.table({"x": [[1], [2]]}), tmp_path / "nested.parquet")
-    with pytest.raises(UserError, match="no column that can be used: all are nested"):
+    with pytest.raises(UserError, match="no usable column: all are nested"):
         read("nested.parquet", tmp_path)
 
 
@@ -466,7 +466,7 @@ RAGGED = CSV + "5,6,Bern, BE,1\n" * 20
             "quote.csv",
             'a,b\nx,1\n"y,2\nz,3\nu,4\nv,5\n',
             Overrides(),
-            "the quote in line 3 is opened and not closed",
+            "line 3 opens a quote and does not close it",
         ),
         ("header.csv", HEAD, Overrides(), "has no rows"),
         ("blank.csv", "\n\n\n", Overrides(), "has no rows"),
@@ -494,7 +494,7 @@ RAGGED = CSV + "5,6,Bern, BE,1\n" * 20
         ("frame.pkl", pickle.dumps(FRAME), Overrides(), "of the format pickle, which is not read"),
         ("not.xlsx", zipped(**{"[Content_Types].xml": "x"}), Overrides(), "can't be read as a workbook"),
         ("wrong.csv", CSV, Overrides(encoding="ascii"), "is not ascii: .*give another encoding"),
-        ("unknown.csv", CSV, Overrides(encoding="klingon"), "'klingon' is none"),
+        ("unknown.csv", CSV, Overrides(encoding="klingon"), "'klingon' is unknown"),
     ],
 )
 def test_what_is_no_table_is_refused_in_one_line(

@@ -134,7 +134,7 @@ def test_any_value_of_one_line_is_written_as_it_is(folder: Path, value: str) -> 
             "deploy/staging/release.env has no MODLE; it has: IMAGE, MODEL_VERSION",
         ),
         ({"MODEL_VERSION": "v1", "IMAGE": "a\nEVIL=1"}, "IMAGE='a"),
-        ({"IMAGE": "a\r"}, "a value has no line break, nor spaces around it"),
+        ({"IMAGE": "a\r"}, "a value has no line break and no spaces around it"),
     ],
 )
 def test_a_bad_value_changes_nothing(folder: Path, values: dict[str, str], named: str) -> None:

@@ -86,10 +86,10 @@ def test_validate_spills_what_memory_does_not_hold(project: Project, tabloop: Ta
 def test_too_little_memory_is_one_line_that_says_what_to_do(project: Project, tabloop: Tabloop) -> None:
     large(folder := project(), 50_000)
     said = tabloop(folder, "validate", code=1, TABLOOP_MEMORY="0.001").stderr
-    assert said.startswith("validate: out of memory: give this machine more") and "TABLOOP_MEMORY" in said
+    assert said.startswith("validate: out of memory: add memory") and "TABLOOP_MEMORY" in said
     assert said.count("\n") == 1 and not (folder / "reports/validation.json").exists()
     said = tabloop(folder, "validate", code=1, TABLOOP_MEMORY="much").stderr
-    assert said == "validate: TABLOOP_MEMORY=much: it must be a number of GB\n"
+    assert said == "validate: TABLOOP_MEMORY=much: give a number of GB\n"
 
 
 def spill() -> None:
@@ -110,7 +110,7 @@ def write(text: str) -> None:
     [
         (spill, "the disk is full: make room"),
         (lambda: write("x" * 100_000), "the disk is full: make room"),
-        (lambda: np.empty(2**56), "out of memory: give this machine more"),
+        (lambda: np.empty(2**56), "out of memory: add memory"),
     ],
 )
 def test_a_full_disk_and_memory_are_one_line(

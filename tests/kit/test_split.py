@@ -127,9 +127,9 @@ def test_known_at_is_a_time_of_its_own_and_no_feature(featurized: Featurize) -> 
     age = {"days": {"type": "number", "days_since": "labelled_at"}}
     wrong: dict[str, dict[str, Any]] = {
         "declared twice: amount": {"known_at": "amount"},
-        "needs a timestamp, and is another column": {"known_at": "ordered_at"},
+        "needs a timestamp, which is another column": {"known_at": "ordered_at"},
         "known_at needs a timestamp": {"timestamp": None},
-        "days: days_since labelled_at, which is known with the label only": {"request": age},
+        "days: days_since labelled_at, which is known only with the label": {"request": age},
     }
     for message, changes in wrong.items():
         with pytest.raises(ValueError, match=message):
@@ -215,7 +215,7 @@ def test_a_view_that_looks_ahead_is_refused(tmp_path: Path, sql: str, ahead: boo
     check = (tmp_path / "raw", tmp_path, schema, "history", "2026-01-10 12:00:00", tmp_path)
     if ahead:
         with pytest.raises(
-            UserError, match=r"^history\.sql looks ahead: [\d,]+ of its rows until 2026-01-10 12"
+            UserError, match=r"^history\.sql looks ahead: [\d,]+ of its rows up to 2026-01-10 12"
         ):
             refuse_to_look_ahead(*check)
     else:

@@ -40,7 +40,7 @@ def test_data_that_keep_the_schema_pass(tmp_path: Path) -> None:
         (
             "ordered_at",
             pd.Timestamp("2200-01-01"),
-            "events.ordered_at: must be not in the future (UTC; data.reading.timezone says which zone it is else); 2 rows",
+            "events.ordered_at: must be not in the future (UTC; data.reading.timezone names another zone); 2 rows",
         ),
         ("order_id", "o00001", "events.order_id: must be unique; 1 rows break it, row 3: o00001"),
         ("returned", 2, "events.returned: must be two classes, '1' among them, not 3; 400 rows break it"),

@@ -166,7 +166,7 @@ def test_what_was_decided_for_the_example_does_not_stay_in_silence(
     assert (example / "data/log/before-1/predictions/a.parquet").exists()
     assert not (example / "data/log/predictions").exists()
     for line in (
-        "evaluate.cost 1:1",
+        "evaluate.cost is 1:1",
         "gates: AUC at least 0.5",
         "evaluate.segments: country, class_",
         "data.feedback was data/log",
@@ -174,7 +174,7 @@ def test_what_was_decided_for_the_example_does_not_stay_in_silence(
         "'kit' in MLflow",
         "MODEL_CARD.md: its section on intended use",
         "PREDICTION_LOG=s3://bucket/log",
-        "production: the model of the table before runs there",
+        "production: the old table's model runs there",
     ):
         assert line in done, line
 
@@ -222,7 +222,10 @@ def test_adopt_again_gives_the_same_and_an_option_changes_it_without_a_commit(
     assert schema["views"]["customer_id_features"]["age"] == {"type": "category"}
     assert "express" not in schema["request"] and schema["target"]["positive"] == "0"
     (example / "params.yaml").write_text((example / "params.yaml").read_text() + "# mine\n")
-    assert "params.yaml has changes that git does not hold" in run(example, table, *ROLES, code=1).stderr
+    assert (
+        "params.yaml would be overwritten, and git does not have its changes"
+        in run(example, table, *ROLES, code=1).stderr
+    )
 
 
 def test_a_dry_run_changes_nothing_and_json_is_for_machines(example: Path, run: Run) -> None:
@@ -323,7 +326,7 @@ def test_changes_that_git_does_not_hold_are_not_overwritten(example: Path, run: 
         file.write("# mine\n")
     before = contents(example)
     failed = run(example, mine(example), *ROLES, code=1).stderr
-    assert failed.startswith(f"adopt: {name} has changes that git does not hold")
+    assert failed.startswith(f"adopt: {name} would be overwritten, and git does not have its changes")
     assert contents(example) == before
 
 
@@ -375,14 +378,14 @@ def test_a_table_that_adopt_would_remove_is_refused(example: Path, run: Run, nam
     commit(example)
     before = contents(example)
     refused = run(example, name, "--target", "returned", code=1).stderr
-    assert "is the pipeline's own" in refused and contents(example) == before
+    assert "belongs to the pipeline" in refused and contents(example) == before
 
 
 def test_a_table_called_like_our_folders_or_like_another_is_refused(example: Path, run: Run) -> None:
     for name in ("raw", "features", "log"):
         orders().to_csv(example.parent / name, index=False)
         refused = run(example, example.parent / name, "--target", "returned", code=1).stderr
-        assert f"data/{name} is the pipeline's own: give the table another name" in refused
+        assert f"data/{name} belongs to the pipeline: give the table another name" in refused
     (example / "data/My orders.csv").write_text("another\n")
     before = contents(example)
     assert "data/My orders.csv exists already" in run(example, mine(example), *ROLES, code=1).stderr
@@ -409,7 +412,7 @@ def test_of_a_glob_dvc_holds_the_folder(example: Path, run: Run) -> None:
     assert graph(example)["deps"] == ["data/parts"] and (example / "data/parts.dvc").exists()
     orders().to_csv(example / "plain.csv", index=False)
     refused = run(example, "*.csv", "--target", "returned", code=1).stderr
-    assert refused == "adopt: *.csv: put the files into a folder of their own, which DVC then holds\n"
+    assert refused == "adopt: *.csv: put the files into their own folder, which DVC can track\n"
 
 
 def test_a_copy_that_fails_leaves_nothing(example: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

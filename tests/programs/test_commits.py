@@ -156,7 +156,7 @@ def test_a_run_that_is_repeated_changes_nothing_again(origin: Path, tabloop: Tab
 
     deploy("1")
     stage(first, "v2")
-    assert "run 1 changed production already: nothing is changed" in deploy("1")
+    assert "run 1 changed production already: nothing to do" in deploy("1")
     deploy("2")
     deploy("3", "--rollback")
     message = git(origin, "log", "-1", "--format=%B", "main").splitlines()

@@ -154,8 +154,7 @@ def test_one_file_an_hour_and_what_it_covers_is_removed_an_hour_later(log: str) 
             written(at=HOUR + timedelta(hours=hour))
     written(at=NOW)  # this hour is not over
     assert compact(log, NOW) == (
-        "predictions: 0 files -> 0, 0 that are covered removed; "
-        "feedback: 6 files -> 2, 0 that are covered removed"
+        "predictions: 0 files -> 0, 0 merged ones removed; feedback: 6 files -> 2, 0 merged ones removed"
     )
     written.check()
     assert len(files(log)) == 3 and len(stored(log)) == 9
@@ -181,7 +180,7 @@ def test_late_files_are_taken_by_the_next_run(log: str) -> None:
     fs, _ = fsspec.url_to_fs(log)
     fs.pipe_file(late, b"whatever: its rows are known")
     written.check()
-    assert "feedback: 0 files -> 0, 1 that are covered removed" in compact(log, LATER)
+    assert "feedback: 0 files -> 0, 1 merged ones removed" in compact(log, LATER)
     written.check()
 
 
@@ -422,17 +421,17 @@ def test_the_command(tmp_path: Path) -> None:
 
     done = tabloop(None)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.endswith("; feedback: 2 files -> 1, 0 that are covered removed\n") and not done.stderr
+    assert done.stdout.endswith("; feedback: 2 files -> 1, 0 merged ones removed\n") and not done.stderr
     assert len(done.stdout.splitlines()) == 1 and Path(predicted.path).exists()
     assert "keep_days must exceed window_days, 7" in tabloop(7).stderr
     assert re.match(
-        r"compact: 2 predictions before \d{4}-\d\d-\d\d, 1 of them labelled, do not count any more; "
-        "0 days removed that did not count any more; the next ingest takes no labels of them\ncompact: ",
+        r"compact: 2 predictions before \d{4}-\d\d-\d\d, 1 of them labelled, expired; "
+        "0 expired days removed; the next ingest skips their labels\ncompact: ",
         tabloop(8).stdout,
     )
     (marker,) = Path(written.log).glob("predictions/from=*")
     os.utime(marker, (0, 0))
-    assert tabloop(8).stdout.startswith("compact: 1 days removed that did not count any more\n")
+    assert tabloop(8).stdout.startswith("compact: 1 expired days removed\n")
     assert not Path(predicted.path).parent.exists()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PREDICTION_LOG", written.log)

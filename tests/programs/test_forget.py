@@ -124,7 +124,7 @@ def test_a_person_is_removed_and_nobody_else(here: Path, tabloop: Tabloop) -> No
     assert who(log) == [(PERSON, 4, 4), (OTHER, 4, 4)]
     variables = {"PREDICTION_LOG": log}
     refused = tabloop(here, "forget", PERSON, code=1, **variables)
-    assert refused.stderr == "forget: nothing was removed: answer y, or say --yes where nobody can be asked\n"
+    assert refused.stderr == "forget: nothing was removed: answer y, or give --yes without a terminal\n"
     assert set(left(here)) == set(everywhere) and "data/raw/events.parquet\n" in refused.stdout
     said = tabloop(here, "forget", PERSON, "--yes", **variables).stdout
     for line in ("events.csv STILL HAS ", "dvc gc --workspace", "git filter-repo", "docker image prune"):
@@ -220,7 +220,7 @@ def test_what_the_service_logs_meanwhile_is_removed_or_said(here: Path) -> None:
 
         patch.setattr(forget, "remove_rows", always)
         text, again = forget.forget(settings(here), PERSON, YES)
-    assert again and "ROWS STILL COME: predictions in " in text.splitlines()[-1]
+    assert again and "NEW ROWS ARRIVED: predictions in " in text.splitlines()[-1]
 
 
 def test_on_a_terminal_it_lists_asks_and_removes_only_after_a_yes(here: Path) -> None:
@@ -236,7 +236,7 @@ def test_on_a_terminal_it_lists_asks_and_removes_only_after_a_yes(here: Path) ->
 def test_two_at_once_and_what_was_not_agreed(here: Path) -> None:
     with (here / "params.yaml").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match="another one is at work"):
+        with pytest.raises(UserError, match="another forget is running"):
             forget.forget(settings(here), PERSON, YES)
     with pytest.raises(UserError, match="nothing was removed"):
         forget.forget(settings(here), PERSON, NO)

@@ -116,7 +116,7 @@ def test_a_summary_is_appended_and_cut_where_a_step_may_have_no_more(step: Step)
     step("summary", "# First")
     step("summary", "```mermaid\n" + "é a line\n" * 200_000 + "```\n")
     assert step.summary.startswith("# First\n\n```mermaid\n")
-    assert step.summary.endswith("é a line\n```\n\n*Cut here: GitHub takes no more in one piece.*\n")
+    assert step.summary.endswith("é a line\n```\n\n*Cut here: this is GitHub's limit.*\n")
     for _ in range(3):
         step("summary", "a line\n" * 100_000)
     assert 900_000 < len(step.summary.encode()) < 1024 * 1024
@@ -193,7 +193,7 @@ def test_a_pull_request_that_may_only_read_is_green_without_a_comment(step: Step
     step.github.tokens[TOKEN] = Token(permissions={"contents": "read", "pull_requests": "read"})
     actor: dict[str, Any] = {"GITHUB_ACTOR": "dependabot[bot]"} if kind == "Dependabot" else {}
     said = step("comment", "AUC 0.9", "--part", "model", **step.on(pull), **actor)
-    assert "may only read; the step's summary has it" in said
+    assert "only the right to read; see the step's summary" in said
     assert step.summary == "AUC 0.9\n\n" and not bodies(step.github)
 
 

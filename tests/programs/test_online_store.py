@@ -544,7 +544,7 @@ def test_redis_by_tls_and_a_cluster_which_is_refused(folder: Path, tabloop: Tabl
         failed = tabloop(folder, "materialize", code=1, ONLINE_STORE=f"redis://{address}/0").stderr
         assert (
             failed
-            == f"materialize: ONLINE_STORE=redis://{address}/0 is a Redis Cluster: give one that is none\n"
+            == f"materialize: ONLINE_STORE=redis://{address}/0 is a Redis Cluster: give a single server\n"
         )
 
 

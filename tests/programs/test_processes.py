@@ -170,7 +170,7 @@ def test_a_port_that_is_taken_is_one_line_before_a_model_is_loaded(tmp_path: Pat
         )
     assert done.returncode == 1 and done.stderr.count("\n") == 1
     assert done.stderr.startswith(f"serve: 127.0.0.1:{port} can't be listened on: ")
-    assert done.stderr.endswith(": end what listens there, or set PORT to another\n")
+    assert done.stderr.endswith(": stop what listens there, or set another PORT\n")
 
 
 def test_metrics_tell_readiness_and_the_last_drift_check(

@@ -72,7 +72,7 @@ def test_a_candidate_goes_on_only_if_it_was_judged_against_this_champion(models:
         roles.candidate()
     for version, passed in (("a", False), ("b", True)):
         evaluated(models, version, {}, passed)
-        with pytest.raises(UserError, match="the gate did not pass this candidate"):
+        with pytest.raises(UserError, match="this candidate failed the gate"):
             roles.candidate()
     evaluated(models, "a", {"verdict": "none yet"})
     card, evaluation = roles.candidate()

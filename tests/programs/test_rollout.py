@@ -144,7 +144,7 @@ def test_what_is_done_is_not_done_twice(before: Callable[[str], Path]) -> None:
         )
     assert run(folder, STEPS["challenge"]) == (
         1,
-        "the candidate b is the champion already: `make train` after a change",
+        "the candidate b is already the champion: `make train` after a change",
     )
     assert finish(folder, STEPS["register"]) == "kit version 2 (b) is champion"
     card = (folder / "MODEL_CARD.md").read_text()

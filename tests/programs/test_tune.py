@@ -250,7 +250,7 @@ def test_params_yaml_that_was_edited_meanwhile_keeps_the_edits(project: Callable
     assert now["gates"][0]["min"] == 0.6 and now["train"]["weight"] > 0
     folder = project(edit.replace("OLD", "fixed: 7").replace("NEW", "fixed: 8"))
     with pytest.raises(
-        UserError, match=r"nothing is written, as `train` in params.yaml was edited meanwhile"
+        UserError, match=r"nothing is written, because `train` in params.yaml was edited meanwhile"
     ):
         run(4)
     assert yaml.safe_load((folder / "params.yaml").read_text())["train"] == {
@@ -265,7 +265,7 @@ def test_arguments_that_fail_in_params_yaml_end_the_search(project: Callable[...
     with pytest.raises(UserError, match=r"these are the arguments of params.yaml"):
         run(8)
     project("if True: raise ValueError('no')", TEXT.replace("weight: 0.0", "weight: 9.0"))
-    with pytest.raises(UserError, match="none of 3 trials came to its end"):
+    with pytest.raises(UserError, match="none of 3 trials finished"):
         run(3)
 
 
@@ -334,7 +334,7 @@ def test_two_at_once_share_a_study_and_one_that_is_killed_gives_its_trial_back(
     with subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.PIPE, text=True) as other:
         wait_for((folder / "waits").exists)
         (left,) = [value for state, value in trials(folder) if state == "RUNNING"]
-        assert run(6).startswith("another search still has a trial of this study")
+        assert run(6).startswith("another search still runs a trial of this study")
         assert [state for state, _ in trials(folder)].count("RUNNING") == 1 and len(trials(folder)) == 6
         os.kill(other.pid, signal.SIGKILL)
     assert run(6).startswith("written")

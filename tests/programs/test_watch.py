@@ -33,7 +33,7 @@ def test_both_are_said_and_found(folder: Path) -> None:
     text = (folder / "result.md").read_text()
     assert len(set(re.findall(r" since ([\dT:+-]+)", text))) == 1 and text.count(" since ") == 2
     assert (
-        "⚠️ **Drift** in 10,200" in text and "| amount |" in text and "**Worse than the gate asks.**" in text
+        "⚠️ **Drift** in 10,200" in text and "| amount |" in text and "**Worse than the gate allows.**" in text
     )
 
 

@@ -61,7 +61,7 @@ def verify(image: str) -> None:
     texts = (path.read_text("utf-8") for path in (ROOT / ".github/workflows").glob("*.yml"))
     signers = {found for text in texts for found in re.findall(r"uses: (\S+/image\.yml)@", text)}
     if len(signers) != 1:
-        raise UserError(".github/workflows must call image.yml of one repository, whose attestation counts")
+        raise UserError(".github/workflows must call image.yml of exactly one repository")
     about = ["--repo", os.environ.get("GITHUB_REPOSITORY", ""), "--signer-workflow", *signers]
     command = "gh", "attestation", "verify", f"oci://{image}", *about
     done = finished(*command, why="it verifies the image's attestation")
@@ -89,7 +89,7 @@ def cut(text: str, limit: int) -> str:
     if len(data := text.encode()) <= limit:
         return text
     kept = data[: max(limit - 80, 0)].decode(errors="ignore").rpartition("\n")[0]
-    return kept + "\n```" * (kept.count("```") % 2) + "\n\n*Cut here: GitHub takes no more in one piece.*\n"
+    return kept + "\n```" * (kept.count("```") % 2) + "\n\n*Cut here: this is GitHub's limit.*\n"
 
 
 def variable(name: str) -> str:

@@ -47,7 +47,7 @@ def adopt(source: str, said: Choices, overrides: Overrides, dry_run: bool, as_js
     texts, changes = own_params.rewritten(kept, found, table.reading)
     log = log_aside()
     if log:
-        changes.append(f"the prediction log of the table before: {LOG} -> {log}; nothing reads it there")
+        changes.append(f"the old table's prediction log: {LOG} -> {log}; nothing reads it there")
     if not dry_run:
         plan = {"texts": texts, "leaving": leaving, "log": log, "done": False}
         with place.keep(source, kept):
@@ -106,7 +106,7 @@ def refuse_to_lose_changes(leaving: list[str], written: dict[str, str]) -> None:
     for name in (entry[3:] for entry in changed.split("\0") if entry[3:] and entry[3:] not in outputs):
         path = ROOT / name
         if path.exists() and not (name in written and path.read_text(encoding="utf-8") == written[name]):
-            what = f"{name} has changes that git does not hold, and it would be overwritten"
+            what = f"{name} would be overwritten, and git does not have its changes"
             raise UserError(f"{what}: `git add --all && git commit` first")
 
 
@@ -157,7 +157,7 @@ def text(found: dict[str, Any]) -> str:
     key = " + ".join(schema["key"]) or "none, so duplicates are not checked"
     lines.append(f"{found['rows']:,} rows of {found['source']}; key: {key}; split {by}")
     if schema["timestamp"] and "known_at" not in schema["target"]:
-        lines.append("each label counts as known when its row happens; `--known-at COLUMN` says when it was")
-    end = "params.yaml has the schema: read and correct it, by hand or by another adopt. Next: `make train`."
+        lines.append("each label counts as known when its row happens; if not, give `--known-at COLUMN`")
+    end = "Check the schema in params.yaml; correct it there or by another adopt. Next: `make train`."
     end = "A dry run: nothing was changed." if found["dry_run"] else end
     return "\n".join([*(f"  {line}" for line in (*lines, *found["changes"])), "", end])

@@ -16,7 +16,7 @@ from tabloop.locks import alone
 from tabloop.params import ROOT
 
 PAGE = "reports/loop.html"
-BUSY = "another loop plays in this project: wait for its end, or stop it"
+BUSY = "another loop is running in this project: wait, or stop it"
 # Variables by which a step would leave the clone.
 REACHING = ("GIT_", "GITHUB_", "MLFLOW_", "DVC_", "PROJECT_ROOT")
 CONFIG = """[core]\n remote = project\n[cache]\n dir = {own}\n['remote "project"']\n url = {shared}\n"""
@@ -33,7 +33,7 @@ def main() -> None:
         play(folder)
         files.write(ROOT / PAGE, (folder / PAGE).read_text("utf-8"))
     story = f"The story, with a picture: {(ROOT / PAGE).as_uri()}"
-    print(f"\nThe loop is complete; this project is as it was. {story}")
+    print(f"\nThe loop is complete; this project is unchanged. {story}")
 
 
 @contextlib.contextmanager
@@ -45,7 +45,7 @@ def stoppable() -> Iterator[None]:
     def stop(number: int, _: FrameType | None) -> None:
         for other in signals:
             signal.signal(other, signal.SIG_IGN)
-        print("loop: stopped; this project is as it was", file=sys.stderr)
+        print("loop: stopped; this project is unchanged", file=sys.stderr)
         sys.exit(128 + number)
 
     for number in signals:

@@ -77,16 +77,14 @@ def load_model(role: Role) -> ServedModel:
 def refuse_to_overwrite(target: Path, output: str, inputs: list[Path]) -> None:
     """Raises: UserError: the output is no path, has another ending, is or holds the input, or is a folder of other files."""
     if "://" in output:
-        raise UserError(f"{output} is no path: write to a folder or a file, and copy it from there")
+        raise UserError(f"{output} is not a path: write to a file or folder, then copy it")
     resolved = target.resolve()
     if any(path.resolve() == resolved or resolved in path.resolve().parents for path in inputs):
-        raise UserError(f"{output} is the input, or holds it: name another output")
+        raise UserError(f"{output} is the input or contains it: name another output")
     if target.is_dir() and (
         target.suffix == ".parquet" or any(not is_part(path) for path in target.iterdir())
     ):
-        raise UserError(
-            f"{output} is a folder that holds other files: name another output, or a new folder in it"
-        )
+        raise UserError(f"{output} is a folder with other files: name another output, or a new folder in it")
     ending = target.suffix[1:].isalpha() and not target.is_dir()  # there is none in scores-2026.11
     if target.suffix != ".parquet" and (ending or target.is_file()):
         raise UserError(f"{output}: name a file that ends with .parquet, or a folder without an ending")
@@ -109,19 +107,19 @@ def working_folder(target: Path, output: str) -> Iterator[Path]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:  # without the name of the folder, which nobody gave
         raise UserError(f"{output} can't be written: {error.strerror}") from None
-    with alone(folder, f"another batch writes {output}: let it finish"):
+    with alone(folder, f"another batch writes {output}: wait until it ends"):
         yield folder
 
 
 def begin(folder: Path, run: str) -> None:
-    """Keep what an interrupted run of the same left in the folder, or begin anew; say which."""
+    """Keep what an interrupted run of the same left in the folder, or start again; say which."""
     state, parts = folder / "run.json", len(list(folder.glob("*.refused")))
     if state.exists() and json.loads(state.read_text("utf-8")) == run:
         if parts:
-            print(f"batch: goes on after {parts:,} parts of an interrupted run", flush=True)
+            print(f"batch: continues after {parts:,} parts of an interrupted run", flush=True)
         return
     if state.exists():
-        print("batch: begins anew: the model, the input, a view or a setting has changed since", flush=True)
+        print("batch: starts again: the model, the input, a view or a setting changed", flush=True)
     for path in folder.iterdir():
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     files.write(state, json.dumps(run))

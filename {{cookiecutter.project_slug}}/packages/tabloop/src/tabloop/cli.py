@@ -79,7 +79,7 @@ def correction(error: BaseException) -> str | None:
     if isinstance(error, UserError):
         return str(error)
     if interrupted(error):
-        return "stopped; the same command goes on or begins again"
+        return "stopped; the same command continues or starts again"
     if isinstance(error, click.UsageError) and not isinstance(error, click.exceptions.NoArgsIsHelpError):
         path = error.ctx.command_path if error.ctx else "tabloop"
         said = one_line(error.format_message())
@@ -92,7 +92,7 @@ def correction(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename} can't be used: {error.strerror}"
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryException":
-        return "out of memory: give this machine more, or DuckDB another part of it by TABLOOP_MEMORY, in GB"
+        return "out of memory: add memory, or set DuckDB's limit by TABLOOP_MEMORY, in GB"
     return None
 
 
@@ -151,7 +151,7 @@ def git(*arguments: str, where: Path, text: str = "") -> str:
     done = finished("git", *arguments, why="install it and run this again", cwd=where, input=text)
     if done.returncode and arguments[0] in IDENTIFIED and not identified(where):
         raise UserError(
-            "git does not know who you are: `git config --global user.name NAME`, the same with user.email, and run this again"
+            "git does not know who you are: `git config --global user.name NAME`, then user.email, then run this again"
         )
     if done.returncode:
         raise UserError(f"git {arguments[0]} failed: {' '.join((done.stderr or done.stdout).split())}")

@@ -115,7 +115,7 @@ def compact() -> None:
     if days := own.monitoring.keep_days:
         done = remove_old(log, days)
         trains = own.data.feedback and log_of(own.data.feedback) == log and "labelled" in done
-        click.echo(f"compact: {done}{'; the next ingest takes no labels of them' if trains else ''}")
+        click.echo(f"compact: {done}{'; the next ingest skips their labels' if trains else ''}")
     click.echo(f"compact: {compact(log)}")
 
 

@@ -18,7 +18,7 @@ MOVED = r"fetch first|non-fast-forward|stale info|cannot lock ref|failed to upda
 WORKFLOWS = (
     "set BOT_TOKEN with the scope `workflow`, or a GitHub App that may write workflows: see docs/updating.md"
 )
-PROTECTED = "set BOT_TOKEN to a token that may push there, or choose another way: see deploys in README.md"
+PROTECTED = "set BOT_TOKEN to a token that may push there, or set DEPLOY_BRANCH: see README.md"
 
 
 def push(commit: str, branch: str, *options: str) -> bool:
@@ -45,7 +45,7 @@ def tip(branch: str) -> str:
         UserError: git has no remote `origin`, or can't reach it.
     """
     if "origin" not in git("remote", where=ROOT).split():
-        raise UserError("git has no remote `origin`, to which this pushes: `git remote add origin URL`")
+        raise UserError("git has no remote `origin` to push to: `git remote add origin URL`")
     if not git("ls-remote", "origin", f"refs/heads/{branch}", where=ROOT):
         return ""
     git("fetch", "--quiet", "origin", f"refs/heads/{branch}", where=ROOT)
@@ -122,9 +122,9 @@ def deploy(
             if branch != main:
                 git("merge", "--quiet", "--no-edit", tip(main), where=folder)
             if (run := actions.run_id()) in trailers(release.RUN, environment, folder):
-                return f"run {run} changed {environment} already: nothing is changed"
+                return f"run {run} changed {environment} already: nothing to do"
             if commit and (newer := newer_than(commit, environment, folder)):
-                return f"{environment} runs what was built from {newer[:7]}, which is newer than {commit[:7]}: nothing is changed"
+                return f"{environment} runs what was built from {newer[:7]}, which is newer than {commit[:7]}: nothing to do"
             if back_to is not None:
                 done = run_release(folder, "rollback", environment, "--to", back_to)
             else:
@@ -138,7 +138,7 @@ def deploy(
             lease = [] if target == branch else [f"--force-with-lease=refs/heads/{target}:{tip(target)}"]
             if made == base or push(made, target, *lease):
                 return done
-    raise UserError(f"{target} moved {ATTEMPTS} times meanwhile: run this again")
+    raise UserError(f"{target} moved {ATTEMPTS} times during the push: run this again")
 
 
 def run_release(folder: Path, *arguments: str) -> str:

@@ -39,7 +39,7 @@ class Done:
     failed: str = ""  # the first reason
 
     def __str__(self) -> str:
-        return f"{self.parts:,} files -> {self.files:,}, {self.removed:,} that are covered removed"
+        return f"{self.parts:,} files -> {self.files:,}, {self.removed:,} merged ones removed"
 
 
 def compact(log: str, now: datetime | None = None) -> str:
@@ -104,7 +104,7 @@ def remove_old(log: str, days: int, now: datetime | None = None) -> str:
             if old and f"{folder}{KEPT}{first}" not in kept:
                 said = said or leaving(log, first)
                 fs.pipe_file(f"{folder}{KEPT}{first}", b"")
-        return f"{said}{removed:,} days removed that did not count any more"
+        return f"{said}{removed:,} expired days removed"
     return "another run is removing old days"
 
 
@@ -116,7 +116,7 @@ def leaving(log: str, first: date) -> str:
         query = f"SELECT count(*), count(label) FROM {both} WHERE date < '{first}'"
         with predictions.errors():
             ((rows, labels),) = db.sql(query).fetchall()
-        return f"{rows:,} predictions before {first}, {labels:,} of them labelled, do not count any more; "
+        return f"{rows:,} predictions before {first}, {labels:,} of them labelled, expired; "
     return ""
 
 

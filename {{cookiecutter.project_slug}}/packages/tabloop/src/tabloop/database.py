@@ -39,7 +39,7 @@ def connect(
         try:
             memory = float(given)
         except ValueError:
-            raise UserError(f"{SETTING}={given}: it must be a number of GB") from None
+            raise UserError(f"{SETTING}={given}: give a number of GB") from None
     folder = temporary()
     config: dict[str, Any] = {
         "memory_limit": f"{min(1000 * memory, psutil.virtual_memory().total // 2_000_000)}MB",

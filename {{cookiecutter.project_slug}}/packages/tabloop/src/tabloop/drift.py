@@ -166,7 +166,7 @@ def text(result: dict[str, Any]) -> str:
     about = f"{result['rows']:,} predictions of model {result['version']} since {result['since']}"
     lines = [f"{'⚠️ **Drift**' if result['drift'] else 'No drift'} in {about}."]
     if not (columns := result["columns"]):
-        lines = [f"Too few for a statement on drift: {about}; {result['needed']:,} are needed."]
+        lines = [f"Too few to check drift: {about}; {result['needed']:,} are needed."]
     if listed := [*result["reasons"], *result["notes"]]:
         lines += ["", *(f"- {line}" for line in listed)]
     if columns:

@@ -33,7 +33,7 @@ def read_holdout(params: Params) -> tuple[pd.DataFrame, np.ndarray]:
     rows = read_features("holdout", params.schema_)
     target = rows[params.schema_.target.name].to_numpy()
     if not 0 < target.sum() < len(target):
-        what = f"all {len(rows):,} rows held out are of one class"
+        what = f"all {len(rows):,} holdout rows have the same class"
         raise UserError(f"{what}: raise split.holdout in params.yaml")
     return rows, target
 
@@ -62,7 +62,7 @@ def score_champion(candidate: ModelCard, rows: pd.DataFrame) -> tuple[dict[str, 
     if champion.version == candidate.version:
         return facts | {"verdict": "The candidate is the champion"}, None
     if gone := [name for name in champion.schema_.features if name not in rows]:
-        why = f"The champion can't be compared: the data have no column {', '.join(gone)} any more"
+        why = f"The champion can't be compared: the data no longer have {', '.join(gone)}"
         return facts | {"verdict": why}, None
     facts |= {"training_rows": champion.rows, "data_hash": champion.data_hash}
     return facts, Scored(score(MODELS / "champion", rows)[1], champion.threshold)

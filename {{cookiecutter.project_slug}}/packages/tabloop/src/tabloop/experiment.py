@@ -120,7 +120,7 @@ def verdict(params: Params, rows: pd.DataFrame, paired: bool) -> dict[str, Any]:
         return result | {"reason": f"{fewest:,} labelled entities in the smaller variant; {needed}"}
     result["days"] = days(params, rows, cells)
     if not result["days"]:
-        return result | {"reason": "at no share there are labelled entities of both variants"}
+        return result | {"reason": "no share has labelled entities of both variants"}
     result |= result["days"][-1]
     if result["low"] > 0:
         return result | {"verdict": "promote", "reason": "the challenger costs less"}

@@ -67,7 +67,7 @@ def _rate(db: "duckdb.DuckDBPyConnection", params: Params) -> None:
     values, breaches = dict[str, str](), dict[str, str]()  # SQL by feature, and conditions by their words
     for name, column in schema.features.items():
         if not (names := [other for other in _names(schema, name) if other in logged]):
-            print(f"ingest: the log has no {name}: it is missing in its rows", flush=True)
+            print(f"ingest: the log has no {name}: its rows lack the value", flush=True)
         found = [predictions.value(column, other, logged[other]) for other in names]
         values[name] = value = f"coalesce({', '.join([*found, f'NULL::{column.kind.sql}'])})"
         given = " OR ".join([*(f"{quote(other)} IS NOT NULL" for other in names), "false"])

@@ -23,7 +23,7 @@ def scratch(beside: Path) -> Iterator[Path]:
 
 
 def replace(folder: Path, by: Path) -> None:
-    """Put the folder `by` in the place of `folder`."""
+    """Replace `folder` by the folder `by`."""
     old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():  # by its name: removing it takes longer, and a kill would leave half

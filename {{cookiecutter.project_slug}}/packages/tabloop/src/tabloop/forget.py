@@ -1,4 +1,4 @@
-"""A person out of the prediction log, data/raw, data/features and the online store. What else holds them is said.
+"""Remove a person from the prediction log, data/raw, data/features and the online store, and say what else holds them.
 
 Each file is replaced as a whole, so no reader sees half. Labels leave before the predictions that they name: a run that was
 killed is finished by the next one.
@@ -55,13 +55,13 @@ def forget(params: Params, entity: str, agreed: Callable[[str], bool]) -> tuple[
     name, entity = params.schema_.entity, entity.strip()
     if not name or not entity:
         raise UserError("give the key of an entity" if name else "params.yaml: the schema has no entity")
-    with alone(ROOT / "params.yaml", "another one is at work: try again when it has ended"):
+    with alone(ROOT / "params.yaml", "another forget is running: try again when it has ended"):
         if not (places := found(params, name, entity)):
             everywhere = "the log, data/raw, data/features and the store"
             raise UserError(f"there is nothing of {name} {entity!r} in {everywhere}")
         listed = "\n".join(f"  {rows:>9,}  {place}" for place, (rows, _) in places.items())
         if not agreed(f"rows of {name} {entity!r}:\n{listed}"):
-            raise UserError("nothing was removed: answer y, or say --yes where nobody can be asked")
+            raise UserError("nothing was removed: answer y, or give --yes without a terminal")
         for folder in (ROOT / name for name in FOLDERS):  # what runs and stages left that were killed
             for part in folder.rglob("*.part"):
                 part.unlink()
@@ -74,7 +74,7 @@ def forget(params: Params, entity: str, agreed: Callable[[str], bool]) -> tuple[
                 break
         done = f"removed.\n{source(params, name, entity)}\n{ELSEWHERE}"
         if places:
-            done += f"\nROWS STILL COME: {', '.join(places)}. Run this again when the service gets no more of them"
+            done += f"\nNEW ROWS ARRIVED: {', '.join(places)}. Run this again when the service receives no more of them"
         return done, bool(places)
 
 

@@ -25,7 +25,7 @@ class Gate(BaseModel, extra="forbid", frozen=True, defer_build=True):
         metric: one of HIGHER_IS_BETTER or PARITY, or one that `measure()` in evaluate.py returns.
         margin: by how much the candidate may be worse.
         by: a feature or a sensitive column; each of its levels is judged by itself.
-        decides: what is held against the bar: the value, or the interval's better or worse end.
+        decides: what is compared with the bar: the value, or the interval's better or worse end.
         better: what is better in a metric of your own.
     """
 
@@ -64,7 +64,7 @@ class Gate(BaseModel, extra="forbid", frozen=True, defer_build=True):
 
     @property
     def end(self) -> str:
-        """What is held against the bar: the value, or against the champion the better end: only what is shown to be worse fails.
+        """What is compared with the bar: the value; against the champion the better end, so only what is shown to be worse fails.
 
         So it is for the calibration error, too: with few rows its value is that of chance.
         """
@@ -75,16 +75,16 @@ class Gate(BaseModel, extra="forbid", frozen=True, defer_build=True):
     def _consistent(self) -> "Gate":
         bars, own = [self.min, self.max], self.metric not in HIGHER_IS_BETTER | PARITY
         if self.against and (self.margin is None or bars != [None, None]):
-            raise ValueError("against the champion a gate has a `margin`, and neither `min` nor `max`")
+            raise ValueError("a gate with `against: champion` needs `margin`, and neither `min` nor `max`")
         if not self.against and (self.margin is not None or bars.count(None) != 1):
-            raise ValueError("give one of `min` and `max`, or `against: champion` and a `margin`")
+            raise ValueError("give either `min` or `max`, or `against: champion` and `margin`")
         if self.metric in PARITY and (self.against or not self.by):
-            raise ValueError(f"{self.metric} compares a column's levels: give it as `by`, and no `against`")
+            raise ValueError(f"{self.metric} compares levels: give the column as `by`, and no `against`")
         if (self.better is not None) != bool(own and self.against):
-            raise ValueError("`better` belongs to a metric of your own that is held against the champion")
+            raise ValueError("`better` is only for your own metric with `against: champion`")
         if not own and not self.against and self.higher != (self.min is not None):
             which = ("higher", "min") if self.higher else ("lower", "max")
-            raise ValueError(f"{self.metric} is better where it is {which[0]}: give `{which[1]}`")
+            raise ValueError(f"{self.metric} is better if it is {which[0]}: give `{which[1]}`")
         if not own and self.metric != "cost_per_row" and not -1 <= self.bar <= 1:
-            raise ValueError(f"{self.metric} lies between 0 and 1: {abs(self.bar):g} is no bar")
+            raise ValueError(f"{self.metric} lies between 0 and 1: {abs(self.bar):g} can't be the bar")
         return self

@@ -81,7 +81,7 @@ def comment(text: str, part: str) -> str:
     actions.summarize(text)
     pull = actions.event().get("pull_request")
     if not pull or actions.untrusted():
-        return "no comment, as there is no pull request or it may only read; the step's summary has it"
+        return "no comment: there is no pull request, or only the right to read; see the step's summary"
     from github import UnknownObjectException
 
     number = pull["number"]

@@ -96,7 +96,7 @@ def bins_of(
     Args:
         table: SQL of the reference: columns c0, c1, ... in the order of `columns`.
         trained: for each category the levels that training had.
-        score: the column, a number, by whose mean a category's levels are correlated with other columns.
+        score: the numeric column whose mean per level stands for a category in correlations.
     """
     place = {name: f"c{i}" for i, name in enumerate(columns)}
     found = {}

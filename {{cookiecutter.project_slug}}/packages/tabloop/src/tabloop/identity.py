@@ -27,12 +27,12 @@ def of(name: str, facts: Facts, kind: str) -> tuple[str, str, list[str]] | None:
     counted = counted or named or kind == "category"
     if facts.unique and facts.rows > UNIQUE_ROWS and kind != "boolean" and counted:
         if kind == "category" and facts.longest > 100 and not named:
-            return "left out", "free text, another one in every row", []
-        return "id", "another one in every row", []
+            return "left out", "free text, a different value in every row", []
+        return "id", "a different value in every row", []
     if (named or (numbered and facts.whole)) and facts.distinct > 0.95 * facts.present > UNIQUE_ROWS:
         more = facts.present - facts.distinct
         text = f"an id, but {more:,} rows repeat one and {facts.missing:,} lack it"
-        return "left out", text, [f"{text}: no key of the table; are rows doubled?"]
+        return "left out", text, [f"{text}: not the table's key; are rows doubled?"]
     if named and (facts.distinct > LEVELS or (kind != "category" and not facts.whole)):
         text = f"an id of {facts.distinct:,} distinct values"
         return "left out", text, [f"{text}: `--entity {name}` if rows are about it"]
@@ -66,7 +66,7 @@ def entity(survey: Survey, name: str) -> Decision:
     warnings = [f"{spaced:,} rows have spaces around it, which are removed"] if spaced else []
     if facts.unique:
         then = "nothing is looked up by it, all features come with requests"
-        warnings.append(f"another one in every row: {then}")
+        warnings.append(f"a different value in every row: {then}")
     return Decision(name, "entity", f"{after:,} of them", warnings)
 
 
@@ -99,7 +99,7 @@ def timestamp(survey: Survey, name: str, holdout: float) -> Decision:
     labelled = table.project(f"{survey.label} AS label, {time} AS t").filter("label IS NOT NULL")
     start, oldest = labelled.aggregate(f"quantile_disc(t, {1 - holdout}), min(t)").fetchall()[0]
     if start == oldest:
-        what = f"most rows are of {start}, so that none is older than the {holdout:.0%} that are held out"
+        what = f"most rows are of {start}, so no row is older than the {holdout:.0%} that are held out"
         raise UserError(f"TIMESTAMP={name}: {what}; leave it out")
     newest = dict(labelled.filter(f"t >= '{start}'").aggregate("label, count(*)").fetchall())
     warnings = [
@@ -158,7 +158,7 @@ def key(survey: Survey) -> list[str]:
     if said:
         if shared := survey.rows - different(survey, list(said)):
             given = " --key ".join(said)
-            raise UserError(f"--key {given}: {shared:,} rows share theirs with another; give more columns")
+            raise UserError(f"--key {given}: {shared:,} rows have the same key as another; give more columns")
         for name in said:
             if decisions[name].decision not in ("entity", "timestamp", "target"):
                 decisions[name] = Decision(name, "key", "as you said")
@@ -168,7 +168,7 @@ def key(survey: Survey) -> list[str]:
         if name in chosen:
             decisions[name].decision = "key"
         else:
-            text = f"another one in every row, as {chosen[0]!r} is"
+            text = f"a different value in every row, like {chosen[0]!r}"
             note = f"{text}: `--key {name}` makes this one the key"
             decisions[name] = Decision(name, "left out", text, [note])
     roles = [name for name in (survey.said.entity, survey.said.timestamp) if name]
@@ -186,5 +186,5 @@ def different(survey: Survey, names: list[str]) -> int:
 def duplicates(survey: Survey) -> list[str]:
     """A warning where rows are exact copies of others."""
     copies = survey.rows - different(survey, survey.table.columns)
-    text = f"{copies:,} rows are exact copies of others, and stay: are they rows of their own?"
+    text = f"{copies:,} rows are exact copies of others and are kept: are they real?"
     return [text] if copies else []

@@ -65,7 +65,7 @@ def infer(table: Table, said: Choices, holdout: float) -> Inferred:
     features = {name: kind for name, kind in kinds.items() if kind in (*TYPES, DAYS)}
     told = leaks.watch(survey, features)
     for name, more in spelled_twice(relation, features).items():
-        text = f"{more:,} levels are another one but for case or the form of accents"
+        text = f"{more:,} levels differ from another one only by case or accents"
         decisions[name].warnings.append(text)
     if not features:
         why = "each is constant, an id, a date, free text or a copy of the target"
@@ -139,16 +139,16 @@ def decide(survey: Survey, name: str) -> Decision:
     if found := identity.of(name, facts, kind):
         return Decision(name, *found)
     if kind == "category" and all(DATED.match(text) for text in facts.examples):
-        return Decision(name, "left out", "dates in more than one way: `--date-format` says which it is")
+        return Decision(name, "left out", "dates in several formats: give `--date-format`")
     if kind == "category" and facts.longest > MAX_TEXT:
         return Decision(name, "left out", f"text of up to {facts.longest:,} characters")
     if kind == "category" and facts.distinct > LEVELS:
         why = f"text with {facts.distinct:,} distinct values; more than {LEVELS} are no category"
         return Decision(name, "left out", why, [f"left out: {why}"])
     if facts.largest >= EXACT:
-        text = "whole numbers beyond 2^53: a model takes no more than seven digits of them"
+        text = "whole numbers beyond 2^53: a model uses only seven digits of them"
         return Decision(name, kind if facts.largest < 2**63 else "number", levels, [text])
-    code = f"a code? `--type {name}=category` if its order says nothing"
+    code = f"a code? `--type {name}=category` if its order means nothing"
     return Decision(name, kind, levels, [code] if identity.coded(name, facts) else [])
 
 
@@ -173,7 +173,7 @@ def as_told(survey: Survey, name: str) -> Decision:
         bad = table.filter(f"{column} IS NOT NULL AND ({tests[kind]}) IS NULL")
         count, one = bad.aggregate(f"count(*), any_value({text})").fetchall()[0]
         if count:
-            raise UserError(f"--type {name}={kind}: {count:,} rows have another, like {one!r}")
+            raise UserError(f"--type {name}={kind}: {count:,} rows have other values, such as {one!r}")
     after = f"{column}::TIMESTAMP > {quote(said.timestamp or '')}::TIMESTAMP"
     later = table.filter(after).aggregate("count(*)").fetchall()[0][0] if kind == DAYS else 0
     warnings = [f"{later:,} rows have a date after TIMESTAMP: was it known then?"] if later else []

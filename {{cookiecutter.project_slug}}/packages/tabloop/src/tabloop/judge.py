@@ -185,7 +185,7 @@ def parity(gate: Gate, holdout: Holdout) -> Check:
 
 
 def too_few(levels: list[str], needed: int) -> str:
-    """What is said of levels that are not judged."""
+    """The note on levels that are not judged."""
     more = f" and {len(levels) - NAMED} more" if len(levels) > NAMED else ""
     return f"too few rows, {needed:,} are needed: {one_line(', '.join(levels[:NAMED]))}{more}"
 

@@ -47,7 +47,7 @@ def decide(table: DuckDBPyRelation, said: Choices, numeric: bool) -> tuple[dict[
     name = said.target
     if said.at_least is not None:
         if not numeric:
-            raise UserError(f"--at-least: TARGET={name} is no number; give --positive instead")
+            raise UserError(f"--at-least: TARGET={name} is not a number; give --positive instead")
         found: dict[str, Any] = {"at_least": said.at_least}
         words, warnings = (f"at least {said.at_least:g}", "less"), list[str]()
     else:
@@ -108,7 +108,7 @@ def _positive(counts: dict[str, int]) -> tuple[str, list[str]]:
     plain = [t for t in rarest_first if t not in NO and not (len(negated) == 1 and t in negated)]
     positive = (affirmative or plain or rarest_first)[0]
     (other,) = counts.keys() - {positive}
-    guess = f"guessed: {positive!r} is positive, as it is rarer; `--positive {other}` is the other way"
+    guess = f"guessed: {positive!r} is positive, because it is rarer; else give `--positive {other}`"
     return positive, [] if affirmative or len(plain) == 1 else [guess]
 
 
@@ -118,8 +118,8 @@ def _advice(table: DuckDBPyRelation, name: str, counts: Counter[str], numeric: b
         return "it must have two; rows of the other class are missing"
     if numeric and len(counts) > 10:
         middle = table.aggregate(f"quantile_disc({quote(name)}, 0.5)").fetchall()[0][0]
-        bar = f"{again(f'--at-least={middle:.6g}')} learns which are at least the median, or give another bar"
-        return f"a number itself can't be learnt; {bar}"
+        bar = f"{again(f'--at-least={middle:.6g}')} learns which rows are at least the median, or give another bar"
+        return f"regression is not supported; {bar}"
     by_size = [text for text, _ in counts.most_common() if text not in UNKNOWN]
     one = next((text for text in by_size if text in YES), by_size[-1])
     pair = f"--positive {shlex.quote(one)} --negative {shlex.quote(next(t for t in by_size if t != one))}"
@@ -142,7 +142,7 @@ def _sizes(name: str, positive: int, negative: int, without: int) -> list[str]:
 
     few, which = min((positive, "positive"), (negative, "negative"))
     if few < 2:
-        figures = f"{MIN_CLASS} in the holdout for figures that mean something"
+        figures = f"{MIN_CLASS} in the holdout for meaningful figures"
         need = f"training and holdout need some each, {figures}"
         raise UserError(f"TARGET={name}: {few} rows are {which}; {need}")
     warnings, labelled = list[str](), positive + negative

@@ -51,7 +51,7 @@ def watch(survey: Survey, features: dict[str, str]) -> set[str]:
             text = f"a copy of the target: each value goes with one class; {keep}"
             decisions[name] = Decision(name, "left out", text, [f"left out: {text}"])
             continue
-        text = f"alone it tells the target (AUC {score:.4f}): is it known before the outcome? `--drop {name}` leaves it out"
+        text = f"alone it predicts the target (AUC {score:.4f}): is it known before the outcome? `--drop {name}` leaves it out"
         if name in said.types:
             told.add(name)
         else:
@@ -87,8 +87,8 @@ def refuse(path: Path, schema: Schema) -> None:
             found[name] = score
     if found:
         shown = ", ".join(f"{name} (AUC {score:.4f})" for name, score in found.items())
-        what = "alone each of these tells the target in train, as if it were known only with it"
-        how = "drop it from the schema in params.yaml, or say there that it is known before, by `allow_leak: true`"
+        what = "each of these alone predicts the target in train"
+        how = "drop it from the schema in params.yaml, or, if it is known before the outcome, set `allow_leak: true`"
         raise UserError(f"{what}: {shown}; {how}")
 
 

@@ -84,7 +84,7 @@ def watch(seconds: float) -> tuple[str, bool]:
         try:
             now = read().since(first)
         except OSError as error:
-            return f"it does not answer any more: {error}", True
+            return f"it no longer answers: {error}", True
         if why := now.breach():
             return why, True
     return f"{now} while it was watched", False

@@ -22,7 +22,7 @@ except ImportError:
         @staticmethod
         def flock(*_: object) -> None:
             """Refuse."""
-            raise UserError("Windows does not lock files as this needs it: run this in WSL 2")
+            raise UserError("this needs file locks that Windows lacks: run it in WSL 2")
 
         lockf = flock
 

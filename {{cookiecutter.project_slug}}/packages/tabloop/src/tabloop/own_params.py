@@ -39,7 +39,7 @@ def rewritten(source: str, found: Inferred, reading: Reading) -> tuple[dict[str,
     if said := reading.model_dump(mode="json", exclude_defaults=True):
         params["data"].insert(1, "reading", node(said, "reading"))
     if params["data"].get("feedback"):
-        changes.append(f"data.feedback was {params['data']['feedback']}, the log of another table: null")
+        changes.append(f"data.feedback was {params['data']['feedback']}, the log of another table; now null")
         params["data"]["feedback"] = None
     for name, value in found.schema.items():
         if value or value is None:
@@ -51,8 +51,8 @@ def rewritten(source: str, found: Inferred, reading: Reading) -> tuple[dict[str,
     params["gates"] = yaml.load(GATES)
     params.yaml_set_comment_before_after_key("monitoring", before="\n")
     changes += [
-        "evaluate.cost 1:1: say what a false positive and a false negative cost you",
-        "gates: AUC at least 0.5, raise it to what the task needs; not worse than the champion; no other",
+        "evaluate.cost is 1:1: set what a false positive and a false negative cost you",
+        "gates: AUC at least 0.5, and not worse than the champion: raise the bar to what the task needs",
         f"evaluate.segments: {', '.join(found.segments) or 'none'}",
         *stays(params["project"], place.held(source)),
     ]
@@ -74,24 +74,24 @@ def rewritten(source: str, found: Inferred, reading: Reading) -> tuple[dict[str,
 
 
 def stays(project: str, table: str) -> list[str]:
-    """What is of the table before, and is not adopt's to change."""
+    """What belongs to the old table, and adopt must not change."""
     lines = [
         f"{name} stays under DVC, and nothing reads it: `uv run dvc remove --outs {shlex.quote(f'{name}.dvc')}` removes it"
         for path in sorted((ROOT / "data").glob("*.dvc"))
         if (name := path.relative_to(ROOT).as_posix().removesuffix(".dvc")) != table
     ]
     if re.search(r"://[^/]*@|\?.*=", table):
-        lines.append("params.yaml, and so git, keeps the whole URL: no password or token may stand in it")
+        lines.append("params.yaml and git keep the whole URL: it must have no password or token")
     if (ROOT / registry.DATABASE).exists() or "MLFLOW_TRACKING_URI" in os.environ:
-        before = "runs and versions of the table before"
-        lines.append(f"{project!r} in MLflow keeps {before}: or change `project`")
+        before = "the old table's runs and versions"
+        lines.append(f"{project!r} in MLflow keeps {before}; change `project` to separate them")
     if (where := predictions.location()) != str(ROOT / predictions.LOG):
-        lines.append(f"PREDICTION_LOG={where} has predictions of the table before: give another")
+        lines.append(f"PREDICTION_LOG={where} has the old table's predictions: give another")
     card = ROOT / "MODEL_CARD.md"
     if card.exists() and "<!-- use" in (text := card.read_text("utf-8")) and model_card.USE not in text:
-        lines.append("MODEL_CARD.md: its section on intended use is about the table before")
+        lines.append("MODEL_CARD.md: its section on intended use is about the old table")
     if running := release.running():
-        lines.append(f"{running}: the model of the table before runs there until the next deploy")
+        lines.append(f"{running}: the old table's model runs there until the next deploy")
     return lines
 
 

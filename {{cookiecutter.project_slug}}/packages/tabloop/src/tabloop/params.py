@@ -160,10 +160,10 @@ class Schema(Strict):
             raise ValueError(f"{aged[0]}: days_since needs a timestamp")
         known = self.target.known_at
         if known and (not self.timestamp or known == self.timestamp):
-            raise ValueError("target.known_at needs a timestamp, and is another column")
+            raise ValueError("target.known_at needs a timestamp, which is another column")
         raw = self.rename.get(known or "", known)
         if early := [n for n, c in self.features.items() if c.days_since and c.days_since == raw]:
-            raise ValueError(f"{early[0]}: days_since {known}, which is known with the label only")
+            raise ValueError(f"{early[0]}: days_since {known}, which is known only with the label")
         if self.views and not self.entity:
             raise ValueError("views need an `entity` to belong to")
         if unknown := self.rename.keys() - declared.keys():
@@ -284,7 +284,7 @@ class Params(Strict):
             if gate.by is not None and self.schema_.columns[gate.by].type == "number":
                 raise ValueError(f"{by}: a column of numbers has no levels")
             if (key := (gate.metric, gate.by, gate.against)) in known:
-                raise ValueError(f"gates: {' '.join(filter(None, key))}: there are two of it")
+                raise ValueError(f"gates: {' '.join(filter(None, key))}: it is there twice")
             known.add(key)
         return self
 

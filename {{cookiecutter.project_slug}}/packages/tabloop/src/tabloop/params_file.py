@@ -28,7 +28,7 @@ def with_arguments(text: str, values: dict[str, Any], gained: str) -> str:
             return text
     except yaml.YAMLError:
         pass
-    raise UserError(f"params.yaml can't be changed in its place; write there by hand: train: {values}")
+    raise UserError(f"params.yaml can't be edited here; write by hand: train: {values}")
 
 
 def end_of(node: yaml.Node) -> int:

@@ -100,15 +100,15 @@ def head(result: dict[str, Any]) -> str:
     if "note" in result:
         return str(result["note"])
     if not window["rows"]:
-        return f"No statement on performance: no prediction of {about}."
+        return f"Performance is unknown: no prediction of {about}."
     if "labelled" not in window:
-        return f"No statement on performance: no label yet of {window['rows']:,} predictions of {about}."
+        return f"Performance is unknown: no label yet of {window['rows']:,} predictions of {about}."
     if "auc" not in window:
         have = {"positive": window["positives"], "negative": window["labelled"] - window["positives"]}
         lacking = " and ".join(f"{MIN_CLASS - n} {kind}" for kind, n in have.items() if n < MIN_CLASS)
         found = f"{window['labelled']:,} of {window['rows']:,} predictions of {about}"
-        return f"Too few labels for a statement on performance: {found}; {lacking} more are needed."
-    warning = "⚠️ **Worse than the gate asks.** " if result["worse"] else ""
+        return f"Too few labels to measure performance: {found}; {lacking} more are needed."
+    warning = "⚠️ **Worse than the gate allows.** " if result["worse"] else ""
     bar = "no bar in params.yaml" if result["min_auc"] is None else f"bar {result['min_auc']:g}"
     return f"{warning}AUC {_interval(window)}, {bar}, of {about}, {window['labelled']:,} labels."
 

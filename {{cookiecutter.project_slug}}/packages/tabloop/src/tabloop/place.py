@@ -31,14 +31,14 @@ def of(source: str, leaving: list[str]) -> str:
     if path.is_relative_to(ROOT):
         name = path.relative_to(ROOT).as_posix()
         if taken := [own for own in (*leaving, LOG) if Path(name).is_relative_to(own)]:
-            raise UserError(f"{name}: {taken[0]} is the pipeline's own, and is emptied: move the table first")
+            raise UserError(f"{name}: the pipeline empties {taken[0]}: move the table first")
         if held(name) in (".", "data"):
-            raise UserError(f"{source}: put the files into a folder of their own, which DVC then holds")
+            raise UserError(f"{source}: put the files into their own folder, which DVC can track")
         return name
     if held(source) != source:
         raise UserError(f"{source} is outside the project: name the folder instead")
     if path.name in OURS or path.name.endswith(".dvc"):
-        raise UserError(f"data/{path.name} is the pipeline's own: give the table another name")
+        raise UserError(f"data/{path.name} belongs to the pipeline: give the table another name")
     kept = ROOT / "data" / path.name
     if kept.exists() and not same(path, kept):
         advice = f"remove it, or adopt it as it is with DATA=data/{path.name}"

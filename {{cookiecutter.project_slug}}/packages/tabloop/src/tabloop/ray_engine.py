@@ -1,7 +1,7 @@
 """Ray: blocks of work on the workers of a cluster, where params.yaml says `engine: ray`.
 
 Only this process reads and writes files. Workers get their blocks and the project's own code through Ray's object store, so
-they need the same packages and nothing else. Ray runs a block again whose worker died.
+they need the same packages and nothing else. Ray runs a block again if its worker died.
 """
 
 import logging

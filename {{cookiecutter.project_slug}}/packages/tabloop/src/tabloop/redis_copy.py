@@ -48,7 +48,7 @@ def write_redis(views: list[str], url: str, password: str) -> str:
                 gone = remove_gone(client, pipe, db, project, views)
                 pipe.delete(redis_index(project)).sadd(redis_index(project), *views).execute()
             except (AskError, ClusterCrossSlotError, ClusterError):
-                raise UserError(f"ONLINE_STORE={where} is a Redis Cluster: give one that is none") from None
+                raise UserError(f"ONLINE_STORE={where} is a Redis Cluster: give a single server") from None
     return f"{written:,} of {known:,} entities written, {gone:,} removed -> {where}"
 
 

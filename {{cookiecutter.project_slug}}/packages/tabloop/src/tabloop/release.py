@@ -61,7 +61,7 @@ def change(environment: str, **values: str) -> None:
             known = ", ".join(read(environment))
             raise UserError(f"deploy/{environment}/release.env has no {name}; it has: {known}")
         if len(value.splitlines()) > 1 or value != value.strip():
-            raise UserError(f"{name}={value!r}: a value has no line break, nor spaces around it")
+            raise UserError(f"{name}={value!r}: a value has no line break and no spaces around it")
         lines[at[-1]] = f"{name}={value}"  # of two lines with one name, the last is read
     files.write(path, "\n".join(lines) + "\n")
 

@@ -119,5 +119,5 @@ def text(result: dict[str, Any]) -> str:
     lines += ["", f"- decisions that change: {result['changed_decisions']:.1%}"]
     if result["learnt"]:
         not_newer = f"{result['learnt']:,} of the rows are not newer than the candidate's training rows"
-        lines += [f"- {not_newer}: it may have learnt from them, which flatters it"]
+        lines += [f"- {not_newer}: it may have learnt from them, so it looks better than it is"]
     return "\n".join(lines)

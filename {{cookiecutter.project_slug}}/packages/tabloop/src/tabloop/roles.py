@@ -107,7 +107,7 @@ def candidate() -> tuple[ModelCard, dict[str, Any]]:
         raise UserError("metrics/evaluation.json is missing: run `make train`")
     evaluation, card = json.loads(EVALUATION.read_text("utf-8")), ModelCard.read(CANDIDATE)
     if evaluation["version"] != card.version or not evaluation["gate"]["passed"]:
-        raise UserError("the gate did not pass this candidate: `make train` says why")
+        raise UserError("this candidate failed the gate: `make train` says why")
     judged, champion = evaluation["champion"].get("version"), current("champion")
     if champion and champion.version not in (judged, card.version):
         what = f"against {judged or 'no champion'}, and {champion.version} is the champion now"

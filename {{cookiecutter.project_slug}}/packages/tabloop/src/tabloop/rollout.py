@@ -98,7 +98,7 @@ def challenge(params: Params) -> str:
     card, evaluation = roles.candidate()
     champion = roles.required("champion")
     if card.version == champion.version:
-        raise UserError(f"the candidate {card.version} is the champion already: `make train` after a change")
+        raise UserError(f"the candidate {card.version} is already the champion: `make train` after a change")
     result = replay.replay(params, card, champion)
     if result["refused"]:
         raise UserError(f"{replay.head(result)}; reports/replay.json has the figures")
@@ -134,7 +134,7 @@ def withdraw(params: Params) -> str:
         roles.required("challenger")
     try:
         gone = roles.current("challenger")
-    except UserError:  # it is not here, or its removal was interrupted: it can go all the same
+    except UserError:  # it is not here, or its removal was interrupted: it can still go
         gone = roles.committed("challenger")
     follow(params, without="challenger")
     roles.drop("challenger")

@@ -39,7 +39,7 @@ class Shapley:
 
 
 def shapley(value: Value, players: int, seed: int) -> Shapley:
-    """The Shapley values of a game: exact where it has few players, else by a sample that `seed` determines.
+    """The Shapley values of a game: exact if it has few players, else by a sample that `seed` determines.
 
     Raises:
         TimeoutError: `value` raised it. In a sample that is large enough, it ends the sample.

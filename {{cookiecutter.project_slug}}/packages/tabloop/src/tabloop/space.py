@@ -14,7 +14,7 @@ def number(value: Any) -> Any:
     """A finite number. YAML takes 1e-4, without a dot, for a text."""
     value = float(value) if isinstance(value, str) else value
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{value!r} is no number")
+        raise ValueError(f"{value!r} is not a number")
     return value
 
 
@@ -40,11 +40,11 @@ class Range(BaseModel, extra="forbid", frozen=True, defer_build=True):
     def _consistent(self) -> "Range":
         if self.choices is not None:
             if len(self.model_fields_set) > 1 or len(set(map(json.dumps, self.choices))) < 2:
-                raise ValueError("choices stand alone, and are two at least")
+                raise ValueError("choices need at least two values, and nothing beside them")
         elif None in (self.low, self.high) or self.low >= self.high:
-            raise ValueError("give a low, and a high above it; or choices")
+            raise ValueError("give low and a higher high, or choices")
         elif (self.log and (self.low <= 0 or self.step)) or (self.step is not None and self.step <= 0):
-            raise ValueError("log needs a low above 0, and no step; a step is above 0")
+            raise ValueError("log needs a low above 0 and no step; a step must be above 0")
         return self
 
     @property

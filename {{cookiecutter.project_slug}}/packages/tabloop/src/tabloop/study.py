@@ -64,7 +64,7 @@ def open_study(name: str) -> "Study":
     with locked():
         storage = optuna.storages.RDBStorage(f"sqlite:///{ROOT / DATABASE}", timeout)
         if (names := optuna.get_all_study_names(storage)) and name not in names:
-            print("tune: a new study, as the data, `tune`, other arguments, the metric or model.py changed")
+            print("tune: a new study: the data, `tune`, other arguments, the metric or model.py changed")
         study = optuna.create_study(
             storage=storage, pruner=pruner, study_name=name, direction="maximize", load_if_exists=True
         )

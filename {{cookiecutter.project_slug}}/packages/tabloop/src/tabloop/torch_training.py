@@ -37,7 +37,7 @@ class Training(BaseModel, extra="forbid", frozen=True):
 
     Attributes:
         seed: makes weights, batches and dropout the same in every run.
-        held_out: the share of rows, the last ones, by whose log loss training stops.
+        held_out: the share of rows, the last ones, whose log loss stops the training.
         patience: the epochs without a better log loss after which it stops.
         device: `auto` takes the accelerator where there is one; else a name of PyTorch's: cpu, cuda, cuda:1, mps.
         precision: of matrix products; `auto` is bfloat16 on a CUDA device that computes in it, else float32.
@@ -99,7 +99,7 @@ class Process:
         if not self.checkpoint.exists():
             return {}
         done: dict[str, Any] = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
-        print(f"train: goes on after epoch {done['epoch']}, which a checkpoint has", flush=True)
+        print(f"train: continues after epoch {done['epoch']}, which a checkpoint has", flush=True)
         return done
 
     def save(self, state: dict[str, Any]) -> None:
@@ -154,7 +154,7 @@ def train(network: nn.Module, rows: Rows, settings: Training) -> None:
             on += f", {workers} workers of Ray"
         else:
             why = f"as batch_size is below {2 * SHARE:,}: that is slower"
-            print(f"train: not by Ray's workers, {why}", flush=True)
+            print(f"train: without Ray's workers, {why}", flush=True)
     done = done or learn(network, rows, settings, Process(checkpoint))
     network.load_state_dict(done["best"])
     network.eval().cpu()

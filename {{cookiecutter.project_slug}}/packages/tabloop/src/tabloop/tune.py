@@ -201,9 +201,9 @@ class Search:
         """
         trials, best, params = counted(self.study), self.best, self.params
         if any(trial.state.name == "RUNNING" and elsewhere(trial) for trial in trials):
-            return "another search still has a trial of this study, and then says what was found"
+            return "another search still runs a trial of this study, and then prints the result"
         if best is None:
-            raise UserError(f"none of {len(trials)} trials came to its end")
+            raise UserError(f"none of {len(trials)} trials finished")
         found = with_drawn(params, best.params)
         own = arguments(params.tune, best.params)
         print(f"tune: of {len(trials)} trials, {best.number} is the best: {own}")
@@ -214,10 +214,10 @@ class Search:
         what = f"{self.metric} {gain.value:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]"
         print(f"tune: {what} against params.yaml, on {rows:,} rows of train that no trial saw", flush=True)
         if not (gain.low > 0 if write is None else write):
-            why = "the gain may be chance, as its interval has 0 in it: --write writes it all the same"
+            why = "the gain may be chance, because its interval contains 0: --write writes it anyway"
             return f"nothing is written{'' if write is False else f'; {why}'} -> {PAGE}"
         if load().train not in (params.train, found.train):
-            raise UserError("nothing is written, as `train` in params.yaml was edited meanwhile")
+            raise UserError("nothing is written, because `train` in params.yaml was edited meanwhile")
         new = {name: found.train[name] for name in params.tune if found.train[name] != params.train[name]}
         path = ROOT / "params.yaml"
         files.write(path, with_arguments(path.read_bytes().decode(), new, f"{what} by tabloop tune"))
@@ -237,7 +237,7 @@ def tune(trials: int, timeout: float, metric: str, write: bool | None) -> str:
     Args:
         trials: how many the study shall have in all.
         timeout: seconds after which no trial begins.
-        write: True: write the best all the same; False: write nothing.
+        write: True: always write the best; False: write nothing.
 
     Raises:
         UserError: there is nothing to search or to search on, MLflow does not answer, or no trial came to its end.
@@ -257,4 +257,4 @@ def tune(trials: int, timeout: float, metric: str, write: bool | None) -> str:
         return said
     except KeyboardInterrupt:
         done = sum(trial.state.is_finished() for trial in counted(study))
-        sys.exit(f"tune: stopped; {done} trials are kept, and `make tune` goes on")
+        sys.exit(f"tune: stopped; {done} trials are kept, and `make tune` continues")

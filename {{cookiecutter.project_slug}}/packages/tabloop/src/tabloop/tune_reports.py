@@ -48,7 +48,7 @@ def draw(study: "Study") -> None:
 
 
 class Runs:
-    """The runs of a study. Where MLflow stops to answer that is said once, and the next search logs what is missing."""
+    """The runs of a study. If MLflow stops answering, a line says so once, and the next search logs the rest."""
 
     def __init__(self, params: Params, study: "Study", metric: str) -> None:
         """Find the study's run, or make it; log the trials of processes that are gone if they have none."""

@@ -62,8 +62,8 @@ def update(to: str) -> Update:
     asked = f"; new answers in {FILE}: {', '.join(lines)}" if lines else ""
     if conflicts:
         raise UserError(
-            f"both changed the same lines of {', '.join(conflicts)}{asked}: correct them, `git add` them, "
-            "`git commit`; or give up by `git merge --abort`"
+            f"you and the template changed the same lines of {', '.join(conflicts)}{asked}: correct them, `git add` them, "
+            "`git commit`; or `git merge --abort`"
         )
     text = f"{title}{lock()}{asked}; CHANGELOG.md of the template says what a project must do"
     files = git("diff", "--stat=100", "HEAD^1", "HEAD", where=ROOT)
@@ -84,7 +84,7 @@ def refuse_unfinished() -> None:
         )
     if changed := git("status", "--porcelain", "--untracked-files=no", where=ROOT):
         names = ", ".join(line[3:] for line in changed.splitlines()[:3])
-        raise UserError(f"there are changes that are not committed ({names}): commit or stash them first")
+        raise UserError(f"uncommitted changes ({names}): commit or stash them first")
 
 
 def recorded(commit: str) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def recorded(commit: str) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads(git("show", f"{commit}:{FILE}", where=ROOT))
         if not all(found[name] for name in ("template", "commit", "answers")):
-            raise UserError(f"{FILE} does not say of which commit of the template this project is")
+            raise UserError(f"{FILE} does not name the template's commit")
         return found
     except (UserError, ValueError, KeyError) as error:
         why = error if FILE in str(error) else f"{FILE}: {type(error).__name__} {one_line(error)}"
@@ -201,7 +201,7 @@ def lock() -> str:
     try:
         subprocess.run([uv, "lock", "--quiet"], cwd=ROOT, check=True, capture_output=True, timeout=300)
     except (OSError, subprocess.SubprocessError):
-        return "; uv.lock is as it was: run `uv lock` and commit it"
+        return "; uv.lock is unchanged: run `uv lock` and commit it"
     if git("status", "--porcelain", "uv.lock", where=ROOT):
         git("commit", "--quiet", "--no-verify", "--amend", "--no-edit", "uv.lock", where=ROOT)
     return ""

@@ -16,7 +16,7 @@ from tabloop.table import classes
 
 SHOWN = 3  # rows shown of a breach
 ROW = '"row number"'
-FUTURE = "not in the future (UTC; data.reading.timezone says which zone it is else)"
+FUTURE = "not in the future (UTC; data.reading.timezone names another zone)"
 
 
 class Rule(NamedTuple):
@@ -171,7 +171,7 @@ def validate(params: Params, raw: Path, report: Path) -> str:
     result = {"passed": not found, "rows": rows, "unlabelled": unlabelled, "breaches": found}
     files.write_json(report, result)
     if found:
-        lines = [f"data/raw breaks the schema in params.yaml (all of it is in reports/{report.name})"]
+        lines = [f"data/raw breaks the schema in params.yaml (details: reports/{report.name})"]
         raise UserError("\n  ".join([*lines, *map(line, found)]))
     return f"{', '.join(f'{n:,} {name}' for name, n in rows.items())} keep the schema"
 

@@ -27,7 +27,7 @@ def title(gate: Gate, level: str | None = None) -> str:
 
 
 def rule(gate: Gate) -> str:
-    """The bar, and what is held against it."""
+    """The bar, and what is compared with it."""
     bar = f"at {'least' if gate.higher else 'most'} {gate.bar:g}"
     bar = f"worse by at most {gate.margin:g}" if gate.against else bar
     return bar if gate.end == "value" else f"{bar}, at the interval's {gate.end.replace('_', ' ')}"

@@ -121,8 +121,8 @@ def refuse_to_look_ahead(
         differing = db.sql(f"SELECT count(*) FROM {rows} WHERE {others}").fetchall()[0][0]
     if differing:
         raise UserError(
-            f"{view}.sql looks ahead: {differing:,} of its rows until {moment}, when the holdout begins, would be others "
-            "without the events and labels that came later; a row's time must be when all of it was known"
+            f"{view}.sql looks ahead: {differing:,} of its rows up to {moment}, where the holdout begins, change "
+            "without later events and labels; a row's time must be when all of it was known"
         )
 
 

@@ -1,4 +1,4 @@
-"""Files that know their types: Parquet, Arrow, JSON. What has no use in a table is left out, and said."""
+"""Files that know their types: Parquet, Arrow, JSON. What has no use in a table is left out, with a note."""
 
 import codecs
 import re
@@ -63,7 +63,7 @@ def load(
             parts.append(cell(cast, i) if cast.endswith("VARCHAR") or sql == "BLOB" else f"{cast} AS c{i}")
             loaded.names.append(name)
     if not parts:
-        raise UserError(f"{source.name} has no column that can be used: all are nested")
+        raise UserError(f"{source.name} has no usable column: all are nested")
     made = "VIEW" if stream and kind == "parquet" else "TABLE"
     run(db, f"CREATE {made} raw AS SELECT {', '.join(parts)} FROM {origin}", f"reading {source.name}")
     return loaded
@@ -136,6 +136,6 @@ def load_json(db: duckdb.DuckDBPyConnection, source: Source, reading: Reading, c
     alone = db.execute("SELECT count(*) FROM json").fetchall()[0][0] == 1
     if not parts or (alone and len(parts) < len(names)):
         what = "it must hold a list of flat records, [{...}, {...}], or one a line, as to_json(orient='records') writes"
-        raise UserError(f"{source.name} has no column that can be used: {what}")
+        raise UserError(f"{source.name} has no usable column: {what}")
     db.execute(f"CREATE TABLE raw AS SELECT {', '.join(parts)} FROM json; DROP TABLE json")
     return loaded

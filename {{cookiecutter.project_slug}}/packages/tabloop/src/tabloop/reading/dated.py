@@ -12,7 +12,7 @@ Formats = Counter[str]
 
 
 def date(column: Column, known: Known, forced: bool) -> ReadColumn | None:
-    """How the column's dates are read; None if it has none, or if they could mean two things, which is said."""
+    """How the column's dates are read; None if it has none, or, with a note, if they are ambiguous."""
     said = known.said.dates.get(column.name) or known.said.dates.get(None)
     shapes = Counter[str]()
     for s, n in column.shapes.items():
@@ -94,7 +94,7 @@ def _order(column: Column, known: Known, ways: dict[str, ReadColumn]) -> str | N
         return "dayfirst"
     first, second = (dates.parsed(column.text, way) for way in ways.values())
     if not column.count(n=f"count(*) FILTER ({first} IS DISTINCT FROM {second})")["n"]:
-        column.note("warning", "dayfirst, though each day is its month; else say which is first")
+        column.note("warning", "dayfirst, though each day is its month; else give the format")
         return "dayfirst"
     jumps = {}
     for order, way in ways.items():
@@ -105,11 +105,13 @@ def _order(column: Column, known: Known, ways: dict[str, ReadColumn]) -> str | N
         jumps[order] = found[0][0] or 0
     best, other = sorted(jumps, key=lambda o: jumps[o])
     if 4 * jumps[best] < jumps[other] and column.present >= 30:
-        what = f"{best}, because the rows are then in the order of time; else say which is first"
+        what = f"{best}, because the rows are then in the order of time; else give the format"
         column.note("warning", what)
         return best
     if known.decimals == {","} or column.loaded.reading.delimiter == ";":
-        column.note("warning", "dayfirst, because the table has decimal commas or semicolons; else say which")
+        column.note(
+            "warning", "dayfirst, as the table has decimal commas or semicolons; else give the format"
+        )
         return "dayfirst"
     return None
 

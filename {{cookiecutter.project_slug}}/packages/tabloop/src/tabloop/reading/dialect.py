@@ -143,7 +143,7 @@ def _named(row: list[str], body: Rows, width: int, at: int) -> Head:
     if len(names) == width - 1:
         if any(r[-1].strip() for r in body if [c.strip() for c in r[:-1]] != names):
             names.insert(0, "")
-            what = "the header has one name less than the rows have cells: the first column has none"
+            what = "the header has one name too few: the first column has none"
             notes.append(Note(None, "warning", what))
         else:
             names.append("")

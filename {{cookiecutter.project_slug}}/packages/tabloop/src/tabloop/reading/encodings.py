@@ -44,7 +44,7 @@ def as_utf8(path: Path, encoding: str | None) -> tuple[Path, str, list[Note]]:
     try:
         codec = codecs.lookup(encoding).name
     except LookupError:
-        raise UserError(f"encoding: {encoding!r} is none; try utf-8, utf-16, cp1252 or cp1251") from None
+        raise UserError(f"encoding: {encoding!r} is unknown; try utf-8, utf-16, cp1252 or cp1251") from None
     wide = codec.startswith(("utf-16", "utf-32"))
     mixed = 0 < crlf < max(lf, cr) or (cr > 0 and not lf)
     if nul and not wide:

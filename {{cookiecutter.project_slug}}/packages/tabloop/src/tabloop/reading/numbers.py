@@ -1,5 +1,5 @@
 # ruff: noqa: RUF001 - signs that people write are meant as they are
-"""Numbers as people write them: separators, currency, percent, parentheses, a minus that is none of ASCII's."""
+"""Numbers as people write them: separators, currency, percent, parentheses, a minus that is not ASCII's."""
 
 import re
 from collections.abc import Iterator

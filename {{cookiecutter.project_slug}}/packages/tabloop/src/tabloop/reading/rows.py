@@ -45,7 +45,7 @@ def check(loaded: Loaded, bad_rows: str | None, first: int) -> None:
     if total == sum(left.values()):
         raise UserError(f"{loaded.source} has no rows")
     for text in ends:
-        what = "a row at the end sums up or explains, so it is left out"
+        what = "a row at the end is a total or a note, so it is left out"
         loaded.note("warning", f"{what}: {text[:80]!r}")
     for why, count in left.items():
         if count and why != "totals":
@@ -71,7 +71,7 @@ def _rejected(loaded: Loaded, bad_rows: str | None, end: int) -> tuple[list[str]
     if comments:
         loaded.note("note", f"{len(comments):,} comments left out")
     if open_quote := next((n for n, text in bad.items() if text.count("\n") > 1), None):
-        what = f"the quote in line {open_quote:,} is opened and not closed: correct that line"
+        what = f"line {open_quote:,} opens a quote and does not close it: correct it"
         raise UserError(f"{loaded.source}: {what}")
     if bad:
         shown = ", ".join(f"{n:,}" for n in list(bad)[:10]) + (", ..." if len(bad) > 10 else "")

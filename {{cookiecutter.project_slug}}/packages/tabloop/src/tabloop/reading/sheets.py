@@ -11,7 +11,7 @@ from tabloop.reading.result import Note
 
 
 def as_csv(path: Path, wanted: str | None, fixed: dict[str, Any], notes: list[Note]) -> Path:
-    """A sheet of a workbook as CSV: the one wanted, or the first that holds something, which is said.
+    """A sheet of a workbook as CSV: the wanted one, or the first that is not empty, with a note.
 
     Raises:
         UserError: there is no such sheet, or it is no workbook.

@@ -68,7 +68,7 @@ def locate(source: str, root: Path) -> Source:
 
 
 def is_pattern(path: str) -> bool:
-    """Whether a path has a sign of patterns. A file may be called so all the same."""
+    """Whether a path has a sign of patterns. A file's name may have one, too."""
     return any(sign in path for sign in "*?[")
 
 

@@ -1,5 +1,5 @@
 # ruff: noqa: RUF001 - signs that people write are meant as they are
-"""Words among numbers and dates: they count as missing, which is said."""
+"""Words among numbers and dates count as missing; a note says so."""
 
 import re
 from dataclasses import dataclass, field

@@ -240,7 +240,7 @@ def refuse_port(host: str, port: int) -> None:
     Raises:
         UserError: another program listens there, the user must not, or this machine has no such address.
     """
-    then = ": end what listens there, or set PORT to another"
+    then = ": stop what listens there, or set another PORT"
     with explained(f"{host}:{port} can't be listened on", OSError, then=then):
         create_server((host, port), family=AF_INET6 if ":" in host else AF_INET).close()
 

@@ -33,7 +33,7 @@ RESPONSES = Counter("responses", "Responses of any route and of the server itsel
 LABELS = Counter("feedback_labels", "Labels that clients sent", ["outcome"])
 LOGGED = Counter("prediction_log_rows", "Rows of the prediction log", ["outcome"])
 LOG_ERRORS = Counter("prediction_log_errors", "Failed attempts to write the prediction log")
-ACCESS_DROPPED = Counter("access_log_dropped", "Lines of the access log that nobody took")
+ACCESS_DROPPED = Counter("access_log_dropped", "Lines of the access log that were lost")
 # Of several processes: the one that knows it latest, or of those that live the largest.
 READY = Gauge("service_ready", "1: /health/ready answers 200", multiprocess_mode="mostrecent")
 LOG_LAG = Gauge(
