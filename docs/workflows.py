@@ -13,7 +13,7 @@ HEAD = """# Reusable workflows
 What can you give to a workflow, what does it return, and when is it red? A project calls each as
 `<template>/.github/workflows/<name>.yml@v1`. `uv run docs/workflows.py` writes this page from `.github/workflows`.
 """
-INPUTS = "| input | type | default | |"
+INPUTS = "| input | default | |"
 SECRETS = "| secret | |"
 CLOUD = ("`aws-", "`google-", "`azure-")
 Row = tuple[str, ...]
@@ -39,7 +39,6 @@ def inputs_of(path: Path) -> list[Row]:
     return [
         (
             f"`{name}`",
-            about["type"],
             "required" if about.get("required") else f"`{about.get('default')!r}`",
             about["description"],
         )
@@ -62,7 +61,7 @@ def also(rows: list[Row], shared: list[Row]) -> str:
     """The names of the rows that stand at the top of the page; a default that is another one here."""
     known = {bare(row): row for row in shared}
     names = [
-        row[0] if row in shared else f"{row[0]} (default {row[2]})"
+        row[0] if row in shared else f"{row[0]} (default {row[1]})"
         for row in rows
         if bare(row) in known and not row[0].startswith(CLOUD)
     ]
@@ -91,7 +90,7 @@ def section(path: Path, shared: list[Row]) -> list[str]:
 
 def several(rows: list[Row]) -> list[Row]:
     """What two workflows or more have in the same words, each once, with its most frequent default."""
-    times = Counter(bare(row) for row in rows if row[2:3] != ("required",))
+    times = Counter(bare(row) for row in rows if row[1] != "required")
     defaults = Counter(rows)
     most = {bare(row): row for row, _ in reversed(defaults.most_common()) if times[bare(row)] > 1}
     return [most[key] for key in dict.fromkeys(map(bare, rows)) if key in most]
