@@ -67,6 +67,14 @@ def test_the_lists_of_commands_cut_no_sentence() -> None:
         assert "..." not in listed, listed
 
 
+def test_every_module_is_in_the_readme_and_no_other() -> None:
+    table = TABLOOP.split("## Modules")[1].split("\n## ")[0]
+    named = {name.split(".")[0] for name in re.findall(r"`([a-z_.]+)`", table)} - {"train", "evaluate"}
+    source = PROJECT / "packages/tabloop/src/tabloop"
+    ours = {path.stem for path in source.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert named == ours - {"__init__", "__main__"}
+
+
 def test_every_metric_is_in_the_readme() -> None:
     metrics = [
         metric for metric in vars(telemetry).values() if isinstance(metric, Counter | Gauge | Histogram)
