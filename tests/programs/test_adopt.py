@@ -378,7 +378,7 @@ def test_a_table_that_adopt_would_remove_is_refused(example: Path, run: Run, nam
     commit(example)
     before = contents(example)
     refused = run(example, name, "--target", "returned", code=1).stderr
-    assert "belongs to the pipeline" in refused and contents(example) == before
+    assert "the pipeline empties" in refused and contents(example) == before
 
 
 def test_a_table_called_like_our_folders_or_like_another_is_refused(example: Path, run: Run) -> None:

@@ -158,9 +158,9 @@ def test_one_file_an_hour_and_what_it_covers_is_removed_an_hour_later(log: str) 
     )
     written.check()
     assert len(files(log)) == 3 and len(stored(log)) == 9
-    assert "0 files -> 0, 0 that" in compact(log, NOW).partition("; ")[2]
+    assert "0 files -> 0, 0 merged" in compact(log, NOW).partition("; ")[2]
     assert (
-        "0 files -> 0, 6 that" in compact(log, datetime.now(UTC) + timedelta(minutes=61)).partition("; ")[2]
+        "0 files -> 0, 6 merged" in compact(log, datetime.now(UTC) + timedelta(minutes=61)).partition("; ")[2]
     )
     written.check()
     assert compacted(log) == sorted((f"{HOUR + timedelta(hours=h):%H}", "000001") for h in (0, 1))

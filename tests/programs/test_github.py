@@ -145,7 +145,7 @@ def test_a_pull_request_has_one_comment_whose_parts_are_replaced(step: Step) -> 
 
 
 def test_an_event_without_a_pull_request_has_a_summary_alone(step: Step) -> None:
-    assert "the step's summary has it" in step("comment", "AUC 0.9", "--part", "model")
+    assert "see the step's summary" in step("comment", "AUC 0.9", "--part", "model")
     assert step.summary == "AUC 0.9\n\n" and not step.github.requests
 
 
@@ -157,7 +157,7 @@ def test_a_comment_that_is_too_long_is_cut_within_its_parts(step: Step) -> None:
         assert 60_000 < len(body) <= 65_536
     for part in ("model", "image"):
         (text,) = re.findall(f"<!-- part {part} -->\n(.*)\n<!-- end of {part} -->", body, re.DOTALL)
-        assert text.startswith(f"{part}\n{part}\n") and text.endswith("no more in one piece.*\n")
+        assert text.startswith(f"{part}\n{part}\n") and text.endswith("GitHub's limit.*\n")
     assert len(step.summary) > 2 * 15_000 * 6  # all of it
     step("comment", "short", "--part", "model", **step.on(pull))
     assert "short" in bodies(step.github)[0] and bodies(step.github)[0].count("Cut here") == 1
