@@ -37,6 +37,15 @@ def test_both_are_said_and_found(folder: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("wild", [1e308, -1e308])
+def test_a_number_that_no_client_should_send_hides_no_drift(folder: Path, wild: float) -> None:
+    rows = served(1200, seed=4)
+    rows.loc[:20, "amount"] = wild  # the service takes it, as the largest float32
+    log(folder, params(), rows.assign(probability=1 - rows.probability))
+    assert watch(params(), folder / "result.md")["drift"]
+    assert (folder / "reports/evidently_drift.html").exists()
+
+
 def test_a_log_with_nothing_is_red_where_a_model_runs(folder: Path) -> None:
     old = folder / "result.md"
     with pytest.raises(

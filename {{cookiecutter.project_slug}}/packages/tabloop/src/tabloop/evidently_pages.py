@@ -11,6 +11,7 @@ from tabloop.card import ModelCard
 from tabloop.columns import quote
 from tabloop.drift import REPORT, SCORE, reference
 from tabloop.metrics import enough
+from tabloop.onnx_model import MAX
 from tabloop.params import Params
 
 METHOD = "tabloop"  # in Evidently's registry of drift methods
@@ -37,8 +38,7 @@ def write(params: Params, result: dict[str, Any]) -> list[Path]:
     numbers = [name for name in shown if name == SCORE or features[name].numeric]
     others = [name for name in shown if name not in numbers]
     definition = DataDefinition(numerical_columns=numbers, categorical_columns=others)
-    types = {name: "float64" if name in numbers else "object" for name in shown}
-    data = [Dataset.from_pandas(rows[shown].astype(types), definition) for rows in tables.values()]
+    data = [Dataset.from_pandas(typed(rows[shown], numbers), definition) for rows in tables.values()]
     register(columns)
     bars = [ValueDrift(column=n, method=METHOD, threshold=columns[n]["distance_bar"]) for n in shown]
     pages = {"drift": (Report([*bars, DataSummaryPreset(columns=shown)]), data)}
@@ -53,6 +53,11 @@ def write(params: Params, result: dict[str, Any]) -> list[Path]:
     for name, (page, (current, before)) in pages.items():
         files.write(paths[name], page.run(current, before).get_html_str(as_iframe=False))
     return list(paths.values())
+
+
+def typed(rows: pd.DataFrame, numbers: list[str]) -> pd.DataFrame:
+    """The rows with numbers as models take them: of greater ones Evidently can't compute its bins."""
+    return rows.astype(object).assign(**{n: rows[n].astype("float64").clip(-MAX, MAX) for n in numbers})
 
 
 def samples(params: Params, champion: ModelCard, result: dict[str, Any]) -> dict[str, pd.DataFrame]:
