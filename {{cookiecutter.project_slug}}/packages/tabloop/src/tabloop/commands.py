@@ -26,17 +26,13 @@ READ = {"category": "text", "days": "timestamp"}
 @click.option("--positive", help="The target's value that counts as 1.")
 @click.option("--negative", multiple=True, help="A value that counts as 0; others are no label.")
 @click.option("--at-least", type=float, help="Count a numeric target as 1 from here on.")
-@click.option(
-    "--date-format", multiple=True, metavar="[COLUMN=]FORMAT", help="dayfirst, monthfirst or %d/%m/%Y."
-)
+@click.option("--date-format", multiple=True, metavar="[COLUMN=]FORMAT", help="Such as dayfirst or %d/%m/%Y.")
 @click.option("--timezone", help="Of times without an offset, such as Europe/Berlin. [default: UTC]")
 @click.option("--encoding", help="The encoding of a text file, such as cp1251.")
 @click.option("--delimiter", help="The delimiter of a text file.")
 @click.option("--sheet", help="The sheet of an Excel file.")
 @click.option("--header/--no-header", default=None, help="Does the first line have the names?")
-@click.option(
-    "--bad-rows", type=click.Choice(["refuse", "skip"]), help="Of rows with too few or too many cells."
-)
+@click.option("--bad-rows", type=click.Choice(["refuse", "skip"]), help="Of rows with too few or many cells.")
 @click.option("--dry-run", is_flag=True, help="Show the decisions and change nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the decisions as JSON.")
 def adopt(data: str, dry_run: bool, as_json: bool, **said: Any) -> None:

@@ -109,9 +109,7 @@ def _order(column: Column, known: Known, ways: dict[str, ReadColumn]) -> str | N
         column.note("warning", what)
         return best
     if known.decimals == {","} or column.loaded.reading.delimiter == ";":
-        column.note(
-            "warning", "dayfirst, as the table has decimal commas or semicolons; else give the format"
-        )
+        column.note("warning", "dayfirst: the table has decimal commas or semicolons; else give the format")
         return "dayfirst"
     return None
 

@@ -23,9 +23,7 @@ SHADOW_DROPPED = Counter("shadow_dropped", "Rows that the challenger did not sco
 UNSCORED = Counter("unscored_rows", "Rows that the champion could not score")
 CHALLENGER_ERRORS = Counter("challenger_errors", "Failures of the challenger, when loaded or asked")
 UNSEEN = Counter("unseen_categories", "Values that the champion never saw in training", ["column"])
-OUTSIDE = Counter(
-    "values_outside_range", "Numbers outside the range of the champion's training rows", ["column"]
-)
+OUTSIDE = Counter("values_outside_range", "Numbers outside the champion's training range", ["column"])
 STORE_ERRORS = Counter("online_store_errors", "Requests whose look-up in the online store failed", ["reason"])
 STALE = Counter("online_store_stale", "Times that the open store was found replaced or gone")
 MISSING = Counter("missing_online_features", "Rows whose entity the online store does not know")
@@ -56,12 +54,8 @@ DRIFT_CHECKED = Gauge(
 _BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1)  # seconds
 _LATENCY = Histogram("prediction_seconds", "From the whole body of a row to its answer", buckets=_BOUNDS)
 _BATCH_BOUNDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
-BATCH_LATENCY = Histogram(
-    "batch_seconds", "From the whole body of a batch to its answer", buckets=_BATCH_BOUNDS
-)
-EXPLANATION = Histogram(
-    "explanation_seconds", "From a row to its explanation, waiting included", buckets=_BATCH_BOUNDS
-)
+BATCH_LATENCY = Histogram("batch_seconds", "From a batch's body to its answer", buckets=_BATCH_BOUNDS)
+EXPLANATION = Histogram("explanation_seconds", "From a row to its explanation", buckets=_BATCH_BOUNDS)
 _AGES = (60, 600, 3600, 21600, 86400, 259200, 604800, 2592000, 7776000)  # seconds: a minute to 90 days
 FEATURE_AGE = Histogram("online_feature_age_seconds", "Of features looked up", ["view"], buckets=_AGES)
 LATEST = 1000  # single rows whose latency is kept, in memory that all processes share
