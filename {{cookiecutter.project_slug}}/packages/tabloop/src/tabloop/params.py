@@ -1,6 +1,5 @@
 """The contract of `params.yaml`: the schema from which columns, views, inputs and requests derive, and all settings."""
 
-import math
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,6 +17,7 @@ from tabloop.space import Range
 RESERVED = ("event_timestamp", "probability")
 MISSING = "{} is missing: run this in the project's folder"
 EXACT = 2**53  # the whole numbers up to it are floats, too
+LONG = 36_500  # days: dates end in the year 9999
 
 
 def find_root() -> Path:
@@ -40,7 +40,7 @@ class Strict(BaseModel):
     Pydantic builds a validator when something is read by it: one for each class would take 30 ms of every command.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, allow_inf_nan=False)
 
 
 class Column(Strict):
@@ -64,8 +64,6 @@ class Column(Strict):
         for name, bound in (("min", self.min), ("max", self.max)):
             if bound is None:
                 continue
-            if not math.isfinite(bound):
-                raise ValueError(f"{name} must be a finite number")
             if self.type == "integer" and not (bound.is_integer() and abs(bound) <= EXACT):
                 raise ValueError(f"{name} of an integer must be a whole number between -2**53 and 2**53")
         if self.min is not None and self.max is not None and self.min > self.max:
@@ -236,10 +234,10 @@ class Experiment(Strict):
 class Monitoring(Strict):
     """The window of the prediction log that is checked, the fewest rows that allow a statement, the most compared."""
 
-    window_days: Annotated[float, Field(gt=0)] = 7
+    window_days: Annotated[float, Field(gt=0, le=LONG)] = 7
     min_rows: Annotated[int, Field(ge=1000)] = 2000
     sample: Annotated[int, Field(ge=1000)] = 20_000
-    keep_days: Annotated[int, Field(ge=1)] | None = None
+    keep_days: Annotated[int, Field(ge=1, le=LONG)] | None = None
     drift: DriftBars = DriftBars()
     experiment: Experiment = Experiment()
 
@@ -303,5 +301,6 @@ def load(path: Path | None = None) -> Params:
     path = path or ROOT / "params.yaml"
     if not path.exists():
         raise UserError(MISSING.format(path))
-    with explained(f"{path.name} is not YAML", yaml.YAMLError), explained(path.name, ValidationError):
-        return Params.model_validate(yaml.safe_load(path.read_text("utf-8")))
+    other = f"{path.name} is not YAML in UTF-8"
+    with explained(other, yaml.YAMLError), explained(path.name, ValidationError):
+        return Params.model_validate(yaml.safe_load(path.read_bytes()))
