@@ -127,6 +127,21 @@ def test_links_between_files_lead_somewhere(page: Path) -> None:
     assert not dead
 
 
+def sentences(text: str) -> Iterator[str]:
+    """Those of paragraphs, list items and cells; code, tables' rules and addresses of links are left out."""
+    text = re.sub(r"^```.*?^```$|^\s*\|[-|]+$", "\n", text, flags=re.S | re.M)
+    text = re.sub(r"\]\([^)]*\)", "]", re.sub(r"`[^`\n]+`", "code", text))
+    for block in re.split(r"\n\s*\n|\n(?=\s*(?:[-*]|\d+\.) |#|\|)|\|", text):
+        yield from re.split(r"(?<=[.!?:])\s+", " ".join(block.split()))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_no_sentence_is_long(page: Path) -> None:
+    """A reader whose second language is English follows 30 words. The changelog is a list of its own kind."""
+    long = [said for said in sentences(page.read_text()) if len(said.split()) > 30]
+    assert not long or page.name == "CHANGELOG.md"
+
+
 def anchors(page: Path) -> set[str]:
     """What GitHub calls the headings of a page."""
     text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.S | re.M)
