@@ -174,11 +174,11 @@ def test_where_both_changed_a_line_it_is_an_ordinary_conflict(
     git(owned, "checkout", "--ours", "Makefile")
     git(owned, "commit", "--quiet", "--all", "--no-edit")
     assert "changes nothing" in run(owned, "tabloop", "update").stdout
-    template.change("v1.2.0", Makefile=("## the tests", "## all tests"))
+    template.change("v1.2.0", Makefile=("## run the tests", "## run all tests"))
     run(owned, "tabloop", "update")
     assert (
         "## our list" in (owned / "Makefile").read_text()
-        and "## all tests" in (owned / "Makefile").read_text()
+        and "## run all tests" in (owned / "Makefile").read_text()
     )
 
 
@@ -196,11 +196,11 @@ def test_an_update_merged_by_squash_repeats_no_conflict(run: Run, owned: Path, t
     git(owned, "branch", "--quiet", "-D", "update", "template")
     clone = owned.parent / "clone"
     git(owned, "clone", "--quiet", ".", str(clone))
-    template.change("v1.2.0", Makefile=("## the tests", "## all tests"))
+    template.change("v1.2.0", Makefile=("## run the tests", "## run all tests"))
     run(clone, "tabloop", "update")
     assert (
         "## our list" in (clone / "Makefile").read_text()
-        and "## all tests" in (clone / "Makefile").read_text()
+        and "## run all tests" in (clone / "Makefile").read_text()
     )
     assert git(clone, "status", "--porcelain") == "" and state(clone)["version"] == "v1.2.0"
 
