@@ -19,11 +19,11 @@ from tabloop.reading.read import read
 from tabloop.reading.result import Note, Overrides
 from tabloop.terminal import aligned
 
-# Results of the example or of the table before; git and DVC keep what was committed.
+# Results of the example or of the old table; git and DVC keep what was committed.
 PINS = ["dvc.lock", "models/champion.dvc", "models/challenger.dvc"]
 RESULTS = ["data/raw", "data/features", "data/online", "metrics", "reports", *PINS]
 RESULTS += [f"models/{role}" for role in ("candidate", "champion", "challenger")]
-# The example's own files, or the features of the table before.
+# The example's own files, or the features of the old table.
 EXAMPLE = ("src/*/simulator.py", "tests/test_example.py", "feature_repo/*.sql")
 # What adopt is about to do, written before it does it: an interrupted one is finished by the next. Git ignores it.
 PLAN = ROOT / ".dvc/tmp/adopt.json"
@@ -78,7 +78,7 @@ def finish() -> dict[str, str]:
 
 
 def log_aside() -> str | None:
-    """Where the log of the table before goes; None if there is none. Readers look for LOG/predictions alone."""
+    """Where the old table's log goes; None if there is none. Readers look for LOG/predictions alone."""
     if not any((ROOT / LOG / table).exists() for table in TABLES):
         return None
     return f"{LOG}/before-{len(list((ROOT / LOG).glob('before-*'))) + 1}"

@@ -29,7 +29,7 @@ def read_features(part: str, schema: Schema | None = None) -> pd.DataFrame:
     """The rows of `train` or `holdout` as featurize wrote them.
 
     Args:
-        schema: then without the columns that no model needs, such as the key of each row: half of the memory.
+        schema: if given, columns that no model needs, such as the key, are left out: half of the memory.
 
     Raises:
         UserError: featurize did not run.
@@ -62,7 +62,7 @@ def sample_rows(path: Path, columns: list[str], size: int) -> pd.DataFrame:
 
 
 def in_order(rows: pd.DataFrame, schema: Schema) -> pd.DataFrame:
-    """The rows by time; without a timestamp by a hash of the entity (or row). By the last of them a training may stop."""
+    """The rows by time; without a timestamp by a hash of the entity (or row). A training may stop by the last ones."""
     key = rows[schema.timestamp].to_numpy() if schema.timestamp else hashes(rows, schema)
     return rows if (key[1:] >= key[:-1]).all() else rows.iloc[np.argsort(key, kind="stable")]
 

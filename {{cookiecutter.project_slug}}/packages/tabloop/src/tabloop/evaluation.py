@@ -140,7 +140,7 @@ def write(card: ModelCard, result: dict[str, Any], holdout: Holdout) -> None:
     What the gate refuses is logged in MLflow here; what it passes, by register.
 
     Args:
-        result: what is to stand in evaluation.json; see the design's contract.
+        result: the content of evaluation.json.
     """
     from tabloop.report import page
 

@@ -49,7 +49,7 @@ def importance(rows: pd.DataFrame, target: np.ndarray, confidence: float) -> lis
 
 
 def sample(target: np.ndarray, size: int, random: np.random.Generator) -> np.ndarray:
-    """The places of at most `size` rows, in order. AUC does not depend on the shares of the classes: the rarer is spared."""
+    """The places of at most `size` rows, in order. AUC does not depend on the shares of the classes: the rarer one is kept."""
     if len(target) <= size:
         return np.arange(len(target))
     rarer, other = sorted((np.flatnonzero(target == label) for label in (0, 1)), key=len)

@@ -66,7 +66,7 @@ class Gate(BaseModel, extra="forbid", frozen=True, defer_build=True):
     def end(self) -> str:
         """What is compared with the bar: the value; against the champion the better end, so only what is shown to be worse fails.
 
-        So it is for the calibration error, too: with few rows its value is that of chance.
+        The calibration error has the same default: with few rows its value is chance.
         """
         chance = self.against or self.metric == "calibration_error"
         return self.decides or ("better_end" if chance else "value")

@@ -135,7 +135,7 @@ def estimate_of(metric: str, part: Holdout, own: bool) -> Estimate:
 
 
 def lacking(metric: str, part: Holdout) -> str:
-    """What these rows have too few of for a statement; empty if nothing."""
+    """What these rows have too few of; empty if nothing."""
     positive = int(part.target.sum())
     have = {"positive": positive, "negative": len(part.target) - positive}
     if metric == "recall":

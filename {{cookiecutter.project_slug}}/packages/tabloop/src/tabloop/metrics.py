@@ -77,7 +77,7 @@ def auc_interval(target: np.ndarray, score: np.ndarray, confidence: float) -> Es
 
 
 def half_width(moved: np.ndarray, confidence: float) -> float:
-    """Half of the interval of a value that the rows move by so much each, (n,)."""
+    """Half of the interval of a value, by how much each row moves it, (n,)."""
     return quantile(confidence) * float((moved**2).sum() ** 0.5)
 
 

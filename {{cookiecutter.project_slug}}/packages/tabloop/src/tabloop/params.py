@@ -47,7 +47,7 @@ class Column(Strict):
     """One feature column. `values` are the categories allowed (empty: any), `min` and `max` are inclusive.
 
     `days_since` is a raw date: the feature is the number of days from it to the row's timestamp. `allow_leak`: featurize
-    does not stop where the column alone tells the target.
+    does not stop if the column alone predicts the target.
     """
 
     type: TypeName
@@ -232,7 +232,7 @@ class Experiment(Strict):
 
 
 class Monitoring(Strict):
-    """The window of the prediction log that is checked, the fewest rows that allow a statement, the most compared."""
+    """The window of the prediction log, the fewest rows for a result, the most rows in Evidently's pages."""
 
     window_days: Annotated[float, Field(gt=0, le=LONG)] = 7
     min_rows: Annotated[int, Field(ge=1000)] = 2000
@@ -264,7 +264,7 @@ class Params(Strict):
 
     @property
     def source_table(self) -> str:
-        """By which the prediction log tells tables apart."""
+        """The name by which the prediction log tells tables apart."""
         return f"{self.project}/{self.schema_.target.name}"
 
     @model_validator(mode="after")
