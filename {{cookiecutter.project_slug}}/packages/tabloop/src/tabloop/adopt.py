@@ -8,16 +8,14 @@ from typing import Any
 
 import yaml
 
-from tabloop import files, own_params, place
+from tabloop import files, log_files, own_params, place, terminal
 from tabloop.cli import UserError, git
 from tabloop.facts import Choices
 from tabloop.infer import Inferred, infer
-from tabloop.log_files import TABLES
 from tabloop.params import ROOT, load
 from tabloop.predictions import LOG
 from tabloop.reading.read import read
 from tabloop.reading.result import Note, Overrides
-from tabloop.terminal import aligned
 
 # Results of the example or of the old table; git and DVC keep what was committed.
 PINS = ["dvc.lock", "models/champion.dvc", "models/challenger.dvc"]
@@ -79,7 +77,7 @@ def finish() -> dict[str, str]:
 
 def log_aside() -> str | None:
     """Where the old table's log goes; None if there is none. Readers look for LOG/predictions alone."""
-    if not any((ROOT / LOG / table).exists() for table in TABLES):
+    if not any((ROOT / LOG / table).exists() for table in log_files.TABLES):
         return None
     return f"{LOG}/before-{len(list((ROOT / LOG).glob('before-*'))) + 1}"
 
@@ -87,7 +85,7 @@ def log_aside() -> str | None:
 def move_log(aside: Path) -> None:
     """Move both tables of the log into the folder `aside`."""
     aside.mkdir(parents=True, exist_ok=True)
-    for table in TABLES:
+    for table in log_files.TABLES:
         if (path := ROOT / LOG / table).exists() and not (aside / table).exists():
             path.rename(aside / table)
 
@@ -147,7 +145,7 @@ def text(found: dict[str, Any]) -> str:
         share = f"{column['missing']:.1%}" if column["missing"] else "0"
         because = f"{column['why']}: {', '.join(column['examples'])}"
         rows.append([column["column"], column["decision"], column["type"].lower(), share, because])
-    lines = aligned(rows)
+    lines = terminal.aligned(rows)
     lines += [f"! {warning}" for warning in found["warnings"]]
     lines += [f"! {c['column']}: {warning}" for c in columns for warning in c["warnings"]]
     lines += found["notes"]

@@ -10,9 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
-from tabloop import files
+from tabloop import files, locks
 from tabloop.cli import UserError, git
-from tabloop.locks import alone
 from tabloop.params import ROOT
 
 PAGE = "reports/loop.html"
@@ -28,7 +27,7 @@ def main() -> None:
     Raises:
         UserError: nothing was trained and committed, another loop plays, or the data or models are not here.
     """
-    with alone(ROOT, BUSY), stoppable(), files.scratch(ROOT / "loop") as scratch:
+    with locks.alone(ROOT, BUSY), stoppable(), files.scratch(ROOT / "loop") as scratch:
         folder = clone(scratch)
         play(folder)
         files.write(ROOT / PAGE, (folder / PAGE).read_text("utf-8"))

@@ -11,14 +11,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tabloop import files, provenance
+from tabloop import files, onnx_model, provenance, roles, split
 from tabloop.card import ModelCard, Parity
 from tabloop.cli import UserError, one_line
-from tabloop.onnx_model import FILE, model_inputs
 from tabloop.params import ROOT, Column, Params, Schema
 from tabloop.progress import watched
-from tabloop.roles import CANDIDATE
-from tabloop.split import hashes
 
 FEATURES = ROOT / "data/features"
 CHECKPOINTS = ROOT / ".checkpoints"  # of a training that was ended; see torch_training
@@ -63,7 +60,7 @@ def sample_rows(path: Path, columns: list[str], size: int) -> pd.DataFrame:
 
 def in_order(rows: pd.DataFrame, schema: Schema) -> pd.DataFrame:
     """The rows by time; without a timestamp by a hash of the entity (or row). A training may stop by the last ones."""
-    key = rows[schema.timestamp].to_numpy() if schema.timestamp else hashes(rows, schema)
+    key = rows[schema.timestamp].to_numpy() if schema.timestamp else split.hashes(rows, schema)
     return rows if (key[1:] >= key[:-1]).all() else rows.iloc[np.argsort(key, kind="stable")]
 
 
@@ -94,7 +91,7 @@ def describe(
 ) -> ModelCard:
     """The model's card, as far as training knows it."""
     schema = params.schema_
-    features = model_inputs(train, schema)
+    features = onnx_model.model_inputs(train, schema)
     levels = {n: sorted(set(features[n]) - {""}) for n, c in schema.features.items() if not c.numeric}
     return ModelCard(
         schema=schema,
@@ -156,10 +153,10 @@ def reference(holdout: pd.DataFrame, probability: np.ndarray, schema: Schema) ->
 @contextmanager
 def written(card: ModelCard, graph: bytes, reference: pd.DataFrame) -> Iterator[Path]:
     """The folder that becomes models/candidate at the end, for what else belongs there. If that fails, nothing changes."""
-    with files.scratch(CANDIDATE) as part:
-        (part / FILE).write_bytes(graph)
+    with files.scratch(roles.CANDIDATE) as part:
+        (part / onnx_model.FILE).write_bytes(graph)
         reference.to_parquet(part / "reference.parquet", index=False)
         card.write(part)
         yield part
-        files.replace(CANDIDATE, part)
+        files.replace(roles.CANDIDATE, part)
     shutil.rmtree(CHECKPOINTS, ignore_errors=True)

@@ -8,10 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tabloop import actions, release
+from tabloop import actions, provenance, release
 from tabloop.cli import UserError, finished, git, one_line
 from tabloop.params import ROOT
-from tabloop.provenance import own_index
 
 ATTEMPTS = 5
 MOVED = r"fetch first|non-fast-forward|stale info|cannot lock ref|failed to update ref|incorrect old value"
@@ -63,7 +62,7 @@ def propose(branch: str, title: str) -> bool:
     """
     actions.act_as_bot()
     head = git("rev-parse", "HEAD", where=ROOT)
-    with own_index():  # the index of whoever runs this stays as it is
+    with provenance.own_index():  # the index of whoever runs this stays as it is
         git("add", "--update", ".", where=ROOT)
         git("add", "--", *map(str, (ROOT / "models").glob("*.dvc")), where=ROOT)
         mine = commit_tree(git("write-tree", where=ROOT), head, title)

@@ -19,9 +19,8 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tabloop import log_files, predictions
+from tabloop import locks, log_files, predictions
 from tabloop.cli import UserError, explained, one_line
-from tabloop.locks import fcntl
 from tabloop.log_files import KEPT, TABLES, Hour
 from tabloop.progress import progress
 
@@ -175,7 +174,7 @@ def write(fs: Any, path: str, schema: pa.Schema, tables: Iterable[pa.Table], rep
     try:
         with made.open("wb") as file:
             with suppress(OSError):  # a file system without locks
-                fcntl.flock(file, fcntl.LOCK_EX)
+                locks.fcntl.flock(file, locks.fcntl.LOCK_EX)
             with pq.ParquetWriter(file, schema, compression="zstd", compression_level=3) as writer:
                 for rows in tables:
                     writer.write_table(rows.cast(schema))

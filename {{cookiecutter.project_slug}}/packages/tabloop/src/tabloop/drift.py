@@ -5,13 +5,12 @@ from typing import Any
 
 import duckdb
 
-from tabloop import files, histogram, predictions, roles
+from tabloop import files, histogram, predictions, report, roles
 from tabloop.card import ModelCard
 from tabloop.cli import UserError, explained
 from tabloop.columns import literal, quote
 from tabloop.histogram import Counts
 from tabloop.params import ROOT, Column, DriftBars, Params
-from tabloop.report import render
 
 REPORT = ROOT / "reports/drift.html"
 SCORE = "probability"
@@ -52,7 +51,7 @@ def check(params: Params, since: datetime | None = None) -> dict[str, Any]:
     for earlier in REPORT.parent.glob("evidently_*.html"):
         earlier.unlink()
     files.write_json(REPORT.with_suffix(".json"), result)
-    files.write(REPORT, render("drift.html", params=params, result=result))
+    files.write(REPORT, report.render("drift.html", params=params, result=result))
     return result
 
 

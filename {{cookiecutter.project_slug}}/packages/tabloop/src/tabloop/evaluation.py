@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tabloop import files, registry, verdicts
+from tabloop import files, gates, registry, verdicts
 from tabloop.candidate import read_features
 from tabloop.card import ModelCard
 from tabloop.cli import UserError
-from tabloop.gates import HIGHER_IS_BETTER
 from tabloop.intervals import Scored
 from tabloop.judge import Holdout, estimate_of, is_own, judge, levels
 from tabloop.metrics import Curve, auc, auc_interval, calibration, enough
@@ -75,7 +74,7 @@ def compare(holdout: Holdout) -> dict[str, Any]:
     """
     if holdout.champion is None:
         return {}
-    usual = [metric for metric in HIGHER_IS_BETTER if not is_own(metric, holdout)]
+    usual = [metric for metric in gates.HIGHER_IS_BETTER if not is_own(metric, holdout)]
     gaps = {metric: estimate_of(metric, holdout, own=False) for metric in usual}
     return {
         "metrics": holdout.measure(holdout.target, *holdout.champion, holdout.params),

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tabloop import effects, files, predictions, release, roles
+from tabloop import effects, files, metrics, predictions, release, roles
 from tabloop.card import ModelCard
 from tabloop.cli import UserError
 from tabloop.columns import literal
-from tabloop.metrics import errors_cost
 from tabloop.params import ROOT, Cost, Params
 
 REPORT, PLOT = ROOT / "reports/experiment.json", ROOT / "reports/experiment.png"
@@ -88,7 +87,7 @@ def read(cards: dict[roles.Role, ModelCard], cost: Cost, mode: str) -> tuple[pd.
         raise UserError(nothing)
     names = "label", "probability", "threshold"
     label, probability, threshold = (rows.pop(name).to_numpy(float) for name in names)
-    rows["cost"] = np.where(np.isnan(label), np.nan, errors_cost(label, probability, threshold, cost))
+    rows["cost"] = np.where(np.isnan(label), np.nan, metrics.errors_cost(label, probability, threshold, cost))
     rows["fallback"] = False
     if mode == "ab":
         assigned = rows.groupby(["unit", "share"]).challenged.transform("any")

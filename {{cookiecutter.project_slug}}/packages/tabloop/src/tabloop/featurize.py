@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
-from tabloop import database, files, ray_engine
-from tabloop.asof import unique_metadata
+from tabloop import asof, database, files, labels, ray_engine
 from tabloop.cli import UserError
 from tabloop.columns import literal, quote
-from tabloop.labels import label_sql
 from tabloop.params import ROOT, Params, Schema
 from tabloop.progress import watched
 from tabloop.split import KNOWN, REPORTED, Split, split
@@ -27,7 +25,7 @@ FEATURES, ONLINE = ROOT / "data/features", ROOT / "data/online"
 def labelled_events(db: DuckDBPyConnection, schema: Schema) -> DuckDBPyRelation:
     """The events whose label is known: key, entity, event_timestamp, request and sensitive columns, target as 0 or 1, KNOWN."""
     target = quote(schema.target.name)
-    label = label_sql(db.view("events"), schema.target.name, schema.target)
+    label = labels.label_sql(db.view("events"), schema.target.name, schema.target)
     key = [quote(name) for name in schema.own_key if name not in schema.features]
     known = quote(schema.target.known_at or schema.timestamp or "") if schema.timestamp else "NULL"
     columns = [*key, typed(schema, schema.request | schema.sensitive), f"{label} AS {target}"]
@@ -56,7 +54,7 @@ def write_view(raw: Path, made: Path, schema: Schema, view: str) -> None:
     with refused(view_name(view)):
         db = connect(raw)
         rows = view_rows(db, schema, view).sql_query()
-        unique = unique_metadata([str(schema.entity), "event_timestamp"])
+        unique = asof.unique_metadata([str(schema.entity), "event_timestamp"])
         copy = f"COPY ({rows}) TO {literal(made / f'{view}.parquet')} ({unique})"
         database.run(db, copy, f"computing {view}")
 

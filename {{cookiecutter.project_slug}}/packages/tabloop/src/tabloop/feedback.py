@@ -3,12 +3,11 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tabloop import predictions, roles
+from tabloop import predictions, roles, split
 from tabloop.card import ModelCard
 from tabloop.cli import UserError
 from tabloop.columns import literal, quote, text_of
 from tabloop.params import Params, Schema
-from tabloop.split import KNOWN
 
 if TYPE_CHECKING:
     import duckdb
@@ -36,7 +35,7 @@ def labelled_predictions(params: Params, log: str, events: Path) -> "duckdb.Duck
     columns += [f"rated.entity AS {quote(schema.entity)}"] if schema.entity else []
     columns += [f"rated.{quote(predictions.feature(n))} AS {quote(n)}" for n in schema.features]
     columns += ["rated.predicted_at::TIMESTAMP AS event_timestamp"]
-    columns += [f"rated.received_at::TIMESTAMP AS {quote(KNOWN)}"]
+    columns += [f"rated.received_at::TIMESTAMP AS {quote(split.KNOWN)}"]
     columns += [f"rated.label::TINYINT AS {quote(schema.target.name)}"]
     usable = "rated WHERE rated.reason IS NULL ORDER BY rated.predicted_at, rated.prediction_id"
     with predictions.errors():

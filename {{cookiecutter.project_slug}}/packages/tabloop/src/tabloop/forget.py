@@ -16,12 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tabloop import compaction, database, ingest, predictions
+from tabloop import compaction, database, ingest, locks, predictions, redis_copy
 from tabloop.cli import UserError, explained, one_line
 from tabloop.columns import key_of, literal, quote
-from tabloop.locks import alone
 from tabloop.params import ROOT, Params
-from tabloop.redis_copy import connected
 from tabloop.serving.online_store import entity_key, redis_index
 from tabloop.serving.settings import STORE, load_settings
 
@@ -55,7 +53,7 @@ def forget(params: Params, entity: str, agreed: Callable[[str], bool]) -> tuple[
     name, entity = params.schema_.entity, entity.strip()
     if not name or not entity:
         raise UserError("give the key of an entity" if name else "params.yaml: the schema has no entity")
-    with alone(ROOT / "params.yaml", "another forget is running: try again when it has ended"):
+    with locks.alone(ROOT / "params.yaml", "another forget is running: try again when it has ended"):
         if not (places := found(params, name, entity)):
             everywhere = "the log, data/raw, data/features and the store"
             raise UserError(f"there is nothing of {name} {entity!r} in {everywhere}")
@@ -178,7 +176,7 @@ def in_file(path: Path, key: bytes) -> Places:
 
 def in_redis(url: str, password: str, key: bytes) -> Places:
     """The entity's hash in Redis."""
-    with connected(url, password) as (client, project):
+    with redis_copy.connected(url, password) as (client, project):
         own = key + project.encode()
         rows = client.hlen(own)
 

@@ -14,6 +14,8 @@ from tabloop.cli import FOUND, Commands, UserError, explained, params, then_push
 from tabloop.commands import adopt, compact, forget, loop, traffic, tune
 from tabloop.terminal import print_markdown
 
+MODEL = click.Choice(["candidate", "champion", "challenger"])
+
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="tabloop")
@@ -91,7 +93,7 @@ def summary(markdown: bool) -> None:
 
 
 @tabloop.command()
-@click.argument("role", type=click.Choice(["candidate", "champion", "challenger"]))
+@click.argument("role", type=MODEL)
 @click.argument("field", required=False)
 def card(role: str, field: str | None) -> None:
     """Print models/ROLE/model.json, or one FIELD. Git tells git_commit and dirty."""
@@ -269,12 +271,7 @@ def deploy(
 @tabloop.command()
 @click.argument("input_", metavar="INPUT")
 @click.argument("output")
-@click.option(
-    "--model",
-    default="champion",
-    type=click.Choice(["champion", "challenger", "candidate"]),
-    show_default=True,
-)
+@click.option("--model", default="champion", type=MODEL, show_default=True)
 def batch(input_: str, output: str, model: Literal["champion", "challenger", "candidate"]) -> None:
     """Score a table. INPUT is a path, folder, glob or URL; OUTPUT x.parquet or a folder. Exit code 3: refused rows."""
     from tabloop.batch import batch

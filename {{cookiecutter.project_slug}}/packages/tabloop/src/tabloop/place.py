@@ -7,10 +7,9 @@ from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
 
-from tabloop import roles
+from tabloop import predictions, roles
 from tabloop.cli import UserError, git, one_line
 from tabloop.params import ROOT
-from tabloop.predictions import LOG
 from tabloop.reading.source import is_pattern, save
 
 OURS = ("raw", "features", "online", "log")  # in data/
@@ -30,7 +29,7 @@ def of(source: str, leaving: list[str]) -> str:
         return source
     if path.is_relative_to(ROOT):
         name = path.relative_to(ROOT).as_posix()
-        if taken := [own for own in (*leaving, LOG) if Path(name).is_relative_to(own)]:
+        if taken := [own for own in (*leaving, predictions.LOG) if Path(name).is_relative_to(own)]:
             raise UserError(f"{name}: the pipeline empties {taken[0]}: move the table first")
         if held(name) in (".", "data"):
             raise UserError(f"{source}: put the files into their own folder, which DVC can track")

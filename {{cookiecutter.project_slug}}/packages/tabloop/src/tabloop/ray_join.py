@@ -6,8 +6,7 @@ from tempfile import TemporaryDirectory
 
 import duckdb
 
-from tabloop import database, ray_engine
-from tabloop.asof import asof_join, schema_views
+from tabloop import asof, database, ray_engine
 from tabloop.batch import ahead
 from tabloop.columns import literal, quote
 from tabloop.params import Schema
@@ -61,5 +60,5 @@ def join_block(schema: Schema, files: dict[str, list[bytes]]) -> bytes:
                 Path(folder, f"{name}.parquet", f"{number}.parquet").write_bytes(content)
         events = database.connect(threads=1).read_parquet(str(Path(folder, f"{EVENTS}.parquet")))
         made = Path(folder, "joined.parquet.")
-        asof_join(events, schema_views(schema, Path(folder))).write_parquet(str(made))
+        asof.asof_join(events, asof.schema_views(schema, Path(folder))).write_parquet(str(made))
         return made.read_bytes()

@@ -6,11 +6,10 @@ Each step may be interrupted anywhere; the same command, run again, finishes it.
 import json
 from contextlib import suppress
 
-from tabloop import files, model_card, registry, roles
+from tabloop import files, model_card, registry, roles, terminal
 from tabloop.card import ModelCard
 from tabloop.cli import UserError, then_push
 from tabloop.params import ROOT, Params, load
-from tabloop.terminal import print_markdown
 
 CHAMPION, REGISTRATION = ROOT / "metrics/champion.json", ROOT / "reports/registration.json"
 
@@ -102,7 +101,7 @@ def challenge(params: Params) -> str:
     result = replay.replay(params, card, champion)
     if result["refused"]:
         raise UserError(f"{replay.head(result)}; reports/replay.json has the figures")
-    print_markdown(replay.text(result), err=True)
+    terminal.print_markdown(replay.text(result), err=True)
     roles.install("challenger", card, model_card.evaluation_to_keep(params, evaluation))
     follow(params)
     return f"Make {card.version} the challenger"

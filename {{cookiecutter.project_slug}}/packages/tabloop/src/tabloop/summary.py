@@ -2,13 +2,11 @@
 
 import json
 import textwrap
-from typing import Any
 
-from tabloop import roles, verdicts
+from tabloop import report, roles, verdicts
 from tabloop.card import ModelCard
 from tabloop.cli import UserError, then_push
 from tabloop.params import ROOT
-from tabloop.report import mermaid
 from tabloop.serving.served_model import ServedModel
 
 
@@ -69,31 +67,14 @@ def markdown() -> str:
         broken = validation.exists() and not json.loads(validation.read_text("utf-8"))["passed"]
         raise UserError("the data break the schema" if broken else "nothing was evaluated: run `make train`")
     found, card = json.loads(roles.EVALUATION.read_text("utf-8")), ModelCard.read(roles.CANDIDATE)
-    champion, rows, data = found["champion"], "", ""
-    if "metrics" in champion:
+    rows, data = "", ""
+    if "metrics" in (champion := found["champion"]):
         rows, data = f"{champion['training_rows']:,}", champion["data_hash"]
     origin = [["training rows", f"{card.rows:,}", rows, ""], ["data", card.data_hash, data, ""]]
-    lines = [
-        f"### Model {card.version}",
-        "",
-        f"{'✅' if found['gate']['passed'] else '❌'} **Gate:** {verdicts.line(found)}.",
-        "",
-        verdicts.gates(found),
-        "",
-        f"Both on the same {found['rows']:,} rows that were held out:" if "metrics" in champion else "",
-        "",
-        verdicts.beside(found, origin),
-        "",
-        *movers(found.get("importance", [])),
-        *(
-            mermaid(name, json.loads((ROOT / f"reports/{name}.json").read_text("utf-8")))
-            for name in ("roc", "calibration")
-        ),
+    movers = [
+        f"{one['feature']} {one['value']:.3f}" for one in found.get("importance", [])[:5] if one["low"] > 0
     ]
-    return "\n".join(lines)
-
-
-def movers(importance: list[dict[str, Any]]) -> list[str]:
-    """A paragraph that names the features without which the AUC falls most, if it does."""
-    lost = [f"{one['feature']} {one['value']:.3f}" for one in importance[:5] if one["low"] > 0]
-    return [f"**What moves the model most** (AUC lost without it): {', '.join(lost)}", ""] if lost else []
+    paths = {name: ROOT / f"reports/{name}.json" for name in ("roc", "calibration")}
+    curves = [report.mermaid(name, json.loads(path.read_text("utf-8"))) for name, path in paths.items()]
+    values = {"card": card, "result": found, "origin": origin, "movers": movers, "curves": curves}
+    return report.render("summary.md.jinja", verdicts=verdicts, **values).removesuffix("\n")

@@ -6,13 +6,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tabloop.candidate import fit_or_explain
+from tabloop import candidate, onnx_model, split
 from tabloop.cli import UserError
 from tabloop.metrics import MIN_CLASS, Curve, enough
-from tabloop.onnx_model import model_inputs
 from tabloop.params import Params
 from tabloop.progress import progress
-from tabloop.split import parts
 
 FOLDS = 3  # three fits on two thirds of the rows take twice as long as one on all
 ROWS = 1_000_000  # of more, a sample
@@ -44,14 +42,14 @@ def choose_threshold(fit: Callable[..., Any], rows: pd.DataFrame, params: Params
     schema, cost = params.schema_, params.evaluate.cost
     if len(rows) > ROWS:
         rows = rows.iloc[np.sort(np.random.default_rng(0).choice(len(rows), ROWS, replace=False))]
-    target, fold = rows[schema.target.name].to_numpy(), parts(rows, schema, PERIODS) % FOLDS
+    target, fold = rows[schema.target.name].to_numpy(), split.parts(rows, schema, PERIODS) % FOLDS
     score, scored = np.full(len(rows), np.nan), np.zeros(len(rows), bool)
-    inputs = model_inputs(rows, schema)
+    inputs = onnx_model.model_inputs(rows, schema)
     with progress("train: choosing the threshold", FOLDS) as bar:
         for number in range(FOLDS):
             at = fold == number
             if at.any() and enough(target[~at]):
-                estimator = fit_or_explain(fit, inputs[~at], target[~at], params)
+                estimator = candidate.fit_or_explain(fit, inputs[~at], target[~at], params)
                 score[at], scored[at] = estimator.predict_proba(inputs[at])[:, 1], True
             bar.update()
     if not np.isfinite(score[scored]).all():

@@ -19,16 +19,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from tabloop import candidate, files, owner, ray_engine
+from tabloop import candidate, files, onnx_model, owner, params_file, ray_engine, split
 from tabloop.cli import UserError, one_line
 from tabloop.intervals import Scored, estimate, influence
 from tabloop.metrics import Estimate, enough
-from tabloop.onnx_model import model_inputs
 from tabloop.params import ROOT, Params, load
-from tabloop.params_file import with_arguments
 from tabloop.progress import progress
 from tabloop.space import arguments
-from tabloop.split import parts
 from tabloop.study import ERROR, ask, counted, elsewhere, name_of, open_study
 from tabloop.tune_reports import PAGE, Runs, draw
 
@@ -63,12 +60,12 @@ def read_rows(params: Params) -> Rows:
     """
     schema = params.schema_
     rows = candidate.in_order(candidate.read_features("train"), schema)
-    part = parts(rows, schema, PARTS)
+    part = split.parts(rows, schema, PARTS)
     target = rows[schema.target.name].to_numpy()
     if any(len(np.unique(target[part == number])) < 2 for number in range(PARTS)):
         what = f"train has {len(rows):,} rows, {target.sum():,} of them positive"
         raise UserError(f"{what}: each of its {PARTS} parts needs both classes")
-    return Rows(model_inputs(rows, schema), target, part, schema.timestamp is not None)
+    return Rows(onnx_model.model_inputs(rows, schema), target, part, schema.timestamp is not None)
 
 
 def predict(fit: Callable[..., Any], rows: Rows, params: Params, part: int) -> np.ndarray:
@@ -220,7 +217,8 @@ class Search:
             raise UserError("nothing is written, because `train` in params.yaml was edited meanwhile")
         new = {name: found.train[name] for name in params.tune if found.train[name] != params.train[name]}
         path = ROOT / "params.yaml"
-        files.write(path, with_arguments(path.read_bytes().decode(), new, f"{what} by tabloop tune"))
+        text = params_file.with_arguments(path.read_bytes().decode(), new, f"{what} by tabloop tune")
+        files.write(path, text)
         return f"written to params.yaml; next: `make train` -> {PAGE}"
 
     def gain(self, found: Params) -> Estimate:

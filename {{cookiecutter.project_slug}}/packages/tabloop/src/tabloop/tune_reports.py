@@ -5,10 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tabloop import files, registry
+from tabloop import files, registry, report, space
 from tabloop.cli import one_line
 from tabloop.params import ROOT, Params
-from tabloop.space import arguments
 from tabloop.study import BEGUN, ERROR, elsewhere
 
 if TYPE_CHECKING:
@@ -16,11 +15,6 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 PAGE = "reports/tune.html"
-HEAD = """<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content="width=device-width">
-<title>Search {0}</title><style>:root {{ color-scheme: light dark }} body {{ font-family: sans-serif; margin: 1em }}
-div {{ overflow-x: auto }} svg {{ width: 100%; max-width: 900px; height: auto }} div:last-child svg {{ min-width: 600px }}
-@media (prefers-color-scheme: dark) {{ svg {{ filter: invert(1) hue-rotate(180deg) }} }}</style>
-<h1>Search {0}: {1} trials</h1>"""
 STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
 
 
@@ -34,17 +28,17 @@ def draw(study: "Study") -> None:
     from optuna.visualization import matplotlib as plots
 
     pictures: list[Any] = [plots.plot_optimization_history, plots.plot_slice]
-    if len({trial.value for trial in study.get_trials(deepcopy=False) if trial.state.name == "COMPLETE"}) > 3:
+    trials, drawn = study.get_trials(deepcopy=False), []
+    if len({trial.value for trial in trials if trial.state.name == "COMPLETE"}) > 3:
         pictures.insert(0, plots.plot_param_importances)
-    page = [HEAD.format(study.study_name, len(study.get_trials(deepcopy=False)))]
     for picture in pictures:
         svg, axes = io.StringIO(), np.ravel(picture(study))
         for each in axes:
             each.xaxis.set_minor_formatter(NullFormatter())  # on a log scale their labels lie on each other
         axes[0].figure.savefig(svg, format="svg", bbox_inches="tight")
-        page.append(f"<div>{svg.getvalue()[svg.getvalue().index('<svg') :]}</div>")
+        drawn.append(svg.getvalue()[svg.getvalue().index("<svg") :])
     plt.close("all")
-    files.write(ROOT / PAGE, "\n".join(page))
+    files.write(ROOT / PAGE, report.render("tune.html", study=study, trials=trials, pictures=drawn))
 
 
 class Runs:
@@ -79,7 +73,7 @@ class Runs:
         tags["mlflow.note.content"] = trial.user_attrs.get(ERROR, "")
         times = (trial.datetime_start, trial.datetime_complete)
         begin, end = (int(at.timestamp() * 1000) for at in times if at)  # it came to its end
-        used = self.params.train | arguments(self.params.tune, trial.params)
+        used = self.params.train | space.arguments(self.params.tune, trial.params)
         try:
             if not self.lost:
                 run = self.client.create_run(self.experiment, begin, tags).info.run_id

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tabloop import actions
+from tabloop import actions, commits
 from tabloop.cli import UserError, finished, git, one_line
-from tabloop.commits import ancestor
 from tabloop.params import ROOT
 
 FILE, BRANCH, PACKAGES = ".template.json", "template", "packages"
@@ -54,7 +53,7 @@ def update(to: str) -> Update:
     same = new["answers"] == recorded(base)["answers"]
     if same and not git("diff", "--name-only", base, made, "--", ".", *ignored, where=ROOT):
         return Update(f"{version} changes nothing")
-    if not ancestor(base, "HEAD", ROOT):
+    if not commits.ancestor(base, "HEAD", ROOT):
         merge(base, "Record what the template's last update brought", "--strategy=ours")
     tip = on_branch(tree(made), base, title)
     conflicts = merge(tip, title)
@@ -152,7 +151,7 @@ def without_packages(commit: str) -> str:
 def on_branch(made: str, base: str, title: str) -> str:
     """The newest commit of the branch `template`, which has this tree from now on."""
     tip = git("rev-parse", BRANCH, where=ROOT) if exists(BRANCH) else base
-    if not ancestor(base, tip, ROOT):  # the branch was not there, or is of another clone
+    if not commits.ancestor(base, tip, ROOT):  # the branch was not there, or is of another clone
         tip = base
     if tree(tip) != made:
         tip = git("commit-tree", made, "-p", tip, "-m", title, where=ROOT)

@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 
 import duckdb
 
-from tabloop import database, files
+from tabloop import database, files, labels
 from tabloop.cli import UserError
 from tabloop.columns import class_text, literal, quote
-from tabloop.labels import label_sql
 from tabloop.params import Column, Params, Schema
 from tabloop.table import classes
 
@@ -93,7 +92,7 @@ def breaches(db: duckdb.DuckDBPyConnection, name: str, schema: Schema, now: date
     """Every breach in one raw table, a view of this name: column, rule, count and the first rows (from 1)."""
     table, target = db.view(name), schema.target.name
     rules = sorted(rules_of(schema, table.columns, now))
-    label = label_sql(table, target, schema.target) if target in table.columns else ""
+    label = labels.label_sql(table, target, schema.target) if target in table.columns else ""
     rules += label_times(schema, table.columns, label, now) if label else []
     counted = [f"count(*) FILTER ({rule.broken})" for rule in rules]
     if label:
@@ -166,7 +165,7 @@ def validate(params: Params, raw: Path, report: Path) -> str:
     ]
     unlabelled = 0
     if target.name in events.columns:
-        without = f"{label_sql(events, target.name, target)} IS NULL"
+        without = f"{labels.label_sql(events, target.name, target)} IS NULL"
         unlabelled = events.filter(without).aggregate("count(*)").fetchall()[0][0]
     result = {"passed": not found, "rows": rows, "unlabelled": unlabelled, "breaches": found}
     files.write_json(report, result)

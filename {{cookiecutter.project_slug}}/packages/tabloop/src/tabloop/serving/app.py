@@ -14,14 +14,12 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, ConfigDict, Field
 
 from tabloop.cli import command, explained, one_line
-from tabloop.serving import telemetry
+from tabloop.serving import pages, rate_limit, telemetry
 from tabloop.serving.batches import Batches
 from tabloop.serving.direct_route import MAX_ERRORS, Refused, problem
 from tabloop.serving.explanation import Explainer, Explanation
 from tabloop.serving.model_app import ARROW, CLIENT, ModelApp, encoded, known_key
-from tabloop.serving.pages import add_pages
 from tabloop.serving.predictor import Predictor
-from tabloop.serving.rate_limit import RateLimit
 from tabloop.serving.request import whole
 from tabloop.serving.settings import Settings, load_settings
 
@@ -88,7 +86,7 @@ def create_app(project: str, settings: Settings | None = None) -> ModelApp:
     _add_predictions(app, predictor)
     _add_explanations(app, predictor, explainer)
     _add_status(app, predictor)
-    add_pages(app)
+    pages.add_pages(app)
     return app
 
 
@@ -129,7 +127,7 @@ def _add_predictions(app: ModelApp, predictor: Predictor) -> None:
         """
         return await batches.answer_rows(rows)
 
-    limit = RateLimit(predictor.settings.feedback_per_hour, encoded(app.keys) or [b""])
+    limit = rate_limit.RateLimit(predictor.settings.feedback_per_hour, encoded(app.keys) or [b""])
     accepted: dict[str, Any] = {"fields": Feedback.model_fields.keys(), "status_code": 202}
     accepted |= {"responses": {429: {"model": Detail}}}
 
@@ -153,7 +151,7 @@ def _add_predictions(app: ModelApp, predictor: Predictor) -> None:
         return b'{"accepted":%d}' % len(outcomes)
 
 
-def _store(predictor: Predictor, limit: RateLimit, outcomes: list[Feedback], batch: bool) -> None:
+def _store(predictor: Predictor, limit: rate_limit.RateLimit, outcomes: list[Feedback], batch: bool) -> None:
     """Log outcomes. Raises: Refused: there is no log, they are too many, or the service did not give one of the ids."""
     limit.take(CLIENT.get(), len(outcomes))
     if not predictor.settings.prediction_log:
