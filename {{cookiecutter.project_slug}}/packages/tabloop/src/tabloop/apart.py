@@ -18,6 +18,8 @@ PAGE = "reports/loop.html"
 BUSY = "another loop is running in this project: wait, or stop it"
 # Variables by which a step would leave the clone.
 REACHING = ("GIT_", "GITHUB_", "MLFLOW_", "DVC_", "PROJECT_ROOT")
+# Of the clone, whatever the user's git has.
+GIT = (f"core.hooksPath={os.devnull}", "commit.gpgSign=false", "user.name=loop", "user.email=loop@localhost")
 CONFIG = """[core]\n remote = project\n[cache]\n dir = {own}\n['remote "project"']\n url = {shared}\n"""
 
 
@@ -63,7 +65,8 @@ def clone(scratch: Path) -> Path:
         how = "run `make train`, commit, and run this again"
         raise UserError(f"the last commit has no model: {how}") from None
     top = git("rev-parse", "--show-toplevel", where=ROOT)
-    git("clone", "--quiet", "--shared", top, str(scratch / "clone"), where=ROOT)
+    own = [f"--config={setting}" for setting in GIT]
+    git("clone", "--quiet", "--shared", *own, top, str(scratch / "clone"), where=ROOT)
     folder = scratch / "clone" / ROOT.relative_to(Path(top).resolve())
     last = git("log", "-1", "--format=%h %s", where=ROOT)
     print(f"The loop plays the last commit, {last}, in a clone of it")
@@ -78,22 +81,13 @@ def clone(scratch: Path) -> Path:
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """Variables with which a command runs the clone's code, and meets no setting of a server or of the user's git."""
+    """Variables with which a command runs the clone's code, and meets no setting of a server."""
     from tabloop.serving.settings import Settings
 
     served = {name.upper() for name in Settings.model_fields}
     env = {n: v for n, v in os.environ.items() if not n.startswith(REACHING) and n.upper() not in served}
     code = [str(folder / part) for part in ("src", "packages/tabloop/src") if (folder / part).is_dir()]
     env["PYTHONPATH"] = os.pathsep.join([*code, *filter(None, [env.get("PYTHONPATH")])])
-    config = {
-        "core.hooksPath": os.devnull,
-        "commit.gpgSign": "false",
-        "user.name": "loop",
-        "user.email": "loop@localhost",
-    }
-    env["GIT_CONFIG_COUNT"] = str(len(config))
-    for at, (name, value) in enumerate(config.items()):
-        env |= {f"GIT_CONFIG_KEY_{at}": name, f"GIT_CONFIG_VALUE_{at}": value}
     return env
 
 

@@ -122,8 +122,10 @@ def deploy(
                 git("merge", "--quiet", "--no-edit", tip(main), where=folder)
             if (run := actions.run_id()) in trailers(release.RUN, environment, folder):
                 return f"run {run} changed {environment} already: nothing to do"
-            if commit and (newer := newer_than(commit, environment, folder)):
-                return f"{environment} runs what was built from {newer[:7]}, which is newer than {commit[:7]}: nothing to do"
+            built = next(iter(trailers(release.BUILT_FROM, environment, folder)), commit)
+            # If it is not an ancestor, it is newer, or of a history that was rewritten.
+            if commit not in ("", built) and ancestor(commit, built, folder):
+                return f"{environment} runs what was built from {built[:7]}, which is newer than {commit[:7]}: nothing to do"
             if back_to is not None:
                 done = run_release(folder, "rollback", environment, "--to", back_to)
             else:
@@ -151,15 +153,6 @@ def run_release(folder: Path, *arguments: str) -> str:
     if done.returncode:
         raise UserError(one_line(done.stderr).partition(": ")[2])
     return done.stdout.strip().removeprefix("release: ")
-
-
-def newer_than(commit: str, environment: str, folder: Path) -> str:
-    """The commit from which the environment's newest image was built, if `commit` is older than it; else empty."""
-    built = trailers(release.BUILT_FROM, environment, folder)
-    if not built or built[0] == commit:
-        return ""
-    # If it is not an ancestor, it is newer, or of a history that was rewritten.
-    return built[0] if ancestor(commit, built[0], folder) else ""
 
 
 def ancestor(commit: str, of: str, where: Path) -> bool:

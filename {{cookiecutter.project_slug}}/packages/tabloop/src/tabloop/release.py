@@ -97,7 +97,7 @@ def rollback(environment: str, to: str = "") -> str:
     path = _committed(environment)
     before, present = path.read_bytes(), read(environment)
     for target in reversed(history(environment)):
-        text = git("show", f"{target}:./{_name(path)}", where=ROOT) + "\n"
+        text = git("show", f"{target}:./{path.name}", where=path.parent) + "\n"
         restored = parse(text)
         # A commit may have changed a comment alone.
         if restored != present and to in ("", restored.get(VERSION, "")):
@@ -135,10 +135,10 @@ def history(environment: str) -> list[str]:
     if git("rev-parse", "--is-shallow-repository", where=ROOT) == "true":
         raise UserError("this clone has no full history: run `git fetch --unshallow` first")
     form = f"--format=%H %(trailers:key={ROLLED_BACK_TO},valueonly,separator=)"
-    name = _name(path_of(environment))
+    path = path_of(environment)
     # AM: no deletion of the file. git 2.39 finds nothing by `d`.
     options = ("--reverse", "--no-show-signature", "--diff-filter=AM", form)
-    lines = git("log", *options, "--", name, where=ROOT).splitlines()
+    lines = git("log", *options, "--", path.name, where=path.parent).splitlines()
     releases: list[str] = []
     for commit, _, restored in (line.partition(" ") for line in lines):
         if restored.strip() in releases:
@@ -148,11 +148,6 @@ def history(environment: str) -> list[str]:
     return releases
 
 
-def _name(path: Path) -> str:
-    """A file's name as git takes it in ROOT."""
-    return path.relative_to(ROOT).as_posix()
-
-
 def _committed(environment: str) -> Path:
     """The environment's release.env.
 
@@ -160,8 +155,10 @@ def _committed(environment: str) -> Path:
         UserError: it has changes that are not committed.
     """
     path = path_of(environment)
-    if git("status", "--porcelain", "--", _name(path), where=ROOT):
-        raise UserError(f"{_name(path)} has uncommitted changes: commit or discard them first")
+    if git("status", "--porcelain", "--", path.name, where=path.parent):
+        raise UserError(
+            f"deploy/{environment}/{path.name} has uncommitted changes: commit or discard them first"
+        )
     return path
 
 
@@ -171,7 +168,7 @@ def _commit(path: Path, before: bytes, title: str, *trailers: str) -> str:
         trailers = (*trailers, f"{RUN}: {run}")
     message = "\n\n".join(filter(None, (title, "\n".join(trailers))))
     try:
-        git("commit", "--quiet", "--message", message, "--", _name(path), where=ROOT)
+        git("commit", "--quiet", "--message", message, "--", path.name, where=path.parent)
     except UserError:
         path.write_bytes(before)
         raise

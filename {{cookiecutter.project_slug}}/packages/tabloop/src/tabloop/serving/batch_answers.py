@@ -11,9 +11,7 @@ import numpy as np
 from arro3.core import Array, DataType
 from pydantic_core import to_json
 
-from tabloop.serving.arrow import encode
-from tabloop.serving.direct_route import PART_SECONDS, give_way
-from tabloop.serving.predictor import UNSCORABLE
+from tabloop.serving import arrow, direct_route, predictor
 from tabloop.serving.served_model import ServedModel
 
 PART_ROWS = 2000  # worked on at once
@@ -23,7 +21,7 @@ async def as_json(
     models: Sequence[ServedModel], ids: list[str], scores: np.ndarray, challenged: np.ndarray
 ) -> bytes:
     """The answers as one list. A row that could not be scored has `detail` alone."""
-    answers = [to_json({"detail": UNSCORABLE})] * len(ids)
+    answers = [to_json({"detail": predictor.UNSCORABLE})] * len(ids)
     for model, own in zip(models, (~challenged, challenged), strict=True):
         places = (own & ~np.isnan(scores)).nonzero()[0].tolist()
         for begin in range(0, len(places), PART_ROWS):
@@ -31,7 +29,7 @@ async def as_json(
             made = model.answers([ids[at] for at in part], scores[part].tolist())
             for at, answer in zip(part, made, strict=True):
                 answers[at] = answer
-            await give_way(PART_SECONDS)
+            await direct_route.give_way(direct_route.PART_SECONDS)
     return b"[%s]" % b",".join(answers)
 
 
@@ -49,12 +47,12 @@ def as_stream(
     }
     if failed.any():
         columns = {name: values.take(own) for name, values in columns.items()}
-    return encode(
+    return arrow.encode(
         columns
         | {
             "model_version": Array([model.version for model in models], text).take(which),
             "variant": Array([model.role for model in models], text).take(which),
-            "detail": Array([UNSCORABLE], text).take(_places(np.zeros(len(ids)), ~failed)),
+            "detail": Array([predictor.UNSCORABLE], text).take(_places(np.zeros(len(ids)), ~failed)),
         }
     )
 

@@ -11,17 +11,12 @@ from arro3.core import Array, DataType, RecordBatch
 
 from tabloop.onnx_model import MAX
 from tabloop.params import Column
-from tabloop.serving.arrow import decode
+from tabloop.serving import arrow, explanation, prediction_log, request, settings, trace
 from tabloop.serving.batch_answers import PART_ROWS, as_json, as_stream
 from tabloop.serving.direct_route import MAX_ERRORS, PART_SECONDS, Refused, give_way, problem
-from tabloop.serving.explanation import step_back
-from tabloop.serving.prediction_log import TRACE
 from tabloop.serving.predictor import UNSCORABLE, Predictor
-from tabloop.serving.request import missing_entity
 from tabloop.serving.rows import Checked, Part, RowChecker
 from tabloop.serving.served_model import Columns, Row, ServedModel
-from tabloop.serving.settings import cores
-from tabloop.serving.trace import REQUEST, trace_id
 
 NICE = 5  # of these threads: the event loop's, which answers single rows, goes first
 ABSENT: Any = object()  # the value of a column that a row leaves out and that is looked up
@@ -64,8 +59,8 @@ class Batches:
     def __init__(self, predictor: Predictor, most: int) -> None:
         self.predictor, self.most = predictor, most
         # As many threads as cores, of which each process has its share.
-        threads = max(1, cores() // predictor.settings.web_concurrency)
-        self.pool = ThreadPoolExecutor(threads, "batch", step_back, (NICE,))
+        threads = max(1, settings.cores() // predictor.settings.web_concurrency)
+        self.pool = ThreadPoolExecutor(threads, "batch", explanation.step_back, (NICE,))
         self.checker = RowChecker(predictor.champion.card, predictor.columns, predictor.looked_up)
 
     async def answer_rows(self, valid: Sequence[Part | Row]) -> bytes:
@@ -104,7 +99,7 @@ class Batches:
                     absent.setdefault(at, []).append(name)
         for at in sorted(absent):
             if keys[at] is None:
-                raise missing_entity(self.predictor.entity or "", absent[at], (at,))
+                raise request.missing_entity(self.predictor.entity or "", absent[at], (at,))
         stored = await self.predictor.online.read([keys[at] for at in absent]) if absent else []
         for (at, names), found in zip(absent.items(), stored, strict=True):
             for name in names:
@@ -116,8 +111,8 @@ class Batches:
         Raises:
             Refused: it is no such stream; a row breaks the schema; no row could be scored.
         """
-        rows = decode(body, self.most, self.predictor.blank.keys())
-        REQUEST.get()["rows"] = rows.num_rows
+        rows = arrow.decode(body, self.most, self.predictor.blank.keys())
+        trace.REQUEST.get()["rows"] = rows.num_rows
         await give_way(PART_SECONDS)
         checked = self.checker.check(rows)
         if found := checked.refusals:  # the first row of each column and rule is named
@@ -174,7 +169,7 @@ class Batches:
         if predictor.shadow:
             columns: dict[str, Any] = {name: column.to_pylist() for name, column in batch.logged.items()}
             columns |= {predictor.entity: batch.keys} if predictor.entity else {}
-            columns[TRACE] = [trace_id(REQUEST.get())] * n
+            columns[prediction_log.TRACE] = [trace.trace_id(trace.REQUEST.get())] * n
             predictor.shadow.add(batch.ids, columns)
         return scores, challenged
 
