@@ -150,9 +150,8 @@ def git(*arguments: str, where: Path, text: str = "") -> str:
     """
     done = finished("git", *arguments, why="install it and run this again", cwd=where, input=text)
     if done.returncode and arguments[0] in IDENTIFIED and not identified(where):
-        raise UserError(
-            "git does not know who you are: `git config --global user.name NAME`, then user.email, then run this again"
-        )
+        how = "`git config --global user.name NAME`, then user.email, then run this again"
+        raise UserError(f"git does not know who you are: {how}")
     if done.returncode:
         raise UserError(f"git {arguments[0]} failed: {' '.join((done.stderr or done.stdout).split())}")
     return done.stdout.rstrip("\n")

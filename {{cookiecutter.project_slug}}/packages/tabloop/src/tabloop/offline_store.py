@@ -51,17 +51,9 @@ class DuckDBRetrievalJob(RetrievalJob):
     full_feature_names = False
     on_demand_feature_views: Any = ()
 
-    def __init__(
-        self,
-        relation: DuckDBPyRelation,
-        repo: Path | None,
-        on_demand: Sequence[OnDemandFeatureView] = (),
-        full_feature_names: bool = False,
-        metadata: Callable[[], RetrievalMetadata | None] = lambda: None,
-    ) -> None:
+    def __init__(self, relation: DuckDBPyRelation, repo: Path | None) -> None:
         self.relation, self.repo = relation, repo
-        self.on_demand_feature_views, self.full_feature_names = list(on_demand), full_feature_names
-        self._metadata = metadata
+        self.described: Callable[[], RetrievalMetadata | None] = lambda: None
 
     def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:
         return self.relation.df()
@@ -71,7 +63,7 @@ class DuckDBRetrievalJob(RetrievalJob):
 
     @property
     def metadata(self) -> RetrievalMetadata | None:
-        return self._metadata()
+        return self.described()
 
     def persist(
         self, storage: SavedDatasetStorage, allow_overwrite: bool = False, timeout: int | None = None
@@ -179,20 +171,17 @@ class DuckDBAsofOfflineStore(OfflineStore):
             first, last = events.aggregate(f"min({quote(time)}), max({quote(time)})").fetchall()[0]
             return RetrievalMetadata(feature_refs, [n for n in events.columns if n != time], first, last)
 
-        return DuckDBRetrievalJob(
-            asof_join(events, views, time),
-            repo,
-            OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry),
-            full_feature_names,
-            metadata,
-        )
+        job = DuckDBRetrievalJob(asof_join(events, views, time), repo)
+        job.described, job.full_feature_names = metadata, full_feature_names
+        job.on_demand_feature_views = OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry)
+        return job
 
     @staticmethod
-    def pull_latest_from_table_or_query(  # type: ignore[override]  # Feast gives all by their names
-        config: RepoConfig, data_source: DataSource, join_key_columns: list[str], **asked: Any
+    def pull_latest_from_table_or_query(  # type: ignore[override]
+        config: RepoConfig, data_source: DataSource, join_key_columns: list[str], *asked: Any, **named: Any
     ) -> DuckDBRetrievalJob:
         """The newest row of each entity; of two of the same time, the one that was created last."""
-        rows, time, columns = between(config, data_source, join_key_columns, **asked)
+        rows, time, columns = between(config, data_source, join_key_columns, *asked, **named)
         db, keys = connected(config), ", ".join(map(quote, join_key_columns))
         if not keys:
             return DuckDBRetrievalJob(db.sql(f"{rows} ORDER BY {time} DESC LIMIT 1"), config.repo_path)
@@ -204,10 +193,10 @@ class DuckDBAsofOfflineStore(OfflineStore):
 
     @staticmethod
     def pull_all_from_table_or_query(  # type: ignore[override]
-        config: RepoConfig, data_source: DataSource, join_key_columns: list[str], **asked: Any
+        config: RepoConfig, data_source: DataSource, join_key_columns: list[str], *asked: Any, **named: Any
     ) -> DuckDBRetrievalJob:
         """All rows of a time."""
-        rows, *_ = between(config, data_source, join_key_columns, **asked)
+        rows, *_ = between(config, data_source, join_key_columns, *asked, **named)
         return DuckDBRetrievalJob(connected(config).sql(rows), config.repo_path)
 
 

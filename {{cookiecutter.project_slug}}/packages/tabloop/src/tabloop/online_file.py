@@ -71,19 +71,10 @@ def chunks(store: "FeatureStore", view: "FeatureView") -> Iterator[list[Cell]]:
     source: Any = view.batch_source
     (key,), names = view.join_keys, [field.name for field in view.features]
     pull: Any = store._get_provider().offline_store.pull_latest_from_table_or_query
-    time, (start, end) = quote(source.timestamp_field), span()
-    job = pull(
-        config=store.config,
-        data_source=source,
-        join_key_columns=[key],
-        feature_name_columns=names,
-        timestamp_field=source.timestamp_field,
-        created_timestamp_column=source.created_timestamp_column or None,
-        start_date=start,
-        end_date=end,
-    )
+    time, created = source.timestamp_field, source.created_timestamp_column or None
+    job = pull(store.config, source, [key], names, time, created, *span())
     rows: Any = job.relation if hasattr(job, "relation") else database.connect().from_arrow(job.to_arrow())
-    columns = [quote(key), f"epoch_us({time}::TIMESTAMP) // 1000000", *map(quote, names)]
+    columns = [quote(key), f"epoch_us({quote(time)}::TIMESTAMP) // 1000000", *map(quote, names)]
     newest = rows.project(", ".join(columns)).filter(f"{quote(key)} IS NOT NULL").order(quote(key))
     with progress(f"writing {view.name}", None, "{n_fmt} entities") as bar:
         for batch in newest.to_arrow_reader(CHUNK):
