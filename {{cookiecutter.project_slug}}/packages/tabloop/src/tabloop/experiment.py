@@ -4,6 +4,7 @@ The verdict may be computed as often as one likes: the interval is a confidence 
 """
 
 import math
+from datetime import date
 from typing import Any
 
 import numpy as np
@@ -40,9 +41,7 @@ def run(params: Params, environment: str) -> dict[str, Any]:
     result |= {"older": older} | verdict(params, rows, mode == "shadow")
     files.write_json(REPORT, result)
     if result["days"]:
-        from tabloop.experiment_plot import plot
-
-        plot(result, PLOT)
+        plot(result)
     else:
         PLOT.unlink(missing_ok=True)
     return result
@@ -189,6 +188,32 @@ def days(params: Params, rows: pd.DataFrame, cells: Cells) -> list[dict[str, Any
             | {"cost": dict(zip(roles.ROLES, effect.costs, strict=True))}
         )
     return found
+
+
+def plot(result: dict[str, Any]) -> None:
+    """Draw the saving with its interval by day, and the challenger's share of the traffic, to PLOT."""
+    from matplotlib.figure import Figure
+
+    days, versions, paired = result["days"], result["versions"], result["paired"]
+    at = [date.fromisoformat(day["day"]) for day in days]
+    saving, low, high = ([day[name] for day in days] for name in ("saving", "low", "high"))
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    top, bottom = figure.subplots(2, sharex=True, height_ratios=[3, 1])
+    top.fill_between(at, low, high, alpha=0.2, linewidth=0)
+    top.vlines(at, low, high, linewidth=1)
+    top.plot(at, saving, "o-", markersize=4, linewidth=1)
+    top.axhline(0, color="black", linewidth=1)
+    top.set_ylabel("the challenger saves,\nin cost of a prediction")
+    top.set_title(
+        f"{result['environment']}: {result['verdict']}: {result['reason']}\n"
+        f"challenger {versions['challenger']}, champion {versions['champion']}"
+    )
+    bottom.bar(at, [1.0 if paired else day["answered"] for day in days], width=0.8, alpha=0.6)
+    bottom.set(ylim=(0, 1), ylabel="scored in\nthe shadow" if paired else "answered by\nthe challenger")
+    bottom.yaxis.set_major_formatter("{x:.0%}")
+    ticks = at[:: -(-len(at) // 8)]
+    bottom.set_xticks(ticks, [f"{day:%b %d}" for day in ticks])
+    figure.savefig(PLOT, dpi=120)
 
 
 def text(result: dict[str, Any]) -> str:

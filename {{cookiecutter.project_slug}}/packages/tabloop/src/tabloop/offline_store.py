@@ -177,7 +177,7 @@ class DuckDBAsofOfflineStore(OfflineStore):
         return job
 
     @staticmethod
-    def pull_latest_from_table_or_query(  # type: ignore[override]
+    def pull_latest_from_table_or_query(
         config: RepoConfig, data_source: DataSource, join_key_columns: list[str], *asked: Any, **named: Any
     ) -> DuckDBRetrievalJob:
         """The newest row of each entity; of two of the same time, the one that was created last."""
@@ -192,7 +192,7 @@ class DuckDBAsofOfflineStore(OfflineStore):
         return DuckDBRetrievalJob(db.sql(f"SELECT DISTINCT ON ({keys}) * {last}"), config.repo_path)
 
     @staticmethod
-    def pull_all_from_table_or_query(  # type: ignore[override]
+    def pull_all_from_table_or_query(
         config: RepoConfig, data_source: DataSource, join_key_columns: list[str], *asked: Any, **named: Any
     ) -> DuckDBRetrievalJob:
         """All rows of a time."""

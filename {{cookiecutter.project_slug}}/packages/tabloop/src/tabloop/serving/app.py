@@ -249,9 +249,8 @@ def serve(make_app: Callable[[Settings], FastAPI]) -> None:
         import uvicorn
 
         from tabloop.serving.access_log import AccessLog
-        from tabloop.serving.processes import Processes
+        from tabloop.serving.processes import Processes, Server
         from tabloop.serving.protocol import Cycle, Protocol
-        from tabloop.serving.server import Server
 
         settings = load_settings()
         refuse_port(settings.host, settings.port)

@@ -1,4 +1,4 @@
-"""Several processes of one service: forks of it, which take connections from one socket.
+"""The server, and several processes of one service: forks of it, which take connections from one socket.
 
 A fork shares the memory of what was loaded before, starts in milliseconds, and needs no import. Whichever process is idle
 takes the next connection; a process that hangs takes none.
@@ -11,8 +11,12 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 from prometheus_client.multiprocess import mark_process_dead
+from uvicorn import Server as Uvicorn
+
+from tabloop.serving.protocol import Cycle
 
 PAUSE = 1.0  # seconds until a process that was killed as soon as it had started is started again
 
@@ -94,3 +98,13 @@ class Processes:
         for pid in self.running:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
+
+
+class Server(Uvicorn):
+    """uvicorn's server. It ends with the access log: behind `run` is too late, as it raises SIGTERM again."""
+
+    async def shutdown(self, sockets: Any = None) -> None:
+        """Stop, after the last answer and the end of the application."""
+        await super().shutdown(sockets)
+        if Cycle.access:
+            Cycle.access.stop()
