@@ -49,8 +49,7 @@ def unseen(rows: np.ndarray, largest: float) -> np.ndarray:
         largest: the largest cost of a row. In a unit of r rows it changes the mean by its r-th part.
     """
     inverse = np.divide(1, rows, out=np.zeros(rows.shape), where=rows > 0).sum(axis=0)
-    found: np.ndarray = UNSEEN * largest**2 * inverse / rows.sum(axis=0) / (rows > 0).sum(axis=0) ** 2
-    return found
+    return UNSEEN * largest**2 * inverse / rows.sum(axis=0) / (rows > 0).sum(axis=0) ** 2
 
 
 def paired(total: np.ndarray, rows: np.ndarray, largest: float) -> Effect:

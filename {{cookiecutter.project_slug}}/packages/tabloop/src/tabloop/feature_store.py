@@ -101,8 +101,7 @@ def join(store: "FeatureStore", schema: Schema, db: "DuckDBPyConnection", events
     names = [f"{view}:{column}" for view, columns in schema.views.items() for column in columns]
     if store.config.offline_store.type.startswith("tabloop."):
         own: Any = store.get_historical_features(events, names)
-        joined: DuckDBPyRelation = own.relation
-        return joined
+        return own.relation
     # Feast's other stores take a frame, whose times have a zone.
     frame = db.sql(f"SELECT * REPLACE (event_timestamp::TIMESTAMPTZ AS event_timestamp) FROM ({events})").df()
     table = store.get_historical_features(frame, names).to_arrow()

@@ -60,5 +60,4 @@ class OnnxModel:
 
     def score(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
         """P(positive), (n,) float32, for the graph's inputs of at most BATCH rows."""
-        scores: np.ndarray = self.session.run(["probability"], inputs)[0]
-        return scores
+        return self.session.run(["probability"], inputs)[0]

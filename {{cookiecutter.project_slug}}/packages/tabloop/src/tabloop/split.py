@@ -81,8 +81,7 @@ def _begins(rows: "DuckDBPyRelation", share: float) -> datetime | None:
     count = rows.aggregate("count(event_timestamp)").fetchall()[0][0]
     place = math.ceil((count - 1) * (1 - share))
     found = rows.aggregate(f"quantile_disc(event_timestamp, {(place + 0.5) / max(count, 1)!r})").fetchall()
-    at: datetime | None = found[0][0]
-    return at
+    return found[0][0]
 
 
 def _hash(rows: "DuckDBPyRelation", schema: Schema) -> str:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from tabloop.cli import command, explained, one_line
 from tabloop.serving import pages, rate_limit, telemetry
 from tabloop.serving.batches import Batches
-from tabloop.serving.direct_route import MAX_ERRORS, Refused, problem
+from tabloop.serving.direct_route import MAX_ERRORS, DirectRoute, Refused, problem
 from tabloop.serving.explanation import Explainer, Explanation
 from tabloop.serving.model_app import ARROW, CLIENT, ModelApp, encoded, known_key
 from tabloop.serving.predictor import Predictor
@@ -99,14 +99,12 @@ def _shared(app: ModelApp) -> dict[str, Any]:
 def _add_predictions(app: ModelApp, predictor: Predictor) -> None:
     """The routes for rows and outcomes."""
     shared = _shared(app)
-    many = shared | {"rows": BATCH_ROWS}
-    fields = predictor.blank.keys()
-    observe, observe_batch = telemetry.observe, telemetry.BATCH_LATENCY.observe
+    of_row = partial(DirectRoute, fields=predictor.blank.keys())
     Row = predictor.row
     Rows = Annotated[list[Row], Field(min_length=1, max_length=BATCH_ROWS)]  # type: ignore[valid-type]
     Outcomes = Annotated[list[Feedback], Field(min_length=1, max_length=BATCH_ROWS)]
 
-    @app.direct("/predict", response_model=Prediction, fields=fields, observe=observe, **shared)
+    @app.direct("/predict", partial(of_row, observe=telemetry.observe), response_model=Prediction, **shared)
     async def predict(row: Row) -> bytes:  # type: ignore[valid-type]
         """One row: all features, or the request's features and the entity's key."""
         return await predictor.answer(await predictor.complete(row))
@@ -114,11 +112,12 @@ def _add_predictions(app: ModelApp, predictor: Predictor) -> None:
     answers = list[Prediction | Detail]
 
     binary: dict[str, Any] = {"content": {ARROW.decode(): {"schema": {"type": "string", "format": "binary"}}}}
-    also: dict[str, Any] = many | {"openapi_extra": {"requestBody": binary}, "responses": {200: binary}}
+    also: dict[str, Any] = shared | {"openapi_extra": {"requestBody": binary}, "responses": {200: binary}}
     batches = Batches(predictor, BATCH_ROWS)
-    also |= {"arrow": batches.answer_arrow, "by_column": batches.checker.part}
+    of_rows = partial(of_row, rows=BATCH_ROWS, arrow=batches.answer_arrow, by_column=batches.checker.part)
+    of_rows = partial(of_rows, observe=telemetry.BATCH_LATENCY.observe)
 
-    @app.direct("/predict/batch", response_model=answers, fields=fields, observe=observe_batch, **also)
+    @app.direct("/predict/batch", of_rows, response_model=answers, **also)
     async def predict_batch(rows: Rows) -> bytes:
         """Up to 10,000 rows. The answers have the order of the rows. One that can't be scored has `detail` instead.
 
@@ -128,10 +127,10 @@ def _add_predictions(app: ModelApp, predictor: Predictor) -> None:
         return await batches.answer_rows(rows)
 
     limit = rate_limit.RateLimit(predictor.settings.feedback_per_hour, encoded(app.keys) or [b""])
-    accepted: dict[str, Any] = {"fields": Feedback.model_fields.keys(), "status_code": 202}
-    accepted |= {"responses": {429: {"model": Detail}}}
+    accepted: dict[str, Any] = shared | {"status_code": 202, "responses": {429: {"model": Detail}}}
+    of_label = partial(DirectRoute, fields=Feedback.model_fields.keys())
 
-    @app.direct("/feedback", response_model=Feedback, **accepted, **shared)
+    @app.direct("/feedback", of_label, response_model=Feedback, **accepted)
     async def feedback(outcome: Feedback) -> bytes:
         """The outcome of a prediction that this service gave. If it is reported again, the last one counts.
 
@@ -141,7 +140,9 @@ def _add_predictions(app: ModelApp, predictor: Predictor) -> None:
         _store(predictor, limit, [outcome], batch=False)
         return outcome.model_dump_json().encode()
 
-    @app.direct("/feedback/batch", response_model=dict[str, int], **accepted, **many)
+    @app.direct(
+        "/feedback/batch", partial(of_label, rows=BATCH_ROWS), response_model=dict[str, int], **accepted
+    )
     async def feedback_batch(outcomes: Outcomes) -> bytes:
         """The outcomes of up to 10,000 predictions, all or none of them. `accepted` is their number.
 
@@ -167,12 +168,13 @@ def _store(predictor: Predictor, limit: rate_limit.RateLimit, outcomes: list[Fee
 
 def _add_explanations(app: ModelApp, predictor: Predictor, explainer: Explainer) -> None:
     """The routes that say why a row gets its score; with a challenger, one for each model, too."""
-    Row, observe = predictor.row, telemetry.EXPLANATION.observe
+    Row = predictor.row
+    made = partial(DirectRoute, fields=predictor.blank.keys(), observe=telemetry.EXPLANATION.observe)
 
     def declare(path: str, role: str | None) -> None:
-        options = _shared(app) | {"responses": {503: {"model": Detail}}, "observe": observe}
+        options = _shared(app) | {"responses": {503: {"model": Detail}}}
 
-        @app.direct(path, response_model=Explanation, fields=predictor.blank.keys(), **options)
+        @app.direct(path, made, response_model=Explanation, **options)
         async def explain(row: Row) -> bytes:  # type: ignore[valid-type]
             """What each feature adds to the probability, by the model that would answer the row. It is not logged."""
             return await explainer.explain(row, role)

@@ -27,9 +27,6 @@ SPACE = b" \t\r\n"  # in JSON
 MAX_ERRORS, NAME = 20, 200  # reported of one request, and characters of a name in them
 
 Endpoint = Callable[[Any], Awaitable[bytes]]
-Observe = Callable[[float], None] | None
-Arrow = Callable[[bytes, bool], Awaitable[bytes]] | None
-ByColumn = Callable[[list[Any]], Any] | None
 
 
 class Refused(Exception):
@@ -55,11 +52,11 @@ class DirectRoute:
     validator: SchemaValidator
     endpoint: Endpoint
     fields: Collection[str]
-    rows: int
-    status: int
-    observe: Observe
-    arrow: Arrow = None
-    by_column: ByColumn = None
+    rows: int = 1
+    status: int = 200
+    observe: Callable[[float], None] | None = None
+    arrow: Callable[[bytes, bool], Awaitable[bytes]] | None = None
+    by_column: Callable[[list[Any]], Any] | None = None
 
     @cached_property
     def max_bytes(self) -> int:

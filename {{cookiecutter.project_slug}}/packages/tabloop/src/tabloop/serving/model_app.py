@@ -14,7 +14,7 @@ one begins whenever a batch gives way.
 import asyncio
 import hmac
 import inspect
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any, TypeVar
@@ -25,7 +25,7 @@ from pydantic_core import to_json
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tabloop.serving import direct_route
-from tabloop.serving.direct_route import Arrow, ByColumn, DirectRoute, Endpoint, Observe, Refused
+from tabloop.serving.direct_route import DirectRoute, Endpoint, Refused
 from tabloop.serving.trace import REQUEST
 
 T = TypeVar("T")
@@ -48,20 +48,12 @@ class ModelApp(FastAPI):
         self.add_middleware(Guard, routes=self.direct_routes, keys=keys)
 
     def direct(
-        self,
-        path: str,
-        *,
-        fields: Collection[str],
-        rows: int = 1,
-        observe: Observe = None,
-        arrow: Arrow = None,
-        by_column: ByColumn = None,
-        **options: Any,
+        self, path: str, made: Callable[..., DirectRoute], **options: Any
     ) -> Callable[[Endpoint], Endpoint]:
         """Declare a POST route whose endpoint has one parameter, the body, and returns the answer's JSON as bytes.
 
         Args:
-            fields, rows, observe, arrow, by_column: those of DirectRoute.
+            made: makes the DirectRoute of a validator, an endpoint and a status: a partial with its limits.
             options: further arguments of FastAPI's `add_api_route`, for example `response_model`.
         """
 
@@ -69,8 +61,7 @@ class ModelApp(FastAPI):
             (body,) = inspect.signature(endpoint).parameters.values()
             validator: Any = TypeAdapter(body.annotation).validator
             status = options.get("status_code", 200)
-            limits = fields, rows, status, observe
-            self.direct_routes[path] = DirectRoute(validator, endpoint, *limits, arrow, by_column)
+            self.direct_routes[path] = made(validator, endpoint, status=status)
             self.add_api_route(path, endpoint, methods=["POST"], **options)
             return endpoint
 
