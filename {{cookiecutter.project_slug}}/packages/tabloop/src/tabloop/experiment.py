@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tabloop import effects, files, metrics, predictions, release, roles
+from tabloop import effects, files, metrics, predictions, release, report, roles
 from tabloop.card import ModelCard
 from tabloop.cli import UserError
 from tabloop.columns import literal
@@ -218,27 +218,10 @@ def plot(result: dict[str, Any]) -> None:
 
 def text(result: dict[str, Any]) -> str:
     """The result as Markdown."""
-    lines = [f"**{result['verdict'].capitalize()}**: {result['reason']}.", ""]
-    models = " | ".join(f"{role} {version}" for role, version in result["versions"].items())
-    lines += [f"| | {models} |", "|---|---|---|"]
-    for name in ("entities", "labelled"):
-        lines.append(f"| {name} | {result[name]['champion']:,} | {result[name]['challenger']:,} |")
-    if result["days"]:
-        costs = " | ".join(f"{result['cost'][role]:.4f}" for role in roles.ROLES)
-        lines += [f"| cost of a prediction | {costs} |", ""]
-        lines += [f"The challenger saves {interval(result)} a prediction.", ""]
-        lines += ["| until | answered by the challenger | it saves |", "|---|---|---|"]
-        for day in result["days"][-SHOWN_DAYS:]:
-            answered = "in the shadow" if result["paired"] else f"{day['answered']:.0%}"
-            lines.append(f"| {day['day']} | {answered} | {interval(day)} |")
     how = "paired, in shadow" if result["paired"] else "A/B, by share: "
     how += ", ".join(f"{part['share']:g} since {part['since']}" for part in result["shares"])
-    lines += ["", f"Since {result['since']}, {how}."]
-    if result["fallback"]:
-        lines.append(f"The champion answered {result['fallback']:,} rows for the challenger, which failed.")
-    if older := result["older"]:
-        lines.append(f"{older:,} rows of the challenger are left out: an older service did not log its mode.")
-    return "\n".join(lines)
+    values = {"result": result, "how": how, "shown": result["days"][-SHOWN_DAYS:], "interval": interval}
+    return report.render("experiment.md.jinja", **values).removesuffix("\n")
 
 
 def interval(found: dict[str, Any]) -> str:

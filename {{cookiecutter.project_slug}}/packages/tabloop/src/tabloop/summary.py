@@ -21,25 +21,17 @@ def summary() -> str:
     found, card = json.loads(roles.EVALUATION.read_text("utf-8")), ModelCard.read(roles.CANDIDATE)
     model = ServedModel("candidate", roles.CANDIDATE)
     probability = float(model.probability(model.inputs({n: [v] for n, v in card.example.items()}))[0])
-    verdict = "passed" if found["gate"]["passed"] else "FAILED"
-    precision, recall = verdicts.figure(found["precision"]), verdicts.figure(found["recall"])
-    return "\n".join(
-        [
-            "",
-            f"model       {card.version} ({card.framework}, {card.rows:,} rows)",
-            f"AUC         {found['auc']:.4f}  [{found['auc_low']:.4f}, {found['auc_high']:.4f}]",
-            f"precision   {precision}  recall {recall}  at threshold {card.threshold:.3g}",
-            f"Brier score {found['brier']:.4f}  average precision {found['average_precision']:.4f}",
-            textwrap.fill(f"gate        {verdict}: {verdicts.line(found)}", 100, subsequent_indent=" " * 12),
-            textwrap.indent(verdicts.console(found), "  "),
-            f"report      {(ROOT / 'reports/evaluation.html').as_uri()}",
-            f"a row       {json.dumps(card.example, ensure_ascii=False)}",
-            f"prediction  {card.schema_.target.name} = {int(probability >= card.threshold)}, "
-            f"probability {probability:.4f}",
-            "",
-            next_step(card.version, found["gate"]["passed"]),
-        ]
-    )
+    passed = found["gate"]["passed"]
+    verdict = f"gate        {'passed' if passed else 'FAILED'}: {verdicts.line(found)}"
+    values = {
+        "gate": textwrap.fill(verdict, 100, subsequent_indent=" " * 12),
+        "checks": textwrap.indent(verdicts.console(found), "  "),
+        "page": (ROOT / "reports/evaluation.html").as_uri(),
+        "example": json.dumps(card.example, ensure_ascii=False),
+        "next_step": next_step(card.version, passed),
+    }
+    text = report.render("summary.txt.jinja", card=card, result=found, probability=probability, **values)
+    return text.removesuffix("\n")
 
 
 def next_step(version: str, passed: bool) -> str:
