@@ -162,15 +162,4 @@ def whole(bars: DriftBars, columns: dict[str, dict[str, Any]]) -> dict[str, Any]
 
 def text(result: dict[str, Any]) -> str:
     """The result as Markdown."""
-    about = f"{result['rows']:,} predictions of model {result['version']} since {result['since']}"
-    lines = [f"{'⚠️ **Drift**' if result['drift'] else 'No drift'} in {about}."]
-    if not (columns := result["columns"]):
-        lines = [f"Too few to check drift: {about}; {result['needed']:,} are needed."]
-    if listed := [*result["reasons"], *result["notes"]]:
-        lines += ["", *(f"- {line}" for line in listed)]
-    if columns:
-        lines += ["", "| column | distance | bar | missing | drift |", "|---|---|---|---|---|"]
-    for name, each in columns.items():
-        figures = f"{each['distance']:.3f} | {each['distance_bar']:.3f} | {each['missing']:+z.1%}"
-        lines.append(f"| {name} | {figures} | {'; '.join(each['why'])} |")
-    return "\n".join(lines)
+    return report.render("drift.md.jinja", result=result).removesuffix("\n")

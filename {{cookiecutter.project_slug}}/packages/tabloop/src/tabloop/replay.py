@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from tabloop import files, predictions, roles, verdicts
+from tabloop import files, predictions, report, roles, verdicts
 from tabloop.card import ModelCard
 from tabloop.columns import quote
 from tabloop.intervals import Scored, estimate
@@ -110,14 +110,5 @@ def head(result: dict[str, Any]) -> str:
 
 def text(result: dict[str, Any]) -> str:
     """The result as Markdown: both models on the same rows."""
-    if "note" in result:
-        return head(result)
-    lines = [head(result), "", "| | candidate | champion | difference |", "|---|---|---|---|"]
-    for metric, title in METRICS.items():
-        cells = (verdicts.shown(each, signed=name == "difference") for name, each in result[metric].items())
-        lines += [f"| {title} | {' | '.join(cells)} |"]
-    lines += ["", f"- decisions that change: {result['changed_decisions']:.1%}"]
-    if result["learnt"]:
-        not_newer = f"{result['learnt']:,} of the rows are not newer than the candidate's training rows"
-        lines += [f"- {not_newer}: it may have learnt from them, so it looks better than it is"]
-    return "\n".join(lines)
+    values = {"result": result, "head": head(result), "metrics": METRICS, "shown": verdicts.shown}
+    return report.render("replay.md.jinja", **values).removesuffix("\n")
