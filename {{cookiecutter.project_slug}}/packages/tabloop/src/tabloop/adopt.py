@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from tabloop import files, log_files, own_params, place, terminal
+from tabloop import files, log_files, own_params, place, report, terminal
 from tabloop.cli import UserError, git
 from tabloop.facts import Choices
 from tabloop.infer import Inferred, infer
@@ -139,23 +139,10 @@ def about(note: Note) -> str:
 
 def text(found: dict[str, Any]) -> str:
     """A summary with a line for each column, warnings, how the table is used, and what else changes."""
-    schema, columns = found["schema"], found["columns"]
     rows = [["column", "is", "type", "missing", "because: examples"]]
-    for column in columns:
+    for column in found["columns"]:
         share = f"{column['missing']:.1%}" if column["missing"] else "0"
         because = f"{column['why']}: {', '.join(column['examples'])}"
         rows.append([column["column"], column["decision"], column["type"].lower(), share, because])
-    lines = terminal.aligned(rows)
-    lines += [f"! {warning}" for warning in found["warnings"]]
-    lines += [f"! {c['column']}: {warning}" for c in columns for warning in c["warnings"]]
-    lines += found["notes"]
-    lines += [f"{raw!r} is called {name} here" for name, raw in schema["rename"].items()]
-    lines += [f"looked up by {schema['entity']}: {', '.join(view)}" for view in schema["views"].values()]
-    by = "by time" if schema["timestamp"] else f"by hash of {schema['entity'] or 'the row'}"
-    key = " + ".join(schema["key"]) or "none, so duplicates are not checked"
-    lines.append(f"{found['rows']:,} rows of {found['source']}; key: {key}; split {by}")
-    if schema["timestamp"] and "known_at" not in schema["target"]:
-        lines.append("each label counts as known when its row happens; if not, give `--known-at COLUMN`")
-    end = "Check the schema in params.yaml; correct it there or by another adopt. Next: `make train`."
-    end = "A dry run: nothing was changed." if found["dry_run"] else end
-    return "\n".join([*(f"  {line}" for line in (*lines, *found["changes"])), "", end])
+    values = {"found": found, "schema": found["schema"], "table": terminal.aligned(rows)}
+    return report.render("adopt.txt.jinja", **values).removesuffix("\n")
