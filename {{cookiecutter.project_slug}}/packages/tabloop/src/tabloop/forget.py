@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tabloop import compaction, database, ingest, locks, predictions, redis_copy
+from tabloop import compaction, database, ingest, locks, predictions, redis_copy, report
 from tabloop.cli import UserError, explained, one_line
 from tabloop.columns import key_of, literal, quote
 from tabloop.params import ROOT, Params
@@ -25,18 +25,6 @@ from tabloop.serving.settings import STORE, load_settings
 
 FOLDERS = ("data/raw", "data/features", "data/online")
 ROUNDS = 3  # rows that are written meanwhile, or files that are compacted, are found by the next one
-# What no command of this project reaches, or what would harm others.
-ELSEWHERE = """What still holds this person, and what removes it:
-  models    were trained with these rows: `make train`, commit, and deploy the image, which has data/online in it
-  images    that were built before have the online store: delete them in the registry, and on machines by `docker image prune`
-  DVC       has the earlier data/raw, data/features, data/online in its cache: `uv run dvc gc --workspace`, with `--cloud` in the
-            remote, too, once the new ones are committed. It removes what other branches and older commits need
-  git       has hashes, no rows; a table that is itself in git: `git filter-repo --path TABLE --invert-paths`
-  reference rows without a key are in models/*/reference.parquet, and fitted estimators in MLflow's artifacts: train again,
-            then `uv run mlflow runs delete` and `uv run mlflow gc`
-  others    the log and the store of another environment: run this again with its PREDICTION_LOG and ONLINE_STORE; scores of
-            whole tables; backups"""
-
 # What has rows of the person: how many, and what removes them.
 Places = dict[str, tuple[int, Callable[[], None]]]
 
@@ -70,10 +58,8 @@ def forget(params: Params, entity: str, agreed: Callable[[str], bool]) -> tuple[
                 remove()
             if not (places := found(params, name, entity)):
                 break
-        done = f"removed.\n{source(params, name, entity)}\n{ELSEWHERE}"
-        if places:
-            done += f"\nNEW ROWS ARRIVED: {', '.join(places)}. Run this again when the service receives no more of them"
-        return done, bool(places)
+        done = report.render("forget.txt.jinja", source=source(params, name, entity), places=list(places))
+        return done.removesuffix("\n"), bool(places)
 
 
 def found(params: Params, name: str, entity: str) -> Places:
