@@ -1,5 +1,6 @@
 """Measure the served models on labelled outcomes, each version by its own threshold."""
 
+from collections import defaultdict
 from datetime import datetime
 from typing import Any
 
@@ -7,7 +8,7 @@ import duckdb
 import numpy as np
 import pandas as pd
 
-from tabloop import files, predictions, roles
+from tabloop import files, predictions, report, roles
 from tabloop.card import ModelCard
 from tabloop.columns import literal
 from tabloop.metrics import MIN_CLASS, at_threshold, auc_interval, enough
@@ -115,14 +116,11 @@ def head(result: dict[str, Any]) -> str:
 
 def text(result: dict[str, Any]) -> str:
     """The result as Markdown. The cost is that of the decisions by each version's own threshold."""
-    lines = [head(result), ""]
-    if others := result["others"]:
-        lines += [f"- {others:,} predictions of another project, table or service are left out", ""]
-    columns = ["week", "rows", "no label", "AUC", "observed/ predicted", "cost per row", "threshold"]
-    for served in dict.fromkeys((week["version"], week["variant"]) for week in result["weeks"]):
-        weeks = [week for week in result["weeks"] if (week["version"], week["variant"]) == served]
-        lines += [f"Model {served[0]} as {served[1]}:", "", markdown(columns, [*map(_cells, weeks)]), ""]
-    return "\n".join(lines).rstrip()
+    models = defaultdict[tuple[str, str], list[list[str]]](list)
+    for week in result["weeks"]:
+        models[week["version"], week["variant"]].append(_cells(week))
+    values = {"result": result, "head": head(result), "models": models, "markdown": markdown}
+    return report.render("performance.md.jinja", **values).removesuffix("\n")
 
 
 def _cells(week: dict[str, Any]) -> list[str]:
