@@ -142,6 +142,11 @@ def counted(name: str, **labels: str) -> float:
     return REGISTRY.get_sample_value(name, labels) or 0
 
 
+def keys_of(keys: int) -> list[str]:
+    """So many different keys; the store knows the first 20 and the last 20."""
+    return [*KEYS[:20], *(f"nobody {n}" for n in range(keys - 40)), *KEYS[20:40]]
+
+
 REASONS = ("gone", "locked", "unreadable", "unreachable", "slow", "resting")
 
 
@@ -258,8 +263,8 @@ def test_a_redis_that_hangs_costs_a_request_its_budget_and_nobody_else_anything(
         store, failures = opened(url), failed()
         slow = failed("slow")
         await store.check(VIEWS)
-        keys = KEYS[:40] * 250
-        assert all(row["age"] is not None for row in await store.read(keys))
+        keys = keys_of(10_000)
+        assert sum(row["age"] is not None for row in await store.read(keys)) == 40
         # More requests than there are connections.
         many = await asyncio.gather(*(store.read(["c001"]) for _ in range(300)))
         assert all(row["age"] == 19 for (row,) in many) and failed() == failures
@@ -305,7 +310,7 @@ def test_a_redis_that_is_stopped_costs_one_budget_and_then_nothing_until_it_is_b
         slow, resting, unknown = failed("slow"), failed("resting"), counted("missing_online_features_total")
         monkeypatch.setattr(online_store, "BUDGET", 1.0)
         with stopped(server):
-            rows = await store.read(KEYS[:40] * 50)
+            rows = await store.read(keys_of(2000))
             assert len(rows) == 2000 and {row["age"] for row in rows} == {None}
             for _ in range(100):
                 assert (await store.read(["c001"]))[0]["age"] is None
@@ -346,7 +351,7 @@ def test_a_redis_that_answers_slowly_costs_no_more_than_a_request_may_take(
             await store.read(["c001"])  # connects, which takes some messages
             monkeypatch.setattr(online_store, "BUDGET", 1.0)
             began = time.monotonic()
-            rows = await store.read(KEYS[:40] * 50)
+            rows = await store.read(keys_of(2000))
             assert time.monotonic() - began < 6 and failed("slow") == slow + 1
             assert rows[0]["age"] is not None and rows[-1]["age"] is None
 
@@ -376,7 +381,7 @@ def test_a_locked_file_costs_a_batch_one_budget_and_nobody_else_anything(
             counted("missing_online_features_total"),
         )
         with lock(folder / STORE):
-            began, turns, reading = time.monotonic(), 0, asyncio.ensure_future(store.read(KEYS[:40] * 50))
+            began, turns, reading = time.monotonic(), 0, asyncio.ensure_future(store.read(keys_of(2000)))
             while not reading.done():
                 await asyncio.sleep(0)
                 turns += 1
@@ -604,6 +609,17 @@ def test_the_setting(folder: Path, tabloop: Tabloop, monkeypatch: pytest.MonkeyP
     assert read(folder / STORE) != whole
     assert tabloop(folder, "materialize").stdout == said(1, 1) and read(folder / STORE) == whole
     assert read(folder / STORE)["age"][1] == 19
+
+
+def test_a_key_of_several_rows_is_looked_up_once_and_each_of_its_rows_counts(folder: Path) -> None:
+    store, unknown = opened(folder / STORE), counted("missing_online_features_total")
+    ages = counted("online_feature_age_seconds_count", view="profile")
+    rows = asyncio.run(store.read(["nobody", "c001", "nobody", *["c001"] * 1000, "c002"]))
+    assert counted("missing_online_features_total") == unknown + 2
+    assert counted("online_feature_age_seconds_count", view="profile") == ages + 2
+    one, another = asyncio.run(store.read(["c001", "c002"]))
+    assert rows == [rows[0], one, rows[0], *[one] * 1000, another] and one != another
+    assert set(rows[0].values()) == {None}
 
 
 def test_the_age_of_features_is_counted_by_view(folder: Path) -> None:

@@ -92,18 +92,18 @@ class Batches:
 
     async def _look_up(self, names: list[str], columns: Columns, keys: list[Any]) -> None:
         """Put in what the online store has of the values of these columns that are ABSENT."""
-        absent = dict[int, list[str]]()  # names, by the row's place
-        for name in names:
-            for at, value in enumerate(columns[name]):
-                if value is ABSENT:
-                    absent.setdefault(at, []).append(name)
-        for at in sorted(absent):
+        rows = zip(*(columns[name] for name in names), strict=True)
+        absent = [at for at, values in enumerate(rows) if ABSENT in values]
+        for at in absent:
             if keys[at] is None:
-                raise request.missing_entity(self.predictor.entity or "", absent[at], (at,))
+                lacking = [name for name in names if columns[name][at] is ABSENT]
+                raise request.missing_entity(self.predictor.entity or "", lacking, (at,))
         stored = await self.predictor.online.read([keys[at] for at in absent]) if absent else []
-        for (at, names), found in zip(absent.items(), stored, strict=True):
-            for name in names:
-                columns[name][at] = found[name]
+        for name in names:
+            values = columns[name]
+            for at, found in zip(absent, stored, strict=True):
+                if values[at] is ABSENT:
+                    values[at] = found[name]
 
     async def answer_arrow(self, body: bytes, wanted: bool) -> bytes:
         """The answers to the rows of a stream, as a stream if that is `wanted`, else as one JSON list.

@@ -7,6 +7,7 @@ import asyncio
 import sqlite3
 import struct
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -34,6 +35,7 @@ PART_KEYS = 50  # of a batch, looked up at once
 Views = Mapping[str, Mapping[str, Column]]
 # An entity's values by view and column; by view and "": when they were known, in Unix time.
 Stored = dict[tuple[str, str], Any]
+Found = dict[str, dict[str, Any]]  # the value of each column, by key
 
 
 class StoreError(UserError):
@@ -127,22 +129,21 @@ class OnlineStore:
         self.inode, self.open_again = 0, 0.0
 
     async def read(self, keys: Sequence[str]) -> list[dict[str, Any]]:
-        """The value of each column of each view, for each key. All are None for keys that could not be looked up."""
-        found: list[dict[str, Any]] = []
+        """The value of each column of each view, for each key. All are None for keys that could not be looked up.
+
+        A key that stands there more than once is looked up once, and its rows get the same dict.
+        """
+        rows, found = Counter(keys), Found()
         if self.breaker.resting:
             STORE_ERRORS.labels("resting").inc()
         else:
             try:
-                await self._look_up(keys, found)
+                await self._look_up(rows, found)
             except StoreError as error:
                 STORE_ERRORS.labels(error.reason).inc()
                 self.breaker.failed(f"online store: {error}; no look-up for {self.breaker.rest:g} s")
-        found += [self._values(Stored()) for _ in range(len(keys) - len(found))]
-        return found
-
-    def _keys(self, keys: Sequence[str], at: int) -> list[bytes]:
-        """The keys of a part of a batch."""
-        return [entity_key(self.entity, key) for key in keys[at : at + PART_KEYS]]
+        unknown = {} if len(found) == len(rows) else self._values(Stored())
+        return [found.get(key, unknown) for key in keys]
 
     def _values(self, stored: Stored) -> dict[str, Any]:
         values = dict[str, Any]()
@@ -171,16 +172,16 @@ class OnlineStore:
     async def _has(self, view: str) -> bool:
         return Path(self.where).is_file() and bool(self.rows(view, "TRUE LIMIT 1"))
 
-    async def _look_up(self, keys: Sequence[str], found: list[dict[str, Any]]) -> None:
-        """Append to `found` the values of each key, in order. Between parts, and while the file is locked, others are served.
+    async def _look_up(self, rows: Counter[str], found: Found) -> None:
+        """Put the values of each key into `found`. Between parts, and while the file is locked, others are served.
 
         Raises:
             StoreError: the file stays locked, or can't be read.
         """
-        tries = round(BUDGET / PAUSE)
-        while len(found) < len(keys):
+        keys, tries = list(rows), round(BUDGET / PAUSE)
+        while part := keys[len(found) : len(found) + PART_KEYS]:
             try:
-                self._take(self._part(self._keys(keys, len(found))), found)
+                self._take(rows, part, self._part([entity_key(self.entity, key) for key in part]), found)
                 if len(found) < len(keys):
                     await give_way()
             except StoreError as error:
@@ -189,9 +190,9 @@ class OnlineStore:
                     raise
                 await asyncio.sleep(PAUSE)
 
-    def _take(self, stored: list[Stored], found: list[dict[str, Any]]) -> None:
-        MISSING.inc(sum(not own for own in stored))
-        found += map(self._values, stored)
+    def _take(self, rows: Counter[str], part: list[str], stored: list[Stored], found: Found) -> None:
+        MISSING.inc(sum(rows[key] for key, own in zip(part, stored, strict=True) if not own))
+        found |= zip(part, map(self._values, stored), strict=True)
 
     def _part(self, keys: Sequence[bytes]) -> list[Stored]:
         if self.where == "none":
@@ -265,14 +266,16 @@ class RedisStore(OnlineStore):
         async with asyncio.timeout(2):  # connecting may take longer than a request may
             return bool(await self.client.sismember(redis_index(self.project), view))
 
-    async def _look_up(self, keys: Sequence[str], found: list[dict[str, Any]]) -> None:
+    async def _look_up(self, rows: Counter[str], found: Found) -> None:
+        keys = list(rows)
         try:
             async with asyncio.timeout(BUDGET + KEY_SECONDS * len(keys)):
-                for at in range(0, len(keys), PART_KEYS):
+                while part := keys[len(found) : len(found) + PART_KEYS]:
                     async with self.client.pipeline(transaction=False) as pipe:
-                        for key in self._keys(keys, at):
-                            pipe.hmget(key + self.project.encode(), self.fields)
-                        self._take([self._stored(values) for values in await pipe.execute()], found)
+                        for key in part:
+                            pipe.hmget(entity_key(self.entity, key) + self.project.encode(), self.fields)
+                        stored = [self._stored(values) for values in await pipe.execute()]
+                    self._take(rows, part, stored, found)
         except self.failures as error:
             kind = type(error).__name__
             reason = "slow" if kind == "TimeoutError" else "unreachable"
