@@ -230,6 +230,9 @@ def test_a_new_question_has_its_default_and_is_said(run: Run, owned: Path, templ
             ".template.json: KeyError 'template'; see docs/updating.md",
         ),
         (lambda p, t: no_torch(t), "refuses the answers in .template.json"),
+        (lambda p, t: git(p, "switch", "--quiet", "--detach"), "HEAD is on no branch: `git switch` to yours"),
+        (lambda p, t: git(p, "switch", "--quiet", "template"), "HEAD is on template: `git switch` to yours"),
+        (lambda p, t: checked_out_elsewhere(p, t), "git branch failed: "),
     ],
 )
 def test_what_prevents_an_update_is_said_in_one_line(
@@ -245,6 +248,28 @@ def test_what_prevents_an_update_is_said_in_one_line(
     done = run(owned, "tabloop", "update", code=1)
     assert why in done.stderr and len(done.stderr.splitlines()) == 1
     assert git(owned, "rev-parse", "HEAD", "template") == before
+
+
+def checked_out_elsewhere(project: Path, template: Template) -> None:
+    """The branch `template` in another folder, whose files would no longer be those of its commit."""
+    git(project, "worktree", "add", "--quiet", str(project.parent / "elsewhere"), "template")
+    template.change("v1.1.0", **NEXT)
+
+
+def test_a_hook_that_refuses_the_merge_leaves_nothing_half_merged(
+    run: Run, owned: Path, template: Template
+) -> None:
+    template.change("v1.1.0", **NEXT)
+    hook = owned / ".git/hooks/prepare-commit-msg"  # git runs it in spite of --no-verify
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text("#!/bin/sh\necho a ticket is missing >&2\nexit 1\n")
+    hook.chmod(0o755)
+    for _ in range(2):
+        said = run(owned, "tabloop", "update", code=1).stderr
+        assert "git commit failed: a ticket is missing" in said and git(owned, "status", "--porcelain") == ""
+    hook.unlink()
+    run(owned, "tabloop", "update")
+    assert "## this list, new" in (owned / "Makefile").read_text()
 
 
 def no_torch(template: Template) -> None:

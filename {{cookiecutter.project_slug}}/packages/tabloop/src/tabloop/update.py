@@ -53,10 +53,14 @@ def update(to: str) -> Update:
     same = new["answers"] == recorded(base)["answers"]
     if same and not git("diff", "--name-only", base, made, "--", ".", *ignored, where=ROOT):
         return Update(f"{version} changes nothing")
-    if not commits.ancestor(base, "HEAD", ROOT):
-        merge(base, "Record what the template's last update brought", "--strategy=ours")
-    tip = on_branch(tree(made), base, title)
-    conflicts = merge(tip, title)
+    try:
+        if not commits.ancestor(base, "HEAD", ROOT):
+            merge(base, "Record what the template's last update brought", "--strategy=ours")
+        conflicts = merge(on_branch(tree(made), base, title), title)
+    except UserError:  # a hook refused, or a signature failed
+        with suppress(UserError):  # where the merge had not begun
+            git("merge", "--abort", where=ROOT)
+        raise
     lines = [f"{name} = {value!r}" for name, value in new["answers"].items() if name not in known["answers"]]
     asked = f"; new answers in {FILE}: {', '.join(lines)}" if lines else ""
     if conflicts:
@@ -70,7 +74,7 @@ def update(to: str) -> Update:
 
 
 def refuse_unfinished() -> None:
-    """Refuse where the merge would meet other changes.
+    """Refuse where the merge would meet other changes, or would be on no branch of the owner's.
 
     Raises:
         UserError: it would, or the project is not a repository of its own.
@@ -81,6 +85,8 @@ def refuse_unfinished() -> None:
             f"`git subtree split --prefix={folder} --rejoin --branch=alone`, `git clone --branch alone . ../alone`, update there, "
             f"then `git subtree pull --prefix={folder} ../alone alone`"
         )
+    if (branch := git("branch", "--show-current", where=ROOT)) in ("", BRANCH):
+        raise UserError(f"HEAD is on {branch or 'no branch'}: `git switch` to yours first")
     if changed := git("status", "--porcelain", "--untracked-files=no", where=ROOT):
         names = ", ".join(line[3:] for line in changed.splitlines()[:3])
         raise UserError(f"uncommitted changes ({names}): commit or stash them first")
@@ -104,9 +110,7 @@ def recorded(commit: str) -> dict[str, Any]:
 
 def baked_before(known: dict[str, Any]) -> str:
     """The commit with what the project's present version of the template baked: on `template`, or baked again."""
-    for ref in (BRANCH, f"origin/{BRANCH}"):
-        if not exists(ref):
-            continue
+    for ref in filter(exists, (BRANCH, f"origin/{BRANCH}")):
         for commit in git("rev-list", ref, "--", FILE, where=ROOT).split():
             if recorded(commit)["commit"] == known["commit"]:
                 return commit
@@ -150,12 +154,11 @@ def without_packages(commit: str) -> str:
 
 def on_branch(made: str, base: str, title: str) -> str:
     """The newest commit of the branch `template`, which has this tree from now on."""
-    tip = git("rev-parse", BRANCH, where=ROOT) if exists(BRANCH) else base
-    if not commits.ancestor(base, tip, ROOT):  # the branch was not there, or is of another clone
-        tip = base
+    # Where the branch is not there, or is of another clone, it begins with the base.
+    tip = BRANCH if exists(BRANCH) and commits.ancestor(base, BRANCH, ROOT) else base
     if tree(tip) != made:
         tip = git("commit-tree", made, "-p", tip, "-m", title, where=ROOT)
-    git("update-ref", f"refs/heads/{BRANCH}", tip, where=ROOT)
+    git("branch", "--quiet", "--force", BRANCH, tip, where=ROOT)  # no other worktree may have it
     return tip
 
 
