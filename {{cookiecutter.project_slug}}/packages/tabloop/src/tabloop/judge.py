@@ -20,7 +20,6 @@ from tabloop.intervals import Scored, between_levels, estimate, jackknife
 from tabloop.metrics import MIN_CLASS, Estimate
 from tabloop.params import Params
 
-Measure = Callable[[np.ndarray, np.ndarray, float, Params], dict[str, Any]]
 Check = dict[str, Any]
 NAMED = 10  # levels that a check names
 
@@ -33,7 +32,7 @@ class Holdout:
     """
 
     params: Params
-    measure: Measure
+    measure: Callable[[np.ndarray, np.ndarray, float, Params], dict[str, Any]]
     rows: pd.DataFrame
     target: np.ndarray
     candidate: Scored

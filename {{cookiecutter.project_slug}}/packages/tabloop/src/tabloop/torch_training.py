@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits as log_loss
 from torch.optim import AdamW, Optimizer
 
 from tabloop import ray_engine
 from tabloop.candidate import CHECKPOINTS
-from tabloop.cli import explained
+from tabloop.cli import explained, one_line
 from tabloop.metrics import MIN_CLASS, auc, enough
 from tabloop.progress import progress
 from tabloop.torch_rows import Rows
@@ -29,7 +29,6 @@ from tabloop.torch_rows import Rows
 SAVE_AFTER = 2.0  # seconds: a shorter training begins anew after a kill
 SCORED = 65_536  # rows that are scored at once
 RECORD_AFTER = 3  # batches: PyTorch's libraries allocate what they need in the first ones
-Done = Callable[[int], Any]
 
 
 class Training(BaseModel, extra="forbid", frozen=True):
@@ -60,7 +59,10 @@ class Training(BaseModel, extra="forbid", frozen=True):
         Raises:
             ValueError: one of them is wrong; the text names it.
         """
-        return cls(**params)
+        try:
+            return cls(**params)
+        except ValidationError as error:
+            raise ValueError(one_line(error)) from None
 
 
 def choose_hardware(settings: Training) -> tuple[torch.device, torch.dtype]:
@@ -260,7 +262,7 @@ class Step:
         return loss.detach()
 
 
-def train_epoch(step: Step, size: int, process: Process, done: Done) -> float:
+def train_epoch(step: Step, size: int, process: Process, done: Callable[[int], Any]) -> float:
     """Train on each row once, in random order; the mean log loss of this process's share.
 
     Args:
