@@ -1,6 +1,7 @@
 """Batch scoring: the service's answers for a whole table, however often it is killed; what can't be scored is in a file."""
 
 import shutil
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -226,6 +227,7 @@ def test_a_file_that_can_not_be_read_meanwhile_is_named(here: Path, monkeypatch:
         ("in.csv", ".", ". is the input or contains it"),
         ("in.csv", "other", "other is a folder with other files"),
         ("in.csv", "other.csv", r"other.csv: name a file that ends with .parquet"),
+        ("in.csv", "pipe", r"pipe: name a file that ends with .parquet"),
         (
             "in.csv",
             "new.xlsx",
@@ -252,9 +254,11 @@ def test_what_can_not_be_done_is_one_line_and_the_output_is_as_it_was(
     for name in ("empty.csv", "other/precious", "other.csv", "out.parquet"):
         Path(name).parent.mkdir(exist_ok=True)
         Path(name).write_text("" if name == "empty.csv" else "precious")
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind("pipe")  # neither file nor folder, as /dev/stdout
     with pytest.raises(UserError, match=f"^{why}") as caught:
         batch.batch(source, output, "champion")
-    assert "\n" not in str(caught.value)
+    assert Path("pipe").is_socket() and "\n" not in str(caught.value)
     kept = [Path(name).read_text() for name in ("other/precious", "other.csv", "out.parquet")]
     assert kept == ["precious"] * 3 and len(pd.read_csv("in.csv")) == 60
 

@@ -86,7 +86,8 @@ def refuse_to_overwrite(target: Path, output: str, inputs: list[Path]) -> None:
     ):
         raise UserError(f"{output} is a folder with other files: name another output, or a new folder in it")
     ending = target.suffix[1:].isalpha() and not target.is_dir()  # there is none in scores-2026.11
-    if target.suffix != ".parquet" and (ending or target.is_file()):
+    # A folder would replace what is none, as a file or a device.
+    if target.suffix != ".parquet" and (ending or (target.exists() and not target.is_dir())):
         raise UserError(f"{output}: name a file that ends with .parquet, or a folder without an ending")
 
 
