@@ -156,7 +156,10 @@ def test_only_the_values_in_params_yaml_change() -> None:
     changed = text.replace("0.5", "1.0e-05").replace("- 64\n    - 32", "[8, 8]").replace("'a'", "null")
     assert new == changed.replace("train:", "train: # tuned: auc +0.1 [0, 0.2]")
     assert with_arguments(new, {"x": 0.5}, "more").splitlines()[3] == "train: # tuned: more"
-    assert with_arguments("train: # mine\n  x: 1\n", {"x": 2}, "more") == "train: # mine\n  x: 2\n"
+    noted = with_arguments("train: # mine\r\n  x: 1\r\n", {"x": 2}, "auc +0.1 [0, 0.2]")
+    assert noted == "train: # tuned: auc +0.1 [0, 0.2] # mine\r\n  x: 2\r\n"
+    assert with_arguments(noted, {"x": 3}, "more") == "train: # tuned: more # mine\r\n  x: 3\r\n"
+    assert with_arguments("train:\r\n  x: 1\r\n", {"x": 2}, "more").startswith("train: # tuned: more\r\n")
     assert with_arguments("train: {x: 1, y: 2}\n", {"y": 3}, "more") == "train: {x: 1, y: 3}\n"
     with pytest.raises(UserError, match=r"by hand: .*'x': 2"):
         with_arguments("a: &a 1\ntrain:\n  x: *a\n", {"x": 2}, "more")
