@@ -138,7 +138,10 @@ def test_a_bad_drift_is_one_clear_line(holdout: pd.DataFrame, service: Service, 
     assert not service.posted
 
 
-@pytest.mark.parametrize(("changes", "text"), [({"rows": 0}, "--rows 0"), ({"labels": 1.5}, "--labels 1.5")])
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [({"rows": 0}, "--rows 0"), ({"labels": 1.5}, "--labels 1.5"), ({"seed": -1}, "--seed -1")],
+)
 def test_numbers_out_of_range_are_named(
     holdout: pd.DataFrame, service: Service, changes: dict[str, Any], text: str
 ) -> None:

@@ -32,8 +32,8 @@ def run(
     Raises:
         UserError: an argument is wrong, there is no holdout, or the service does not answer or refuses.
     """
-    given = {"rows": (rows, 1, 1e8), "labels": (labels, 0, 1), "delay": (delay, 0, 1e6)}
-    for name, (value, low, high) in given.items():
+    given = ("rows", rows, 1, 1e8), ("labels", labels, 0, 1), ("delay", delay, 0, 1e6), ("seed", seed, 0, 1e9)
+    for name, value, low, high in given:
         if not low <= value <= high:
             raise UserError(f"--{name} {value}: give a number from {low} to {high:,.0f}")
     drawn = draw(params, rows, factors(params, drift), seed)
