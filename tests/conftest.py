@@ -32,7 +32,7 @@ import pandas as pd
 import pytest
 import yaml
 from cookiecutter.main import cookiecutter
-from forks import COMMANDS, Forks
+from forks import COMMANDS, Forks, install
 from xdist.scheduler import LoadScopeScheduling
 
 if TYPE_CHECKING:
@@ -223,6 +223,7 @@ def environment_of(project: Path, name: str) -> Path:
         sync = [UV, "sync", "--quiet", "--no-install-project", "--python", PYTHON]
         subprocess.run(sync, cwd=folder, check=True, env=clean())
         share_bytecode(folder / ".venv")
+        install(folder / ".venv")
     return folder / ".venv"
 
 
@@ -259,8 +260,9 @@ def share_bytecode(environment: Path) -> None:
 def run(environment: Path) -> Run:
     """`run(project, "dvc", "repro")`: the finished command, run in that project with the shared environment.
 
-    `code` is the exit status that it must have (None: any); further keywords are environment variables. `dvc`, `tabloop`
-    and `python -m` are forks of a program that has imported their libraries (tests/forks.py), unless `fork` is False.
+    `code` is the exit status that it must have (None: any); further keywords are environment variables. `dvc`, `tabloop`,
+    `pytest`, `python -m` and `python -c` are forks of a program that has imported their libraries (tests/forks.py), unless
+    `fork` is False; so are `dvc` and `tabloop` where the command starts them.
     """
     return runner(environment)
 
@@ -280,8 +282,8 @@ def runner(environment: Path) -> Run:
         ]
         if fork and not own:
             env |= {"PATH": f"{COMMANDS}{os.pathsep}{env['PATH']}", "FORKS": forks_of(environment).path}
-            if command[:2] == ("python", "-m"):
-                command = ("python-m", *command[2:])
+            if command[:2] in (("python", "-m"), ("python", "-c")):
+                command = (f"python{command[1]}", *command[2:])
         done = subprocess.run(command, cwd=project, env=env, capture_output=True, text=True)
         assert code is None or done.returncode == code, (
             f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr}"

@@ -8,6 +8,7 @@ does. That `tabloop` imports no library that it does not use is tested elsewhere
 
 import atexit
 import contextlib
+import fcntl
 import gc
 import importlib
 import os
@@ -22,6 +23,8 @@ import sysconfig
 import tempfile
 import threading
 import traceback
+import types
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -32,24 +35,38 @@ COMMANDS = (
 # Variables that libraries read when they are imported; a command gets its own.
 OWN = ("DVC_", "MLFLOW_", "PROMETHEUS_")
 # Feast sets a variable when it is imported, which the Prometheus client then reads; MLflow imports it as its plugin.
-NOT_BEFORE = ("feast", "prometheus_client", "mlflow.tracking.request_header.registry")
+# Some libraries ask whether pytest is imported.
+NOT_BEFORE = ("feast", "prometheus_client", "mlflow.tracking.request_header.registry", "pytest", "_pytest")
 
 
 class Forks:
-    """The program below, which listens at `path`."""
+    """The program below, which listens at `path`. The processes of a run of the tests share it: each import costs once."""
 
     def __init__(self, python: str | Path = sys.executable, env: dict[str, str] | None = None) -> None:
-        self.folder = Path(tempfile.mkdtemp())  # the path of a socket has some 100 letters at most
+        # The path of a socket has some 100 letters at most.
+        self.alone = not (tests := os.environ.get("PYTEST_XDIST_TESTRUNUID"))
+        name = f"forks-{tests}-{zlib.crc32(os.fsencode(python)):x}"
+        self.folder = Path(tempfile.mkdtemp() if self.alone else Path(tempfile.gettempdir(), name))
+        self.folder.mkdir(exist_ok=True)
         self.path = str(self.folder / "forks")
-        env = {name: value for name, value in (env or os.environ).items() if not name.startswith(OWN)}
-        with socket.socket(socket.AF_UNIX) as listener:
+        users = self.folder / "users"  # a pipe, which the program reads: at its end nobody has it open
+        with (self.folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if new := not users.exists():
+                os.mkfifo(users)
+            self.used = os.open(users, os.O_RDWR)  # so that it does not wait for a reader
+            if new:
+                self.start(python, env or dict(os.environ), users)
+        atexit.register(self.close)
+
+    def start(self, python: str | Path, env: dict[str, str], users: Path) -> None:
+        """Start the program."""
+        env = {name: value for name, value in env.items() if not name.startswith(OWN)}
+        with socket.socket(socket.AF_UNIX) as listener, users.open() as pipe:
             listener.bind(self.path)
             listener.listen()
             command = [python, __file__, str(self.folder), str(listener.fileno())]
-            self.process = subprocess.Popen(
-                command, pass_fds=[listener.fileno()], env=env, stdin=subprocess.PIPE
-            )
-        atexit.register(self.close)
+            self.process = subprocess.Popen(command, pass_fds=[listener.fileno()], env=env, stdin=pipe)
 
     def run(
         self, arguments: Sequence[str], folder: Path, env: dict[str, str]
@@ -66,13 +83,22 @@ class Forks:
         )
 
     def close(self) -> None:
-        """End the program."""
-        self.process.communicate()
-        shutil.rmtree(self.folder)
+        """Let the program end, if no other process uses it."""
+        os.close(self.used)
+        if self.alone:
+            self.process.wait()
+
+
+def install(environment: Path) -> None:
+    """Let each Python of a virtual environment run forks_hook.py first, where $FORKS is set."""
+    hook = Path(__file__).with_name("forks_hook.py")
+    line = f"import os; 'FORKS' in os.environ and exec(open({str(hook)!r}).read(), {{'__file__': {str(hook)!r}}})"
+    for packages in environment.glob("lib/python3*/site-packages"):
+        (packages / "zz_forks.pth").write_text(line + "\n")  # .pth files are read in the order of their names
 
 
 def serve(folder: Path, listener: socket.socket) -> None:
-    """Fork for each command that is asked for, until this program's input ends.
+    """Fork for each command that is asked for, until this program's input ends; then the folder is removed.
 
     Between this program and the command stands a process that waits for it, and answers with its exit code.
     """
@@ -93,6 +119,7 @@ def serve(folder: Path, listener: socket.socket) -> None:
         for end in ends:
             os.close(end)
         asked.close()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def import_what_was_imported(folder: Path, known: set[str]) -> None:
@@ -138,11 +165,18 @@ def be(command: dict[str, Any], ends: list[int], folder: Path, known: set[str]) 
     os.environ.update(command["env"])
     os.chdir(command["folder"])
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    sys.argv = command["argv"][command["argv"][0] == "python-m" :]
+    sys.argv = command["argv"][command["argv"][0] in ("python-m", "python-c") :]
     sys.path[:1] = ["", *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    if path := os.environ.pop("FORKS_PATH", ""):  # of a Python that would have run it: forks_hook.py
+        sys.path[:], sys.executable = ["", *path.split(os.pathsep)], os.environ.pop("FORKS_PYTHON")
     status = 0
     try:
-        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+        if command["argv"][0] == "python-c":
+            code, sys.argv[0] = sys.argv[0], "-c"
+            sys.modules["__main__"] = main = types.ModuleType("__main__")
+            exec(code, vars(main))
+        else:
+            runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
     except SystemExit as end:
         if isinstance(end.code, str):
             print(end.code, file=sys.stderr)

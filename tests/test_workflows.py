@@ -28,6 +28,7 @@ from conftest import (
     clean,
     environment_of,
     few_rows,
+    forks_of,
     free_port,
     git,
     know_types,
@@ -126,6 +127,7 @@ class Forge:
             "GITHUB_RUN_ID": run_id or str(1000 + self.runs),
             "ATTESTATIONS": str(self.work / "attestations"),
             "FORGE": str(self.origin),
+            "FORKS": forks_of(self.environment).path,  # what the jobs run would import the same again
         }
         for name, value in variables.items():
             command += ["--env", f"{name}={value}"]

@@ -1,0 +1,21 @@
+"""What a Python of an environment of the tests does first, by a .pth file, where $FORKS is set.
+
+`tabloop`, `dvc` and `pytest`, however they are started, are then a fork of the program in forks.py. It gets this Python's
+search path, so it has the packages and the project that this environment has, and the name of this Python.
+"""
+
+import os
+import sys
+
+_, *words = sys.orig_argv
+command = words[1:] if words[:1] == ["-m"] else [word.rpartition(os.sep)[2] for word in words[:1]] + words[1:]
+# The loop ends by a signal to its process group; a fork's is that of the program.
+if command[:1] in (["tabloop"], ["dvc"], ["pytest"]) and command[1:2] != ["loop"]:
+    sys.argv = command
+    os.environ |= {"FORKS_PATH": os.pathsep.join(sys.path), "FORKS_PYTHON": sys.executable}
+    with open(f"{os.path.dirname(__file__)}/forked/tabloop") as client:  # noqa: PTH120, PTH123 - pathlib takes time
+        code = client.read()
+    try:
+        exec(code)
+    except SystemExit as end:
+        os._exit(end.code)  # type: ignore[arg-type]
