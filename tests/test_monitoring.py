@@ -107,7 +107,7 @@ def test_drift_and_performance_of_the_served_champion(
         assert (copy / "reports/drift.html").stat().st_size < 100_000
         reads_on_a_phone(page, copy / "reports/drift.html", "td:first-child")
         reads_on_a_phone(page, copy / "reports/evaluation.html", "td .quiet")
-        assert page.get_by_text("calibration error of a model that is calibrated is above 0").is_visible()
+        assert page.get_by_text("a calibrated model's error is above 0").is_visible()
         assert not run(copy, "git", "status", "--porcelain", "--", "reports").stdout
         edit(copy, lambda p: p["gates"][0].update(min=0.999))
         assert "⚠️ **Worse" in watch(run, copy, "performance", server.log, code=3)
