@@ -134,6 +134,7 @@ def test_a_compressed_body_is_said_to_be_one(client: TestClient, path: str) -> N
     body = gzip.compress(b'{"country": "FR"}')
     answer = client.post(path, content=body, headers={"Content-Encoding": "gzip"})
     assert answer.status_code == 415 and "Content-Encoding" in answer.json()["detail"]
+    assert "415" in client.get("/openapi.json").json()["paths"][path]["post"]["responses"]
     assert client.post(path, content=body).status_code == 422
     assert client.post(path, content=b"{", headers={"Content-Encoding": "identity"}).status_code == 422
 

@@ -81,7 +81,7 @@ def create_app(project: str, settings: Settings | None = None) -> ModelApp:
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
-        responses={s: {"model": Detail} for s in (400, *([401] if keys else []), 408, 413, 422, 500)},
+        responses={s: {"model": Detail} for s in (400, *([401] if keys else []), 408, 413, 415, 422, 500)},
     )
     _add_predictions(app, predictor)
     _add_explanations(app, predictor, explainer)
