@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from jinja2 import UndefinedError
-from tabloop import report
+from tabloop import card, report
 from tabloop.card import ModelCard, Parity
 from tabloop.cli import UserError
 from tabloop.params import Params
@@ -51,6 +51,14 @@ def test_a_broken_card_is_named(tmp_path: Path, text: str | None, named: str) ->
     with pytest.raises(UserError, match=f"model.json.*{named}") as caught:
         ModelCard.read(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_missing_card_is_named_from_the_project_s_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(card, "ROOT", tmp_path)
+    with pytest.raises(UserError, match=r"^models/champion/model\.json is missing: `make train`"):
+        ModelCard.read(tmp_path / "models/champion")
 
 
 def test_a_name_that_the_page_of_the_card_lacks_is_an_error() -> None:

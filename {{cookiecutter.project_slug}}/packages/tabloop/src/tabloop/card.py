@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from tabloop import files
 from tabloop.cli import UserError, explained
-from tabloop.params import Schema
+from tabloop.params import ROOT, Schema
 
 FILE = "model.json"
 
@@ -73,7 +73,8 @@ class ModelCard(BaseModel, frozen=True, populate_by_name=True, allow_inf_nan=Fal
         path = folder / FILE
         if not path.exists():
             how = "`make train` makes a model, `uv run dvc pull` fetches one that git pins"
-            raise UserError(f"{path} is missing: {how}")
+            named = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+            raise UserError(f"{named} is missing: {how}")
         with explained(str(path), ValidationError):
             return cls.model_validate_json(path.read_bytes())
 
