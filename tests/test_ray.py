@@ -110,7 +110,9 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def cluster(packages: Path) -> Iterator[Any]:
-    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(packages)}
+    # The watcher asks whether a cloud takes a machine away: one process more, which imports Ray Train, for each training.
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
+    os.environ["PYTHONPATH"] = str(packages)
     from ray.cluster_utils import Cluster
 
     soon = {"health_check_initial_delay_ms": 1000, "health_check_period_ms": 500}  # that a node is lost

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from tabloop.cli import UserError, one_line
@@ -93,6 +94,26 @@ class Cluster:
 
         by_ref = {job.ref: job for job in jobs}
         return by_ref[ray.wait(list(by_ref))[0][0]]
+
+
+class Keeper:
+    """An actor on the command's machine, which alone has the project's folder: it keeps the checkpoint there.
+
+    It is here, as its process then need not import PyTorch.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def read(self) -> bytes:
+        """The checkpoint; empty: there is none."""
+        return self.file.read_bytes() if self.file.exists() else b""
+
+    def write(self, content: bytes) -> None:
+        """Replace the checkpoint."""
+        part = self.file.with_suffix(".part")
+        part.write_bytes(content)
+        part.replace(self.file)
 
 
 def compute(own: str, work: list[Any], *block: Any) -> Any:

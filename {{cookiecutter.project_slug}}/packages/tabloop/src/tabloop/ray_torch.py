@@ -22,23 +22,6 @@ from tabloop.torch_training import Process, Training, learn
 SHARE = 1024  # rows of a batch, at least, for each worker; with fewer it is slower than one process: benchmarks/README.md
 
 
-class Keeper:
-    """An actor on the command's machine, which alone has the project's folder: it keeps the checkpoint there."""
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-
-    def read(self) -> bytes:
-        """The checkpoint; empty: there is none."""
-        return self.file.read_bytes() if self.file.exists() else b""
-
-    def write(self, content: bytes) -> None:
-        """Replace the checkpoint."""
-        part = self.file.with_suffix(".part")
-        part.write_bytes(content)
-        part.replace(self.file)
-
-
 class Worker(Process):
     """One of the workers; of the first one the checkpoints are kept."""
 
@@ -100,7 +83,7 @@ def train_together(
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        actor: Any = ray.remote(num_cpus=0, scheduling_strategy=here)(Keeper)  # type: ignore[call-overload]
+        actor: Any = ray.remote(num_cpus=0, scheduling_strategy=here)(ray_engine.Keeper)  # type: ignore[call-overload]
         keeper = actor.remote(checkpoint.absolute())
         blocks, workers = cluster.work, min(cluster.cores, settings.batch_size // SHARE)
 
