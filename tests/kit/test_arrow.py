@@ -193,6 +193,7 @@ NO: dict[str, tuple[bytes, int, str, list[str]]] = {
     "nothing": (b"", 422, "no rows", []),
     "no stream": (b"[1, 2]" * 9, 422, "does not begin as it should", []),
     "cut off": (stream(TABLE)[:-300], 422, "cut off", []),
+    "two": (stream(TABLE) * 2, 422, "more bytes follow its end", []),
     "no rows": (stream(TABLE.slice(0, 0)), 422, "no rows", []),
     "too many rows": (stream(pa.concat_tables([TABLE] * 3), rows=30), 413, "more than 100 rows", []),
     "many messages": (many(), 413, "more than", []),

@@ -124,6 +124,8 @@ def test_wrong_arguments_are_one_line(tabloop: Tabloop, tmp_path: Path) -> None:
     done = tabloop(tmp_path, "card", "nobody", code=2)
     assert "Traceback" not in done.stderr and len(done.stderr.splitlines()) == 1
     assert done.stderr.endswith(". `uv run tabloop card --help` shows what it takes\n")
+    for wrong in ("--trials=-3", "--timeout=-1"):
+        assert "is not in the range" in tabloop(tmp_path, "tune", wrong, code=2).stderr
     unknown = tabloop(tmp_path, "trian", code=2).stderr
     assert (
         unknown

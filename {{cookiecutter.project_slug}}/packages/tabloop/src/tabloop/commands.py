@@ -68,8 +68,10 @@ def pair(text: str) -> tuple[str, str]:
 
 
 @click.command()
-@click.option("--trials", default=50, show_default=True, help="The number of trials of the whole study.")
-@click.option("--timeout", default=float("inf"), metavar="SECONDS", help="Begin no trial after this time.")
+@click.option("--trials", type=click.IntRange(1), default=50, show_default=True, help="Trials of the study.")
+@click.option(
+    "--timeout", type=click.FloatRange(0), default=float("inf"), help="Begin no trial after so many seconds."
+)
 @click.option("--metric", type=click.Choice(["auc", "average_precision"]), default="auc", show_default=True)
 @click.option("--write/--no-write", default=None, help="Write the best always; or never.")
 def tune(trials: int, timeout: float, metric: str, write: bool | None) -> None:

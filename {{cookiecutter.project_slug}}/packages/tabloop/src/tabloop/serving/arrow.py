@@ -106,6 +106,8 @@ def _messages(body: bytes) -> Iterator[tuple[int, Flat, memoryview]]:
         if mark != 0xFFFFFFFF:
             raise Wrong("a message does not begin as it should")
         if not size:
+            if len(body) > at + 8:
+                raise Wrong("more bytes follow its end")
             return
         head, at = memoryview(body)[at + 8 : at + 8 + size], at + 8 + size
         message = Flat(bytes(head), struct.unpack_from("<I", head)[0])
