@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, UV, Project, Run
+from conftest import ROOT, UV, Project, Run, free_port
 
 # Run by another file of the tests, as they need a server, Docker, a bucket or another bake.
 ELSEWHERE = {
@@ -162,7 +162,8 @@ def a_lost_store(folder: Path, run: Run) -> None:
 
 def a_lost_champion(folder: Path, run: Run) -> None:
     shutil.rmtree(folder / "models/champion")
-    said = run(folder, "make", f"UV={UV}", "serve", code=2).stderr.splitlines()[0]
+    serve = run(folder, "make", f"UV={UV}", "serve", code=2, PORT=str(free_port()))
+    said = serve.stderr.splitlines()[0]
     assert said.startswith("serve: champion: ") and "`uv run dvc pull`" in said
     run(folder, "dvc", "checkout", "models/champion.dvc")  # what `dvc pull` does with what is in the cache
     shutil.rmtree(folder / "models/champion")
