@@ -75,20 +75,28 @@ def small(project: Project, quick: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def model(environment: Path) -> Iterator[ModuleType]:
-    """The owner's model.py. This process finds torch after its own packages."""
-    (packages,) = map(str, environment.glob("lib/python3*/site-packages"))
-    sys.path.append(packages)
-    yield model_of("torch")
-    sys.path.remove(packages)
+def packages(environment: Path) -> Iterator[None]:
+    """This process finds torch after its own packages."""
+    (folder,) = map(str, environment.glob("lib/python3*/site-packages"))
+    sys.path.append(folder)
+    yield
+    sys.path.remove(folder)
 
 
 @pytest.fixture
-def training(model: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The module torch_training, with checkpoints from the first epoch on."""
+def model(packages: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The owner's model.py, whose checkpoints lie in the test's folder."""
     from tabloop import torch_training
 
     monkeypatch.setattr(torch_training, "CHECKPOINTS", tmp_path / "checkpoints")
+    return model_of("torch")
+
+
+@pytest.fixture
+def training(model: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The module torch_training, with checkpoints from the first epoch on."""
+    from tabloop import torch_training
+
     monkeypatch.setattr(torch_training, "SAVE_AFTER", 0)
     return torch_training
 
