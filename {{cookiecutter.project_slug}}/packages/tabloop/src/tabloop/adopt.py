@@ -145,4 +145,4 @@ def text(found: dict[str, Any]) -> str:
         because = f"{column['why']}: {', '.join(column['examples'])}"
         rows.append([column["column"], column["decision"], column["type"].lower(), share, because])
     values = {"found": found, "schema": found["schema"], "table": terminal.aligned(rows)}
-    return report.render("adopt.txt.jinja", **values).removesuffix("\n")
+    return report.text("adopt.txt.jinja", **values)

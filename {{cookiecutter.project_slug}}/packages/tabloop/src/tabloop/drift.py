@@ -162,4 +162,4 @@ def whole(bars: DriftBars, columns: dict[str, dict[str, Any]]) -> dict[str, Any]
 
 def text(result: dict[str, Any]) -> str:
     """The result as Markdown."""
-    return report.render("drift.md.jinja", result=result).removesuffix("\n")
+    return report.text("drift.md.jinja", result=result)

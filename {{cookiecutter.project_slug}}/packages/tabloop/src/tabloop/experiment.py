@@ -221,7 +221,7 @@ def text(result: dict[str, Any]) -> str:
     how = "paired, in shadow" if result["paired"] else "A/B, by share: "
     how += ", ".join(f"{part['share']:g} since {part['since']}" for part in result["shares"])
     values = {"result": result, "how": how, "shown": result["days"][-SHOWN_DAYS:], "interval": interval}
-    return report.render("experiment.md.jinja", **values).removesuffix("\n")
+    return report.text("experiment.md.jinja", **values)
 
 
 def interval(found: dict[str, Any]) -> str:

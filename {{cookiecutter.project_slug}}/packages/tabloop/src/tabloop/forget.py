@@ -58,8 +58,8 @@ def forget(params: Params, entity: str, agreed: Callable[[str], bool]) -> tuple[
                 remove()
             if not (places := found(params, name, entity)):
                 break
-        done = report.render("forget.txt.jinja", source=source(params, name, entity), places=list(places))
-        return done.removesuffix("\n"), bool(places)
+        done = report.text("forget.txt.jinja", source=source(params, name, entity), places=list(places))
+        return done, bool(places)
 
 
 def found(params: Params, name: str, entity: str) -> Places:

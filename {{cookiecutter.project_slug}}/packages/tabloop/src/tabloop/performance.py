@@ -120,7 +120,7 @@ def text(result: dict[str, Any]) -> str:
     for week in result["weeks"]:
         models[week["version"], week["variant"]].append(_cells(week))
     values = {"result": result, "head": head(result), "models": models, "markdown": markdown}
-    return report.render("performance.md.jinja", **values).removesuffix("\n")
+    return report.text("performance.md.jinja", **values)
 
 
 def _cells(week: dict[str, Any]) -> list[str]:

@@ -111,4 +111,4 @@ def head(result: dict[str, Any]) -> str:
 def text(result: dict[str, Any]) -> str:
     """The result as Markdown: both models on the same rows."""
     values = {"result": result, "head": head(result), "metrics": METRICS, "shown": verdicts.shown}
-    return report.render("replay.md.jinja", **values).removesuffix("\n")
+    return report.text("replay.md.jinja", **values)

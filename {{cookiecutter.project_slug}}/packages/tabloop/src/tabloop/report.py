@@ -106,3 +106,8 @@ def render(template: str, **values: Any) -> str:
     jinja = Environment(loader=PackageLoader("tabloop", "."), autoescape=page, undefined=missing, **options)
     jinja.filters |= {"digits": verdicts.figure, "cell": verdicts.cell}
     return jinja.get_template(template).render(**values)
+
+
+def text(template: str, **values: Any) -> str:
+    """A template filled in by `render`, without the end of its last line, which printing adds."""
+    return render(template, **values).removesuffix("\n")

@@ -30,8 +30,7 @@ def summary() -> str:
         "example": json.dumps(card.example, ensure_ascii=False),
         "next_step": next_step(card.version, passed),
     }
-    text = report.render("summary.txt.jinja", card=card, result=found, probability=probability, **values)
-    return text.removesuffix("\n")
+    return report.text("summary.txt.jinja", card=card, result=found, probability=probability, **values)
 
 
 def next_step(version: str, passed: bool) -> str:
@@ -69,4 +68,4 @@ def markdown() -> str:
     paths = {name: ROOT / f"reports/{name}.json" for name in ("roc", "calibration")}
     curves = [report.mermaid(name, json.loads(path.read_text("utf-8"))) for name, path in paths.items()]
     values = {"card": card, "result": found, "origin": origin, "movers": movers, "curves": curves}
-    return report.render("summary.md.jinja", verdicts=verdicts, **values).removesuffix("\n")
+    return report.text("summary.md.jinja", verdicts=verdicts, **values)
