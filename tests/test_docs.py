@@ -137,9 +137,22 @@ def sentences(text: str) -> Iterator[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_no_sentence_is_long(page: Path) -> None:
-    """A reader whose second language is English follows 30 words. The changelog is a list of its own kind."""
-    long = [said for said in sentences(page.read_text()) if len(said.split()) > 30]
-    assert not long or page.name == "CHANGELOG.md"
+    """A reader whose second language is English follows 30 words."""
+    assert not [said for said in sentences(page.read_text()) if len(said.split()) > 30]
+
+
+def test_the_changelog_lists_versions_and_says_of_each_change_what_to_do() -> None:
+    """`.github/release.py` takes a version's section as the notes of its release."""
+    first, *sections = re.split(r"^## ", (ROOT / "CHANGELOG.md").read_text(), flags=re.M)
+    assert "Nothing to do" in first  # how an entry looks
+    numbers = [re.fullmatch(r"(\d+)\.(\d+)\.(\d+)", section.partition("\n")[0]) for section in sections]
+    versions = [tuple(map(int, number.groups())) if number else None for number in numbers]
+    assert None not in versions, "a change is listed under the number of the version that will have it"
+    assert versions == sorted(versions, reverse=True) and len(set(versions)) == len(versions)  # type: ignore[type-var]
+    for section in sections[:-1]:
+        entries = re.split(r"^- ", section, flags=re.M)[1:]
+        assert entries and all(entry.startswith("**") for entry in entries)
+    assert 10 <= len(re.findall("^- ", sections[-1], re.M)) <= 20  # the first version: what it has
 
 
 def anchors(page: Path) -> set[str]:
