@@ -46,7 +46,8 @@ def install(
     """Give the role a model with this reference data, and pin it as DVC does."""
     model = folder / "models" / role
     model.mkdir(parents=True, exist_ok=True)
-    card = CARD.model_copy(update={"version": role, "threshold": 0.5, "schema_": chosen.schema_} | changes)
+    made = {"version": role, "threshold": 0.5, "schema_": chosen.schema_, "source_table": chosen.source_table}
+    card = CARD.model_copy(update=made | changes)
     card.write(model)
     if reference is not None:
         reference.to_parquet(model / "reference.parquet", index=False)
@@ -99,14 +100,15 @@ def log(
         at: when they were predicted, by default now.
         ids: those of rows that were answered by the other variant, too; their labels are in the log already.
         labels: the share of rows whose label is reported.
-        columns: the same value for all rows, for example of `threshold`; else null.
+        columns: the same value for all rows, for example of `threshold`; else null, but for a threshold of 0.5 and the table.
     """
     time = int((at or datetime.now(UTC)).timestamp() * 1e6)
     tables = predictions.tables(chosen.schema_.features)
     names = ids or [f"p{next(IDS):08d}" for _ in range(len(rows))]
     values = {name: rows[name].astype(object).where(rows[name].notna(), None).tolist() for name in rows}
     n = len(rows)
-    constant = {"predicted_at": time, "variant": variant, "model_version": version or variant} | columns
+    constant = {"predicted_at": time, "variant": variant, "model_version": version or variant}
+    constant |= {"threshold": 0.5, "source_table": chosen.source_table} | columns
     rows_of = {name: [constant.get(name)] * n for name in tables["predictions"]}
     rows_of |= {predictions.feature(name): values[name] for name in chosen.schema_.features}
     rows_of |= {

@@ -254,26 +254,6 @@ def test_a_test_that_plays_shadow_ramp_pause_and_another_challenger_counts_its_o
     assert "A/B, by share: 0.1 since " in experiment.text(result)
 
 
-def test_what_an_older_service_logged_is_said_and_does_not_count(folder: Path) -> None:
-    champion, challenger = split(served(1000))
-    log(folder, params(), challenger, "challenger", threshold=0.5)
-    log(folder, params(), champion, threshold=0.5)
-    with pytest.raises(
-        UserError, match=f"; {len(challenger)} are of an older service, which did not log its m"
-    ):
-        run(folder)
-    for path in (folder / "log/predictions").rglob("*.parquet"):  # nor did it have the columns
-        pd.read_parquet(path).drop(columns=["mode", "share", "champion", "challenger"]).to_parquet(path)
-    with pytest.raises(
-        UserError, match=f"; {len(challenger)} are of an older service, which did not log its m"
-    ):
-        run(folder)
-    _, own = played(folder, served(2000, seed=1))
-    result = run(folder)
-    assert result["entities"]["challenger"] == own.entity.nunique()
-    assert f"{len(challenger)} rows of the challenger are left out: an older s" in experiment.text(result)
-
-
 def test_rows_that_the_challenger_failed_to_answer_stay_its_own(folder: Path) -> None:
     """The champion answers them. If they were the champion's, the challenger would be spared its hardest rows."""
     _, challenger = played(folder, served(3000))

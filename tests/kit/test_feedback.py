@@ -14,7 +14,6 @@ from tabloop.serving import create_app
 from tabloop.split import REPORTED
 
 from .conftest import PARAMS, Project, Tabloop, orders
-from .test_card import CARD
 from .test_featurize import parted, schema_of
 from .test_serving import ROW, Models, models, settings  # noqa: F401
 
@@ -242,25 +241,16 @@ def test_what_can_not_be_used_is_counted_by_reason(project: Project, tabloop: Ta
 
 
 def test_predictions_of_another_table_are_not_learnt_from(project: Project, tabloop: Tabloop) -> None:
-    """Of an older service, which did not log the table, those of the champion are known."""
     folder = fed(project, request={"amount": {"type": "number"}})
     rows = pd.DataFrame({"amount": [1.0, 2.0]})
     feed(folder, "own", rows)
     feed(folder, "another", rows + 2, source_table="another/returned")
-    feed(folder, "older", rows + 4, source_table=None, model_version="v1")
-    feed(folder, "oldest", rows + 6, source_table=None)
-    assert (
-        "ingest: 6 labelled predictions are left out: they are of another table\n"
-        in tabloop(folder, "ingest").stdout
-    )
-    assert learnt(folder, "amount") == [(1.0,), (2.0,)]
-    (folder / "models/champion").mkdir(parents=True)
-    CARD.model_copy(update={"version": "v1"}).write(folder / "models/champion")
+    feed(folder, "unnamed", rows + 4, source_table=None)
     assert (
         "ingest: 4 labelled predictions are left out: they are of another table\n"
         in tabloop(folder, "ingest").stdout
     )
-    assert learnt(folder, "amount") == [(1.0,), (2.0,), (5.0,), (6.0,)]
+    assert learnt(folder, "amount") == [(1.0,), (2.0,)]
 
 
 def test_no_row_is_learnt_from_twice_where_the_log_has_the_key(project: Project, tabloop: Tabloop) -> None:

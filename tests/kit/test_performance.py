@@ -18,7 +18,7 @@ from .monitored import install, log, params, served
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monitored.enter(tmp_path, monkeypatch)
-    install(tmp_path, "champion", params(), source_table="kit/returned")
+    install(tmp_path, "champion", params())
     return tmp_path
 
 
@@ -38,7 +38,7 @@ def test_each_week_version_and_variant_has_a_line(folder: Path) -> None:
     now = datetime.now(UTC)
     rows = served(500)
     log(folder, params(), rows, labels=0.8)
-    log(folder, params(), rows, variant="challenger", source_table="kit/returned")
+    log(folder, params(), rows, variant="challenger")
     log(folder, params(), rows.assign(probability=0.0), at=now - timedelta(days=21))
     result = check(folder)
     assert [(w["variant"], w["rows"]) for w in result["weeks"]] == [
@@ -60,15 +60,14 @@ def test_each_week_version_and_variant_has_a_line(folder: Path) -> None:
 
 
 def test_each_version_is_measured_by_its_own_threshold(folder: Path) -> None:
-    """The one that was logged; of an older service's rows, which lack it, the champion's."""
-    rows, ours = served(500), "kit/returned"
-    log(folder, params(), rows, variant="challenger", threshold=0.3, source_table=ours)
-    log(folder, params(), rows, version="v1", threshold=0.7, source_table=ours)
-    log(folder, params(), rows, version="champion", threshold=0.6, source_table=ours)
+    rows = served(500)
+    log(folder, params(), rows, variant="challenger", threshold=0.3)
+    log(folder, params(), rows, version="v1", threshold=0.7)
+    log(folder, params(), rows, version="champion", threshold=0.6)
     weeks = {week["version"]: week for week in check(folder)["weeks"]}
     for version, threshold in {"challenger": 0.3, "v1": 0.7, "champion": 0.6}.items():
         assert weeks[version]["cost_per_row"] == pytest.approx(cost(rows, threshold)), version
-    log(folder, params(), rows)  # by an older service
+    log(folder, params(), rows)  # by 0.5, as before the champion was trained again
     result = check(folder)
     assert result["window"]["thresholds"] == [0.5, 0.6]
     assert result["window"]["cost_per_row"] == pytest.approx((cost(rows, 0.5) + cost(rows, 0.6)) / 2)
@@ -77,7 +76,7 @@ def test_each_version_is_measured_by_its_own_threshold(folder: Path) -> None:
 
 def test_the_log_of_another_project_or_an_earlier_table_is_not_mixed_in(folder: Path) -> None:
     rows = served(400)
-    log(folder, params(), rows, source_table="kit/returned", threshold=0.5)
+    log(folder, params(), rows, threshold=0.5)
     before = check(folder)
     assert "left out" not in performance.text(before)
     for other in ("kit/is_fraud", "another/returned", None):

@@ -51,17 +51,6 @@ def test_what_was_logged_is_read_with_its_last_label(folder: Path) -> None:
     assert changed == ids[:1]
 
 
-def test_what_an_older_service_did_not_log_is_null(folder: Path) -> None:
-    log(folder, params(), served(3), trace_id="4bf92f3577b34da6a3ce929d0e0e4736")
-    (new,) = folder.glob("log/predictions/*/*.parquet")
-    kept = pd.read_parquet(new).drop(columns=list(predictions.NEWER))
-    kept.to_parquet(new.with_name("old.parquet"), index=False)
-    assert read("SELECT count(*) AS n, count(trace_id) AS traced FROM predictions").iloc[0].tolist() == [6, 3]
-    new.unlink()
-    absent = read(f"SELECT {', '.join(predictions.NEWER)} FROM predictions")
-    assert len(absent) == 3 and absent.isna().all(axis=None)
-
-
 def test_the_window_is_exact(folder: Path) -> None:
     now = datetime.now(UTC)
     for hours in (1, 30):

@@ -36,7 +36,7 @@ def card(version: str) -> ModelCard:
 
 
 def register(folder: Path, version: str) -> int:
-    """Track a graph and register it, as train and register do."""
+    """Write a graph and register it, as train and register do."""
     inputs = [
         helper.make_tensor_value_info(
             name, TensorProto.FLOAT if column.numeric else TensorProto.STRING, [None, 1]
@@ -51,7 +51,6 @@ def register(folder: Path, version: str) -> int:
     candidate = folder / version
     candidate.mkdir(exist_ok=True)
     (candidate / "model.onnx").write_bytes(graph.SerializeToString())
-    registry.track(PROJECT, card(version), graph, candidate)
     return registry.register(PROJECT, card(version), EVALUATION, candidate)
 
 

@@ -36,9 +36,9 @@ def run(params: Params, environment: str) -> dict[str, Any]:
         what = f"deploy/{environment}/release.env has CHALLENGER_MODE={mode}, and an experiment needs ab or shadow"
         raise UserError(f"{what}: `uv run tabloop release set {environment} CHALLENGER_MODE=shadow`")
     cards = {role: roles.required(role) for role in roles.ROLES}
-    rows, older = read(cards, params.evaluate.cost, mode)
+    rows = read(cards, params.evaluate.cost, mode)
     result = {"environment": environment, "versions": {role: card.version for role, card in cards.items()}}
-    result |= {"older": older} | verdict(params, rows, mode == "shadow")
+    result |= verdict(params, rows, mode == "shadow")
     files.write_json(REPORT, result)
     if result["days"]:
         plot(result)
@@ -47,7 +47,7 @@ def run(params: Params, environment: str) -> dict[str, Any]:
     return result
 
 
-def read(cards: dict[roles.Role, ModelCard], cost: Cost, mode: str) -> tuple[pd.DataFrame, int]:
+def read(cards: dict[roles.Role, ModelCard], cost: Cost, mode: str) -> pd.DataFrame:
     """The predictions of this experiment: those logged in this mode, by this champion, beside this challenger.
 
     So it has neither what was logged before or in a pause, nor in another mode, nor beside another challenger. An A/B test
@@ -55,7 +55,6 @@ def read(cards: dict[roles.Role, ModelCard], cost: Cost, mode: str) -> tuple[pd.
     the one by which the model decided then.
 
     Returns:
-        The rows, and how many of the challenger an older service logged without its mode: they are not among the rows.
         Columns unit, share (0 in the shadow), predicted_at, challenged, fallback, cost (NaN without a label). The unit
         is the entity, or the prediction where there is none. An A/B test's rows are of the variant to which the unit was
         assigned; `fallback` are those that the champion answered, as the challenger failed.
@@ -66,10 +65,6 @@ def read(cards: dict[roles.Role, ModelCard], cost: Cost, mode: str) -> tuple[pd.
     db = predictions.connect()
     version = cards["challenger"].version
     where = "in an A/B test, at a share between 0 and 1" if mode == "ab" else "in the shadow"
-    unsaid = f"{predictions.served(version, 'challenger')} AND mode IS NULL"
-    older = int(predictions.table(db, f"SELECT count(*) AS n FROM predictions WHERE {unsaid}").n[0])
-    nothing = f"the log has no prediction of the challenger {version} {where}"
-    nothing += f"; {older:,} are of an older service, which did not log its mode" if older else ""
     mine = " AND ".join(f"{role} = {literal(card.version)}" for role, card in cards.items())
     mine += f" AND mode = {literal(mode)}" + (" AND share > 0 AND share < 1" if mode == "ab" else "")
     share = "share" if mode == "ab" else "0::DOUBLE"
@@ -83,7 +78,7 @@ def read(cards: dict[roles.Role, ModelCard], cost: Cost, mode: str) -> tuple[pd.
         f"FROM (FROM predictions WHERE {mine} {answers}) LEFT JOIN outcomes USING (prediction_id)",
     )
     if not rows.challenged.any():
-        raise UserError(nothing)
+        raise UserError(f"the log has no prediction of the challenger {version} {where}")
     names = "label", "probability", "threshold"
     label, probability, threshold = (rows.pop(name).to_numpy(float) for name in names)
     rows["cost"] = np.where(np.isnan(label), np.nan, metrics.errors_cost(label, probability, threshold, cost))
@@ -91,7 +86,7 @@ def read(cards: dict[roles.Role, ModelCard], cost: Cost, mode: str) -> tuple[pd.
     if mode == "ab":
         assigned = rows.groupby(["unit", "share"]).challenged.transform("any")
         rows["fallback"], rows["challenged"] = assigned & ~rows.challenged, assigned
-    return rows, older
+    return rows
 
 
 def verdict(params: Params, rows: pd.DataFrame, paired: bool) -> dict[str, Any]:

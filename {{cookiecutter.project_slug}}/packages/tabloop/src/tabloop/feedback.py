@@ -3,9 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tabloop import predictions, roles, split
-from tabloop.card import ModelCard
-from tabloop.cli import UserError
+from tabloop import predictions, split
 from tabloop.columns import literal, quote, text_of
 from tabloop.params import Params, Schema
 
@@ -59,10 +57,6 @@ def labelled_predictions(params: Params, log: str, events: Path) -> "duckdb.Duck
 def _rate(db: "duckdb.DuckDBPyConnection", params: Params) -> None:
     """Make the table `rated`: each labelled prediction once, features in the schema's types, and why it can't be used."""
     schema, logged = params.schema_, predictions.kinds(db, "predictions")
-    try:
-        champion = ModelCard.read(roles.MODELS / "champion").version
-    except UserError:
-        champion = ""
     values, breaches = dict[str, str](), dict[str, str]()  # SQL by feature, and conditions by their words
     for name, column in schema.features.items():
         if not (names := [other for other in _names(schema, name) if other in logged]):
@@ -78,7 +72,7 @@ def _rate(db: "duckdb.DuckDBPyConnection", params: Params) -> None:
         wrong = [f"{value} {sign} {bound!r}" for sign, bound in bounds if bound is not None]
         breaches[f"{name} is out of range"] = " OR ".join([*wrong, "false"])
     reasons = {
-        "they are of another table": f"NOT {predictions.own(params.source_table, champion)}",
+        "they are of another table": f"NOT {predictions.own(params.source_table)}",
         "the log has none of their features": " AND ".join(f"{value} IS NULL" for value in values.values()),
     }
     why = " ".join(f"WHEN {test} THEN {literal(words)}" for words, test in (reasons | breaches).items())

@@ -5,12 +5,10 @@ from datetime import datetime
 from typing import Any
 
 import duckdb
-import numpy as np
 import pandas as pd
 
 from tabloop import files, predictions, report, roles
 from tabloop.card import ModelCard
-from tabloop.columns import literal
 from tabloop.metrics import MIN_CLASS, at_threshold, auc_interval, enough
 from tabloop.params import ROOT, Params
 from tabloop.verdicts import markdown
@@ -57,18 +55,13 @@ def check(params: Params, since: datetime | None = None) -> dict[str, Any]:
 
 
 def own_rows(db: duckdb.DuckDBPyConnection, champion: ModelCard, since: datetime) -> int:
-    """Make the view `own`: predictions of this project's table with label and threshold. The number of all others.
-
-    An older service did not log the threshold: of its rows the champion's is known.
-    """
-    version = literal(champion.version)
-    own = predictions.own(champion.source_table, champion.version)
+    """Make the view `own`: predictions of this project's table with label and threshold. The number of all others."""
+    own = predictions.own(champion.source_table)
     with predictions.errors():
         db.sql(
             "CREATE VIEW own AS SELECT date_trunc('week', predicted_at)::DATE::VARCHAR AS week, model_version AS version, "
             f"variant, predicted_at >= '{since:%Y-%m-%d %H:%M:%S}' AS recent, probability, label, "
-            f"coalesce(threshold, CASE model_version WHEN {version} THEN {champion.threshold!r} END) AS threshold "
-            f"FROM predictions LEFT JOIN outcomes USING (prediction_id) WHERE {own}"
+            f"threshold FROM predictions LEFT JOIN outcomes USING (prediction_id) WHERE {own}"
         )
         count = f"SELECT count(*) FROM predictions WHERE NOT {own}"
         return int(db.sql(count).fetchall()[0][0])
@@ -86,9 +79,8 @@ def measure(rows: int, labelled: pd.DataFrame, params: Params) -> dict[str, Any]
     if not n:
         return measured
     measured |= {"labelled": n, "positives": positives, "predicted_positives": float(score.sum())}
-    if not np.isnan(threshold).any():
-        measured |= {"thresholds": [float(threshold.min()), float(threshold.max())]}
-        measured |= at_threshold(target, score, threshold, params.evaluate.cost)
+    measured |= {"thresholds": [float(threshold.min()), float(threshold.max())]}
+    measured |= at_threshold(target, score, threshold, params.evaluate.cost)
     if enough(target):
         area = auc_interval(target, score, params.evaluate.confidence)
         measured |= {"auc": area.value, "auc_low": area.low, "auc_high": area.high}

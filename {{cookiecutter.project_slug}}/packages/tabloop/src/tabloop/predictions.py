@@ -42,8 +42,6 @@ PREDICTIONS = {
     "trace_id": "utf8",  # of the request: W3C Trace Context
 }
 ROUTING = ("mode", "share", "champion", "challenger")
-# An older service did not log them: they are null in its rows.
-NEWER = ("threshold", "source_table", *ROUTING, "trace_id")
 FEEDBACK = {"prediction_id": "utf8", "label": "int64", "received_at": "timestamp"}
 
 
@@ -102,13 +100,11 @@ def value(column: Column, name: str, kind: str) -> str:
     return f"CASE WHEN {fits.get(column.type, 'true')} THEN TRY_CAST({logged} AS {column.kind.sql}) END"
 
 
-def own(source_table: str | None, version: str) -> str:
-    """The SQL condition for predictions of this table: the service logs of which one a row is.
-
-    An older service did not. Of its rows those of `version`, the champion's, are known.
-    """
-    known = f"predictions.source_table = {literal(source_table)}"
-    return f"coalesce({known}, predictions.model_version = {literal(version)})"
+def own(source_table: str | None) -> str:
+    """The SQL condition for predictions of this table: the service logs of which one a row is."""
+    return (
+        f"predictions.source_table IS NOT DISTINCT FROM {literal(source_table) if source_table else 'NULL'}"
+    )
 
 
 def connect(since: datetime | None = None, log: str | None = None) -> "duckdb.DuckDBPyConnection":
@@ -127,17 +123,14 @@ def connect(since: datetime | None = None, log: str | None = None) -> "duckdb.Du
 
         with explained(log, ImportError, ValueError):  # a package is missing, or there is no such protocol
             db.register_filesystem(fsspec.filesystem(log.split("://")[0]))
-    # The folder's date leaves most files unread. `union_by_name`: a column newer than a file is missing there.
+    # The folder's date leaves most files unread. `union_by_name`: a feature newer than a file is missing there.
     day = f"WHERE date >= '{since:%Y-%m-%d}' AND predicted_at >= '{since:%Y-%m-%d %H:%M:%S}'" if since else ""
     last = (
         "SELECT prediction_id, arg_max(label, (received_at, label)) AS label, max(received_at) AS received_at, "
         "min(label) < max(label) AS changed"
     )
-    if not _view(db, log, "predictions", "CREATE VIEW logged AS FROM {} " + day, since):
+    if not _view(db, log, "predictions", "CREATE VIEW predictions AS FROM {} " + day, since):
         raise NothingLogged(f"there is no prediction log in {log}: set PREDICTION_LOG to the service's")
-    absent, sql = set(NEWER) - set(db.view("logged").columns), {"utf8": "VARCHAR", "float64": "DOUBLE"}
-    nulls = [f"NULL::{sql[PREDICTIONS[name]]} AS {name}" for name in sorted(absent)]
-    db.sql(f"CREATE VIEW predictions AS SELECT {', '.join(['*', *nulls])} FROM logged")
     if not _view(db, log, "feedback", f"CREATE VIEW outcomes AS {last} FROM {{}} GROUP BY prediction_id"):
         types = "'' AS prediction_id, 0::BIGINT AS label, now() AS received_at, false AS changed"
         db.sql(f"CREATE VIEW outcomes AS SELECT {types} WHERE false")

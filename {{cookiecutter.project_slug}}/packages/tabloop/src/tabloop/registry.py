@@ -1,4 +1,4 @@
-"""The contract with MLflow: connect, track a training run, register a model, let the aliases follow git."""
+"""The contract with MLflow: connect, log a training run, register a model, let the aliases follow git."""
 
 import logging
 import os
@@ -15,7 +15,6 @@ from tabloop.cli import UserError, one_line
 from tabloop.params import ROOT, Params
 
 if TYPE_CHECKING:
-    import onnx
     from mlflow import MlflowClient
 
 DATABASE = "mlflow.db"
@@ -102,13 +101,6 @@ def follow_a_move(database: Path) -> None:
                 for column in PATHS[table]:
                     update = f"UPDATE {table} SET {column} = replace({column}, ?, ?) WHERE {column} LIKE ?"
                     db.execute(update, (before, here, f"{before}/%"))
-
-
-def track(params: Params, card: ModelCard, graph: "onnx.ModelProto", folder: Path) -> None:
-    """Log the training run of the model in `folder`, which has its graph, too. The train.py of earlier projects calls it."""
-    connect(params)
-    with answering():
-        tracking.log_training(params, card, folder)
 
 
 def run_of(client: "MlflowClient", params: Params, version: str) -> str | None:

@@ -85,7 +85,7 @@ def served(candidate: ModelCard, champion: ModelCard) -> "pd.DataFrame":
     # In the shadow both models answered: twice as many rows are read, and one of each prediction is kept.
     newest = (
         f"SELECT {', '.join(listed)} FROM predictions JOIN outcomes USING (prediction_id) "
-        f"WHERE {predictions.own(champion.source_table, champion.version)} "
+        f"WHERE {predictions.own(champion.source_table)} "
         f"ORDER BY predicted_at DESC, prediction_id, variant LIMIT {2 * ROWS}"
     )
     rows = predictions.table(db, newest).drop_duplicates(ID).head(ROWS)
