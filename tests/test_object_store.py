@@ -57,7 +57,7 @@ def test_everything_moves_to_an_object_store(
     assert failed.startswith("ingest: ") and (copy / "data/raw/feedback.parquet").exists()
 
 
-@pytest.mark.parametrize(("url", "why"), [("s3://bucket/log", "install s3fs"), ("nowhere://x", "protocol")])
+@pytest.mark.parametrize(("url", "why"), [("s3://bucket/log", "s3fs"), ("nowhere://x", "protocol")])
 def test_a_log_that_needs_a_package_names_it(run: Run, quick: Path, url: str, why: str) -> None:
     for command in (["python", "-m", "fraud_detection.app"], ["tabloop", "drift"]):
         done = run(quick, *command, code=1, PREDICTION_LOG=url)

@@ -117,15 +117,19 @@ def test_a_disk_that_is_full_is_said_as_such() -> None:
         OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)),
         OSError(errno.EFBIG, "File too large"),
     ):
-        assert (correction(error) or "").startswith("the disk is full: make room in the project's folder")
+        said = (
+            "the disk is full: make room where it writes, in the project's folder or OUTPUT's, and in TMPDIR"
+        )
+        assert (correction(error) or "").startswith(said)
 
 
 def test_wrong_arguments_are_one_line(tabloop: Tabloop, tmp_path: Path) -> None:
     done = tabloop(tmp_path, "card", "nobody", code=2)
     assert "Traceback" not in done.stderr and len(done.stderr.splitlines()) == 1
     assert done.stderr.endswith(". `uv run tabloop card --help` shows what it takes\n")
-    for wrong in ("--trials=-3", "--timeout=-1"):
-        assert "is not in the range" in tabloop(tmp_path, "tune", wrong, code=2).stderr
+    for wrong in ("--trials=-3", "--timeout=-1", "--timeout=nan", "--timeout=0"):
+        said = tabloop(tmp_path, "tune", wrong, code=2).stderr
+        assert "is not in the range" in said or "'nan' is not a valid integer" in said
     unknown = tabloop(tmp_path, "trian", code=2).stderr
     assert (
         unknown

@@ -282,13 +282,29 @@ def test_regression_is_one_line_with_the_option_that_works() -> None:
     assert found == {"at_least": 900.0} and why == "at least 900 is positive (100 rows), less is not (900)"
     with pytest.raises(UserError, match=r"^--at-least: TARGET=y is not a number"):
         target_of("a", "b", at_least=1.0)
+    for no_number in (float("nan"), float("inf")):
+        with pytest.raises(UserError, match=rf"^--at-least: {no_number} is not a number$"):
+            target_of(*values, at_least=no_number)
 
 
-@pytest.mark.parametrize(("values", "count"), [((1, "1.0", " 1 "), 1), ((None, None), 0)])
-def test_a_target_without_two_classes_is_refused(values: tuple[object, ...], count: int) -> None:
+@pytest.mark.parametrize(
+    ("values", "has"), [((1, "1.0", " 1 "), r"one value \(1 3\)"), ((None, None), "no value")]
+)
+def test_a_target_without_two_classes_is_refused(values: tuple[object, ...], has: str) -> None:
     texts = [None if value is None else str(value) for value in values]
-    with pytest.raises(UserError, match=rf"^TARGET=y has {count} values"):
+    with pytest.raises(UserError, match=rf"^TARGET=y has {has}: it must have two"):
         target_of(*texts)
+
+
+def test_all_values_of_a_target_count_and_the_commonest_are_shown() -> None:
+    many = [*map(str, range(3000)), *["often"] * 50]
+    with pytest.raises(UserError, match=r"^TARGET=y has 3,001 values \(often 50, 0 1, "):
+        target_of(*many)
+    with pytest.raises(UserError, match=r"^TARGET=y has 100,000 or more values \("):
+        target_of(*map(str, range(100_001)))
+    found, why, _ = target_of(*many, positive="often")
+    assert found == {"positive": "often", "negative": "*"} and "(50 rows)" in why and "(3,000)" in why
+    assert target_of(*many, positive="often", negative=("7", "8"))[1].endswith("2,998 rows have no label yet")
 
 
 def test_few_rare_and_missing_labels_are_said_before_training() -> None:
@@ -434,7 +450,9 @@ def test_long_texts_and_rows_without_a_time_are_no_feature_and_no_timestamp() ->
     texts = RANDOM.choice(["a" * 20_000, "b" * 20_000], N)
     assert one(texts)[:2] == ("left out", "text of up to 20,000 characters")
     times = pd.Series(pd.date_range("2026-01-01", periods=N, freq="h")).where(pd.Series(range(N)) != 7)
-    with pytest.raises(UserError, match=r"^TIMESTAMP=x: 1 rows lack it"):
+    with pytest.raises(
+        UserError, match=r"^TIMESTAMP=x: 1 rows lack it, or have a year before 1678 or after 2261"
+    ):
         one(times, timestamp="x")
 
 

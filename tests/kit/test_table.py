@@ -1,5 +1,6 @@
 """Tables as users have them."""
 
+import sys
 from pathlib import Path
 
 import duckdb
@@ -61,6 +62,22 @@ def test_what_is_no_table_is_refused(tmp_path: Path, content: bytes | None, prob
         (tmp_path / "t.csv").write_bytes(content)
     with pytest.raises(UserError, match=f"t.csv.*{problem}"):
         read("t.csv", tmp_path)
+
+
+def test_a_folder_without_a_file_is_no_missing_file(tmp_path: Path) -> None:
+    (tmp_path / "in/.hidden").mkdir(parents=True)
+    (tmp_path / "in/.hidden/t.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(UserError, match=r"^in: the folder has no file$"):
+        read("in", tmp_path)
+
+
+@pytest.mark.parametrize(("url", "package"), [("s3://b/t.csv", "s3fs"), ("gs://b/t.csv", "gcsfs")])
+def test_a_url_whose_library_is_missing_says_how_it_is_added(
+    url: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)  # as where it is not installed
+    with pytest.raises(UserError, match=rf"^{url} can't be fetched: run `uv add {package}`$"):
+        read(url, tmp_path)
 
 
 def test_a_broken_parquet_file_is_one_line(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def test_a_stage_whose_disk_is_full_is_one_line_and_its_old_outputs_are_whole(
     tabloop(folder, "ingest"), tabloop(folder, "featurize")
     before = {path: path.read_bytes() for path in (folder / "data").rglob("*.parquet")}
     orders(40_000).to_csv(folder / "events.csv", index=False)
-    full = "the disk is full: make room in the project's folder"
+    full = "the disk is full: make room where it writes, in the project's folder"
     assert full in limited(folder, "ingest")
     assert {path: path.read_bytes() for path in (folder / "data").rglob("*.parquet")} == before
     tabloop(folder, "ingest")

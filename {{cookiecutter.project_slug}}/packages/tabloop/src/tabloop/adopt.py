@@ -119,22 +119,17 @@ def summary(
         column = {"type": facts.kind, "missing": facts.missing / found.rows, "distinct": facts.distinct}
         said = [note.text for note in warned if note.column == name] + decision.warnings
         columns.append(asdict(decision) | column | {"examples": facts.examples, "warnings": said})
-    rest = [about(note) for note in warned if note.column not in found.decisions]
+    rest = [str(note) for note in warned if note.column not in found.decisions]
     return {
         "source": source,
         "rows": found.rows,
         "columns": columns,
         "schema": found.schema,
         "warnings": rest + found.warnings,
-        "notes": [about(note) for note in notes if note.severity == "note"],
+        "notes": [str(note) for note in notes if note.severity == "note"],
         "changes": changes,
         "dry_run": dry_run,
     }
-
-
-def about(note: Note) -> str:
-    """A note with its column."""
-    return f"{note.column}: {note.text}" if note.column else note.text
 
 
 def text(found: dict[str, Any]) -> str:

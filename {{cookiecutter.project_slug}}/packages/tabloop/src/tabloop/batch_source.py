@@ -75,7 +75,7 @@ def open_table(source: str, schema: Schema) -> BatchTable:
         reading = expected(names, reading)
     table = read(place, Path.cwd(), reading, stream=True)
     for note in table.notes:
-        print(f"batch: {f'{note.column}: ' if note.column else ''}{note.text}", flush=True)
+        print(f"batch: {note}", flush=True)
     kinds = dict(zip(table.relation.columns, map(str, table.relation.types), strict=True))
     selected = projection(kinds, schema)
     check_columns(source, set(selected), set(kinds), schema)

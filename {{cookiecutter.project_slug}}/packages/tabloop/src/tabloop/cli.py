@@ -84,11 +84,13 @@ def correction(error: BaseException) -> str | None:
         path = error.ctx.command_path if error.ctx else "tabloop"
         said = one_line(error.format_message())
         return f"{said}{'' if said.endswith(('.', '?')) else '.'} `uv run {path} --help` shows what it takes"
+    if isinstance(error, ImportError) and isinstance(cause := error.__cause__, ImportError):  # fsspec's
+        return f"run `uv add {cause.name}`"
     if isinstance(error, FileNotFoundError) and error.filename:
         return f"{error.filename} is missing"
     text = one_line(error)
     if any(words in text for words in FULL):
-        return f"the disk is full: make room in the project's folder and in TMPDIR ({tempfile.gettempdir()})"
+        return f"the disk is full: make room where it writes, in the project's folder or OUTPUT's, and in TMPDIR ({tempfile.gettempdir()})"
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename} can't be used: {error.strerror}"
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryException":
@@ -217,5 +219,6 @@ def one_line(error: object) -> str:
     if isinstance(error, ValueError) and hasattr(error, "error_count"):
         # A misspelt name comes before the field that it leaves missing.
         first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")  # type: ignore[attr-defined]
-        return ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
+        text = first["msg"].removeprefix("Value error, ")
+        return ": ".join(filter(None, (".".join(map(str, first["loc"])), text)))
     return " ".join(str(error).split())

@@ -69,16 +69,14 @@ def pair(text: str) -> tuple[str, str]:
 
 @click.command()
 @click.option("--trials", type=click.IntRange(1), default=50, show_default=True, help="Trials of the study.")
-@click.option(
-    "--timeout", type=click.FloatRange(0), default=float("inf"), help="Begin no trial after so many seconds."
-)
+@click.option("--timeout", type=click.IntRange(1), help="Begin no trial after so many seconds.")
 @click.option("--metric", type=click.Choice(["auc", "average_precision"]), default="auc", show_default=True)
 @click.option("--write/--no-write", default=None, help="Write the best always; or never.")
-def tune(trials: int, timeout: float, metric: str, write: bool | None) -> None:
+def tune(trials: int, timeout: int | None, metric: str, write: bool | None) -> None:
     """Search better arguments for `train`. A significant gain goes into params.yaml, which has the ranges."""
     from tabloop.tune import tune
 
-    click.echo(f"tune: {tune(trials, timeout, metric, write)}")
+    click.echo(f"tune: {tune(trials, timeout or float('inf'), metric, write)}")
 
 
 @click.command()

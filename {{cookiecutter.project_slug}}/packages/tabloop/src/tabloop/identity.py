@@ -8,6 +8,7 @@ from tabloop.columns import key_of, quote, text_of
 from tabloop.facts import LEVELS, Decision, Facts, Survey
 from tabloop.metrics import MIN_CLASS
 from tabloop.params import EXACT
+from tabloop.reading.dates import FIRST, LAST
 from tabloop.table import snake
 
 UNIQUE_ROWS = 20  # fewer rows can have another value each by chance
@@ -81,7 +82,8 @@ def timestamp(survey: Survey, name: str, holdout: float) -> Decision:
     """
     table, facts, column = survey.table, survey.facts[name], quote(name)
     if facts.missing:
-        raise UserError(f"TIMESTAMP={name}: {facts.missing:,} rows lack it; fill or remove them")
+        what = f"rows lack it, or have a year before {FIRST} or after {LAST}"
+        raise UserError(f"TIMESTAMP={name}: {facts.missing:,} {what}; fill or remove them")
     if not facts.dated:
         values = table.project(column)
         bad = values.filter(f"TRY_CAST({column} AS TIMESTAMP) IS NULL") if facts.kind == "VARCHAR" else values

@@ -72,7 +72,7 @@ def from_source(params: Params, folder: Path) -> str:
 
     found = read(params.data.source, ROOT, expected(params.schema_, params.data.reading))
     for note in found.notes:
-        print(f"ingest: {f'{note.column}: ' if note.column else ''}{note.text}", flush=True)
+        print(f"ingest: {note}", flush=True)
     table = found.relation
     if known := params.schema_.target.known_at:
         table = end_of_day(table, params.schema_.rename.get(known, known), params.data.reading.timezone)

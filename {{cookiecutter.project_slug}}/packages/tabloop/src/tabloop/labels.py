@@ -4,6 +4,7 @@ import re
 import shlex
 import sys
 from collections import Counter
+from math import isfinite
 from typing import Any
 
 from duckdb import DuckDBPyRelation
@@ -12,7 +13,7 @@ from tabloop.cli import UserError
 from tabloop.columns import class_text, literal, quote
 from tabloop.facts import Choices
 from tabloop.params import Target
-from tabloop.table import classes
+from tabloop.table import VALUES, classes
 
 YES = set("+ true t yes y positive pos ja oui sí si sim evet tak да 是 はい".split())  # noqa: SIM905
 NO = set("0 -1 - false f no n negative neg none nein non nee nej não nie hayır нет 否 いいえ".split())  # noqa: RUF001, SIM905
@@ -46,8 +47,11 @@ def decide(table: DuckDBPyRelation, said: Choices, numeric: bool) -> tuple[dict[
     """
     name = said.target
     if said.at_least is not None:
-        if not numeric:
-            raise UserError(f"--at-least: TARGET={name} is not a number; give --positive instead")
+        if not numeric or not isfinite(said.at_least):
+            which = said.at_least if numeric else f"TARGET={name}"
+            raise UserError(
+                f"--at-least: {which} is not a number{'' if numeric else '; give --positive instead'}"
+            )
         found: dict[str, Any] = {"at_least": said.at_least}
         words, warnings = (f"at least {said.at_least:g}", "less"), list[str]()
     else:
@@ -85,8 +89,9 @@ def _by_words(
         elif len(left := set(known) - set(zero)) == 1:
             (positive,) = left
     if positive is None or len(counts) < 2:
-        advice = _advice(table, said.target, counts, numeric)
-        raise UserError(f"TARGET={said.target} has {len(counts)} values ({listed}): {advice}")
+        many = f"{len(counts):,}{' or more' if len(counts) == VALUES else ''} values ({listed})"
+        has = ("no value", f"one value ({listed})", many)[min(len(counts), 2)]
+        raise UserError(f"TARGET={said.target} has {has}: {_advice(table, said.target, counts, numeric)}")
     if len(counts) == 2:
         return {"positive": positive}, warnings
     if not zero and len(known) == len(counts):

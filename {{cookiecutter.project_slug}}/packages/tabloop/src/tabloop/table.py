@@ -8,6 +8,8 @@ import duckdb
 from tabloop.columns import class_text, quote
 from tabloop.params import RESERVED
 
+VALUES = 100_000  # different ones of a target that are looked at, the commonest first
+
 # YAML reads them as other than text.
 YAML_WORDS = {"yes", "no", "on", "off", "y", "n", "true", "false", "null"}
 
@@ -15,11 +17,11 @@ YAML_WORDS = {"yes", "no", "on", "off", "y", "n", "true", "false", "null"}
 def classes(table: duckdb.DuckDBPyRelation, target: str) -> dict[str, tuple[str, int]]:
     """The target's values as DuckDB writes them: the class of each by `class_text`, and its rows.
 
-    SQL has no part in the rule: its lower() and trim() differ from Python's. At most 1,000 values are read.
+    SQL has no part in the rule: its lower() and trim() differ from Python's.
     """
     column = f"{quote(target)}::VARCHAR"
     counts = table.aggregate(f"{column} AS value, count(*) AS n").filter("value IS NOT NULL")
-    found = counts.order("n, value").limit(1000).fetchall()
+    found = counts.order("n DESC, value").limit(VALUES).fetchall()
     return {value: (class_text(value), rows) for value, rows in found}
 
 

@@ -21,6 +21,9 @@ class Note:
     severity: Literal["note", "warning"]
     text: str
 
+    def __str__(self) -> str:
+        return f"{self.column}: {self.text}" if self.column else self.text
+
 
 @dataclass
 class Table:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from tabloop.cli import UserError, explained, one_line
+from tabloop.cli import UserError, correction, explained, one_line
 from tabloop.files import temporary
 from tabloop.progress import progress
 
@@ -55,7 +55,8 @@ def locate(source: str, root: Path) -> Source:
     else:
         paths, folder = [path] if path.is_file() else [], None
     if not paths:
-        raise UserError(f"{source}: no such file")
+        what = "the folder has no file" if folder == path else "no such file"
+        raise UserError(f"{source}: {what}")
     if not any(p.stat().st_size for p in paths):
         raise UserError(f"{source} is empty")
     files = [unpacked(p) for p in paths if p.stat().st_size]
@@ -157,6 +158,6 @@ def fetched(url: str) -> Path:
         with fsspec.open(url, **options) as remote:
             save(remote, path, "fetching", getattr(remote, "size", None))
     except Exception as error:  # each protocol has exceptions of its own
-        why = one_line(error.__cause__ or error).replace(url, "").strip(" ,") or type(error).__name__
-        raise UserError(f"{url} can't be fetched: {why}") from None
+        why = correction(error) or one_line(error.__cause__ or error).replace(url, "").strip(" ,")
+        raise UserError(f"{url} can't be fetched: {why or type(error).__name__}") from None
     return path
