@@ -256,6 +256,26 @@ def checked_out_elsewhere(project: Path, template: Template) -> None:
     template.change("v1.1.0", **NEXT)
 
 
+@pytest.mark.parametrize("orphan", [False, True])
+def test_a_branch_template_of_the_owner_is_not_touched(
+    run: Run, owned: Path, template: Template, orphan: bool
+) -> None:
+    """Theirs may begin with the template's first commit, as every branch of the project does, or with nothing."""
+    git(owned, "branch", "--quiet", "--move", "template", "baked")
+    git(owned, "switch", "--quiet", *(["--orphan", "template"] if orphan else ["-c", "template"]))
+    write(owned, "A template for letters", **{"letter.txt": ("", "Dear customer")})
+    theirs = git(owned, "rev-parse", "HEAD")
+    git(owned, "switch", "--quiet", "main")
+    template.change("v1.1.0", **NEXT)
+    said = run(owned, "tabloop", "update", code=1).stderr
+    assert said.count("\n") == 1 and "`git branch --move template " in said
+    assert git(owned, "rev-parse", "template") == theirs and git(owned, "status", "--porcelain") == ""
+    run(owned, *shlex.split(said.split("`")[1].replace("NAME", "letters")))
+    run(owned, "tabloop", "update")
+    assert "## this list, new" in (owned / "Makefile").read_text() and not (owned / "letter.txt").exists()
+    assert git(owned, "rev-parse", "letters") == theirs
+
+
 def test_a_hook_that_refuses_the_merge_leaves_nothing_half_merged(
     run: Run, owned: Path, template: Template
 ) -> None:

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from forks import Forks
 from tabloop.cli import correction, then_push
 from tabloop.main import tabloop as program
 
-from kit.conftest import PARAMS, Project, Tabloop, begin_history, clean, orders
+from kit.conftest import PARAMS, TEMPLATE, Project, Tabloop, begin_history, clean, orders
 
 
 def commands(group: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -177,6 +178,35 @@ def test_ctrl_c_during_an_import_is_the_same_line(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
     said = "drift: stopped; the same command continues or starts again\n"
     assert (done.returncode, done.stderr) == (130, said)
+
+
+SCRIPT = tomllib.loads((TEMPLATE / "packages/tabloop/pyproject.toml").read_text())["project"]["scripts"][
+    "tabloop"
+]
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        ["-m", "tabloop"],
+        [
+            "-c",
+            "import sys; from {} import {}; sys.exit({}())".format(*SCRIPT.split(":"), SCRIPT.split(":")[1]),
+        ],
+    ],
+    ids=["python -m", "script"],
+)
+def test_ctrl_c_before_the_command_is_known_is_one_line(program: list[str], tmp_path: Path) -> None:
+    """While its first libraries are imported, which takes a tenth of a second."""
+    (tmp_path / "click.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    done = subprocess.run(
+        [sys.executable, *program, "summary"],
+        cwd=tmp_path,
+        env=clean(PYTHONPATH=str(tmp_path)),
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (130, "tabloop: stopped\n")
 
 
 def test_the_next_step_pushes_whatever_git_lacks_for_it(

@@ -396,6 +396,7 @@ def test_a_locked_file_costs_a_batch_one_budget_and_nobody_else_anything(
         store.breaker.asked_from = 0.0  # when the rest is over
         assert (await store.read(["c001", "nobody"]))[0]["age"] == 19
         assert counted("missing_online_features_total") == unknown + 1
+        assert store.breaker.error is None  # so that /health/ready is not degraded any more
 
     asyncio.run(scene())
     said = capsys.readouterr().err

@@ -74,7 +74,7 @@ def update(to: str) -> Update:
 
 
 def refuse_unfinished() -> None:
-    """Refuse where the merge would meet other changes, or would be on no branch of the owner's.
+    """Refuse where the merge would meet other changes, or be on no branch of the owner's, or the branch `template` is theirs.
 
     Raises:
         UserError: it would, or the project is not a repository of its own.
@@ -87,6 +87,13 @@ def refuse_unfinished() -> None:
         )
     if (branch := git("branch", "--show-current", where=ROOT)) in ("", BRANCH):
         raise UserError(f"HEAD is on {branch or 'no branch'}: `git switch` to yours first")
+    newest = git("for-each-ref", "--format=%(objectname)", f"refs/heads/{BRANCH}", where=ROOT)
+    if (
+        newest and git("rev-list", "-1", newest, "--", FILE, where=ROOT) != newest
+    ):  # each bake changes the file
+        raise UserError(
+            f"the branch {BRANCH} has commits of yours: `git branch --move {BRANCH} NAME`, then run this again"
+        )
     if changed := git("status", "--porcelain", "--untracked-files=no", where=ROOT):
         names = ", ".join(line[3:] for line in changed.splitlines()[:3])
         raise UserError(f"uncommitted changes ({names}): commit or stash them first")

@@ -15,7 +15,8 @@ class Breaker:
     """
 
     def __init__(self, rest: float = 0, limit: int = 0) -> None:
-        self.rest, self.limit, self.failures, self.reason = rest, limit, 0, ""
+        self.rest, self.limit, self.failures = rest, limit, 0
+        self.reason: str | None = None  # of the last failure; whoever sees it work again may clear it
         self.asked_from = self.quiet_until = 0.0
 
     @property

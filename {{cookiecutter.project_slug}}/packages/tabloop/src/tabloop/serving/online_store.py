@@ -139,6 +139,7 @@ class OnlineStore:
         else:
             try:
                 await self._look_up(rows, found)
+                self.breaker.reason = None
             except StoreError as error:
                 STORE_ERRORS.labels(error.reason).inc()
                 self.breaker.failed(f"online store: {error}; no look-up for {self.breaker.rest:g} s")
