@@ -1,10 +1,11 @@
 """The commands that people type."""
 
+import re
 from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
-from conftest import COLLECTED, UV, Project, Run, know_types
+from conftest import COLLECTED, ROOT, UV, Project, Run, know_types
 
 
 def test_make_demo_from_nothing_to_a_prediction(demo: Path) -> None:
@@ -92,3 +93,18 @@ def test_no_file_of_tests_imports_what_takes_seconds() -> None:
     """Each of four processes would, before its first test: the tests that need these import them."""
     slow = {"dask", "dvc", "evidently", "feast", "matplotlib", "mlflow", "ray", "scipy", "sklearn", "torch"}
     assert slow & COLLECTED == set()
+
+
+def test_no_test_of_the_kit_starts_a_process() -> None:
+    """But for the service's own writer of its log. The tests that run commands are in tests/programs."""
+    starts = re.compile(
+        r"\b(subprocess|multiprocessing|pty|forks|execv\w*|posix_spawn\w*|fork)\b|import .*\bgit\b"
+    )
+    files = sorted((ROOT / "tests/kit").glob("*.py"))
+    assert len(files) > 30
+    assert [
+        f"{file.name}: {line}"
+        for file in files
+        for line in file.read_text().splitlines()
+        if starts.search(line)
+    ] == []

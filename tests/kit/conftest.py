@@ -3,7 +3,6 @@
 import copy
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +14,6 @@ import pandas as pd
 import pytest
 import yaml
 from conftest import AUTHOR, REACHING
-from forks import Forks
 
 TEMPLATE = Path(__file__).parents[2] / "{{cookiecutter.project_slug}}"
 PARAMS: dict[str, Any] = {
@@ -44,7 +42,6 @@ PARAMS: dict[str, Any] = {
 LOG_COLUMNS = ["label", "variant", "prediction_id", "model_version", "predicted_at", "date", "received_at"]
 
 Project = Callable[..., Path]
-Tabloop = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def clean(**variables: str) -> dict[str, str]:
@@ -76,18 +73,6 @@ def orders(rows: int = 400, customers: int = 40) -> pd.DataFrame:
             "returned": (amount * random.lognormal(0, 0.5, rows) > 25).astype(int),
         }
     )
-
-
-def begin_history(folder: Path) -> None:
-    """Make the folder a repository of git's and DVC's, as a bake does."""
-    shutil.copytree(TEMPLATE / ".dvc", folder / ".dvc")
-    subprocess.run(["git", "init", "--quiet"], cwd=folder, env=clean(), check=True)
-
-
-def commit(folder: Path) -> None:
-    """Commit all that git does not ignore."""
-    for command in (["git", "add", "--all"], ["git", "commit", "--quiet", "--message", "A state"]):
-        subprocess.run(command, cwd=folder, env=clean(), check=True)
 
 
 def calls_of(work: Callable[[], object]) -> int:
@@ -131,26 +116,3 @@ def project(tmp_path: Path) -> Project:
         return folder
 
     return project
-
-
-@pytest.fixture(scope="session")
-def forks() -> Forks:
-    """What runs commands as processes of their own that need not import libraries again."""
-    return Forks()
-
-
-@pytest.fixture
-def tabloop(forks: Forks) -> Tabloop:
-    """`tabloop(project, "ingest")`: the finished command.
-
-    `code` is the exit status that it must have; further keywords are environment variables.
-    """
-
-    def tabloop(
-        folder: Path, *arguments: str | Path, code: int = 0, **variables: str
-    ) -> "subprocess.CompletedProcess[str]":
-        done = forks.run([*map(str, arguments)], folder, clean(**variables))
-        assert done.returncode == code, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
-        return done
-
-    return tabloop

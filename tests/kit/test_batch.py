@@ -19,7 +19,7 @@ from tabloop.params import Schema
 from tabloop.serving import create_app
 from tabloop.serving.predictor import UNSCORABLE
 
-from .conftest import Project, Tabloop
+from .conftest import Project
 from .test_card import CARD
 from .test_serving import graph, settings
 
@@ -106,27 +106,6 @@ def sigmoid(values: Any) -> np.ndarray:
 def expected(rows: pd.DataFrame, day: Any) -> np.ndarray:
     """The probabilities by the view's row of this day."""
     return sigmoid(rows.customer.str[1:].astype(int) + day / 10)
-
-
-def test_features_are_those_of_the_time_of_each_row(here: Path, tabloop: Tabloop) -> None:
-    rows = orders()
-    rows.to_parquet("in.parquet")
-    done = tabloop(here, "batch", "in.parquet", "out.parquet", code=3)
-    known = rows[rows.customer != "c6"]  # its label is null, with which this model can't score
-    found, refused = read("out.parquet"), read("out.refused.parquet")
-    assert found.columns.tolist() == [
-        "order_id", "customer", "ordered_at", "probability", "prediction", "model_version"
-    ]  # fmt: skip
-    assert found.order_id.tolist() == known.order_id.tolist()
-    np.testing.assert_allclose(found.probability, expected(known, known.ordered_at.dt.day), rtol=1e-5)
-    assert found.prediction.tolist() == (found.probability >= CARD.threshold).astype(int).tolist()
-    assert set(found.model_version) == {"v1"}
-    assert refused.order_id.tolist() == rows.order_id[rows.customer == "c6"].tolist()
-    assert refused.row.tolist() == [i for i in range(60) if i % 7 == 6]
-    assert set(refused.reasons) == {"the model can't score this row"}
-    last = done.stdout.splitlines()[-1]
-    assert last.startswith("batch: 52 rows scored by the champion v1 -> out.parquet, 8 refused -> ")
-    assert not list(here.glob(".out*"))
 
 
 def test_without_a_time_the_newest_features_count(here: Path) -> None:

@@ -1,7 +1,6 @@
-"""Features: what was known at the time, split by time, the same bytes in every process, replaced whole."""
+"""Features: what was known at the time, the one rule of the target, split by time."""
 
 import contextlib
-import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -15,92 +14,14 @@ from tabloop.params import Params
 from tabloop.split import split
 from tabloop.views import connect, view_rows
 
-from .conftest import PARAMS, Project, Tabloop, orders
+from .conftest import PARAMS, Project, orders
 
 NO_VIEWS = {"views": {}, "request": {"amount": {"type": "number"}, "express": {"type": "boolean"}}}
 SETTINGS = {"evaluate": PARAMS["evaluate"] | {"segments": []}}
-# Called like Python's, SQL's or the log's own words, in a view and in the request.
-NAMES = ["label", "variant", "select", "model_version", "predicted_at", "date", "received_at", "entity"]
-MEAN = """
-SELECT customer_id, ordered_at + INTERVAL 1 SECOND AS ordered_at, avg(amount) OVER past AS label, 'x' AS variant,
-  count(*) OVER past AS "select", NULL AS model_version
-FROM events WINDOW past AS (PARTITION BY customer_id ORDER BY ordered_at);
-"""
-
-
-def features(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted((folder / "data/features").iterdir())}
-
-
-def learned(folder: Path) -> pd.DataFrame:
-    parts = [pd.read_parquet(folder / f"data/features/{part}.parquet") for part in ("train", "holdout")]
-    return pd.concat(parts, ignore_index=True)
 
 
 def schema_of(**changes: object) -> Params:
     return Params.model_validate(PARAMS | {"schema": PARAMS["schema"] | changes} | SETTINGS)
-
-
-@pytest.fixture(scope="module")
-def shuffled() -> pd.DataFrame:
-    """Orders in no order, with two at one moment and the newest without a label."""
-    events = orders().sample(frac=1, random_state=1, ignore_index=True)
-    events.loc[events.order_id == "o00101", "ordered_at"] = events.ordered_at[
-        events.order_id == "o00100"
-    ].iloc[0]
-    for name in NAMES[4:]:
-        events[name] = 1.5
-    return events.assign(returned=events.returned.astype("Int64").mask(events.order_id > "o00395"))
-
-
-def test_a_rerun_in_another_process_gives_the_same_bytes(
-    project: Project, tabloop: Tabloop, shuffled: pd.DataFrame
-) -> None:
-    view = {"label": {"type": "number"}, "variant": {"type": "category"}}
-    view |= {"select": {"type": "integer"}, "model_version": {"type": "number"}}
-    views = {
-        "customer_features": view,
-        "profile": {"age": {"type": "integer"}, "country": {"type": "category"}},
-    }
-    folder = project(shuffled, schema={"views": views, "request": {n: {"type": "number"} for n in NAMES[4:]}})
-    (folder / "feature_repo/customer_features.sql").write_text(MEAN)
-    tabloop(folder, "ingest")
-    done = tabloop(folder, "featurize", PYTHONHASHSEED="1").stdout
-    assert "4 without a label yet" in done
-    first = features(folder)
-    assert set(first) == {"train.parquet", "holdout.parquet", "customer_features.parquet", "profile.parquet"}
-    assert {path.name for path in folder.iterdir()} == {"data", "events.csv", "feature_repo", "params.yaml"}
-    assert not list((folder / "feature_repo").rglob("*.pyc"))  # it is an input of the stage
-    assert sorted(path.name for path in (folder / "data/online").iterdir()) == ["store.db"]
-
-    rows = learned(folder)
-    assert len(rows) == 396 and list(rows.ordered_at) == sorted(rows.ordered_at)
-    assert list(rows.columns) == [
-        "order_id",
-        "customer_id",
-        "ordered_at",
-        *view,
-        "age",
-        "country",
-        *NAMES[4:],
-        "returned",
-    ]
-    raw = shuffled.sort_values("ordered_at")
-    past = raw.groupby("customer_id").amount.transform(lambda amounts: amounts.expanding().mean().shift())
-    expected = past.set_axis(raw.order_id).reindex(rows.order_id)
-    alone = ~rows.order_id.isin(["o00100", "o00101"])
-    np.testing.assert_allclose(rows.label[alone], expected[alone.to_numpy()])
-
-    (folder / "data/online/store.db").unlink()
-    tabloop(folder, "featurize", PYTHONHASHSEED="2", TABLOOP_MEMORY="0.2")
-    assert features(folder) == first
-    with sqlite3.connect(folder / "data/online/store.db") as store:
-        assert store.execute("SELECT count(DISTINCT entity_key) FROM kit_profile").fetchone() == (40,)
-    broken = MEAN.replace("amount", "amuont")
-    (folder / "feature_repo/customer_features.sql").write_text(broken)
-    failed = tabloop(folder, "featurize", code=1).stderr
-    assert failed.startswith("featurize: customer_features.sql: ") and len(failed.splitlines()) == 1
-    assert features(folder) == first and not list((folder / "data").glob(".*"))
 
 
 def test_sums_of_floats_do_not_depend_on_threads(tmp_path: Path) -> None:
@@ -132,20 +53,6 @@ def test_a_view_has_one_row_for_an_entity_and_time(tmp_path: Path) -> None:
     events.to_parquet(tmp_path / "events.parquet")
     rows = view_rows(connect(tmp_path), schema_of().schema_, "customer_features", tmp_path).df()
     assert len(rows) == 50 and not rows.duplicated(["customer_id", "event_timestamp"]).any()
-
-
-def test_without_views_there_is_an_online_folder_and_no_store(project: Project, tabloop: Tabloop) -> None:
-    folder = project(orders(), schema=NO_VIEWS, **SETTINGS)
-    tabloop(folder, "ingest")
-    assert "300 train and 100 holdout rows, split by time" in tabloop(folder, "featurize").stdout
-    assert list((folder / "data/online").iterdir()) == []
-    assert "nothing is looked up" in tabloop(folder, "materialize").stdout
-
-
-def test_before_the_stages_that_it_needs_it_says_which(project: Project, tabloop: Tabloop) -> None:
-    folder = project(orders())
-    assert "run `make train`" in tabloop(folder, "featurize", code=1).stderr
-    assert "customer_features.parquet is missing" in tabloop(folder, "materialize", code=1).stderr
 
 
 def test_a_feature_repo_that_is_wrong_is_one_line(

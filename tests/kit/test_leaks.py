@@ -16,14 +16,13 @@ from tabloop.params import Params
 from tabloop.reading.result import Table
 from tabloop.reading.settings import Reading
 
-from .conftest import PARAMS, Project, Tabloop, orders
+from .conftest import PARAMS
 from .test_infer import relation
 
 RANDOM = np.random.default_rng(0)
 N = 3000
 Y = (RANDOM.random(N) < 0.05).astype(int)
 NO_SEGMENTS = {"evaluate": PARAMS["evaluate"] | {"segments": []}}
-SQL = "SELECT customer_id, ordered_at, amount + 1000 * returned AS refund FROM events"
 
 
 def look(values: Any, type_: str = "number", allow: bool = False) -> None:
@@ -113,19 +112,6 @@ def test_of_a_wide_table_few_rows_say_which_columns_are_looked_at_closely(
     with pytest.raises(UserError, match="x149"):
         look_at(wide, {"schema": PARAMS["schema"] | schema} | NO_SEGMENTS)
     assert max(looked[:150]) <= 2 * leaks.EACH and looked[150:] == [20_000]
-
-
-def test_the_pipeline_stops_at_a_leak_of_the_table_and_of_a_view(project: Project, tabloop: Tabloop) -> None:
-    request = {"amount": {"type": "number"}, "bonus": {"type": "number"}}
-    schema = {"views": {"history": {"refund": {"type": "number"}}}, "request": request}
-    folder = project(
-        orders().assign(bonus=lambda rows: rows.amount * rows.returned), schema=schema, **NO_SEGMENTS
-    )
-    (folder / "feature_repo/history.sql").write_text(SQL)
-    tabloop(folder, "ingest")
-    said = tabloop(folder, "featurize", code=1).stderr
-    assert said.startswith("featurize: each of these alone") and said.count("\n") == 1
-    assert "refund (AUC 1.0000), bonus (AUC 1.0000)" in said and not (folder / "data/features").exists()
 
 
 def test_adopt_says_that_featurize_stops_and_what_its_owner_says_is_allowed() -> None:

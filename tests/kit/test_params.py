@@ -10,7 +10,7 @@ import yaml
 from tabloop.cli import UserError
 from tabloop.params import RESERVED, Params, load
 
-from .conftest import LOG_COLUMNS, PARAMS, Tabloop
+from .conftest import LOG_COLUMNS, PARAMS
 
 
 def schema(**changes: Any) -> dict[str, Any]:
@@ -99,10 +99,3 @@ def test_a_file_of_another_encoding_is_read_or_named(tmp_path: Path) -> None:
     path.write_text(text, "cp1252")
     with pytest.raises(UserError, match=r"^params\.yaml is not YAML in UTF-8: "):
         load(path)
-
-
-def test_the_root_is_the_nearest_folder_with_params(tmp_path: Path, tabloop: Tabloop) -> None:
-    (tmp_path / "params.yaml").write_text("x: 1\n")
-    (tmp_path / "a/b").mkdir(parents=True)
-    assert "params.yaml: x: " in tabloop(tmp_path / "a/b", "ingest", code=1).stderr
-    assert "is missing" in tabloop(tmp_path, "ingest", code=1, PROJECT_ROOT=str(tmp_path / "a")).stderr

@@ -4,21 +4,16 @@ import asyncio
 import inspect
 import json
 import math
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import duckdb
-import httpx
 import onnx
 import onnxruntime
 import pytest
-from conftest import answers, free_port, wait_for
+from conftest import wait_for
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from onnx import TensorProto, helper
@@ -31,7 +26,6 @@ from tabloop.serving.breaker import Breaker
 from tabloop.serving.predictor import Predictor
 from tabloop.serving.served_model import FAILURES, SLOW, SLOW_LIMIT, ServedModel
 
-from .conftest import clean
 from .test_serving import FEATURES, LOOKED_UP, ROW, Models, graph, models, settings, store  # noqa: F401
 
 BAD = ROW | {"variant": "no number"}  # a graph with number_in="variant" raises
@@ -51,27 +45,6 @@ def rows(number: int) -> list[dict[str, Any]]:
 
 def logged(folder: Path) -> "duckdb.DuckDBPyRelation":
     return duckdb.read_parquet(f"{folder}/log/predictions/*/*.parquet")
-
-
-@contextmanager
-def service(folder: Path, **variables: str) -> Iterator[tuple[httpx.Client, "subprocess.Popen[str]"]]:
-    """The service as a process of its own, asked over sockets."""
-    code = "from tabloop.serving import create_app, serve; serve(lambda chosen: create_app('kit', chosen))"
-    port = free_port()
-    chosen = {"PREDICTION_LOG_SECONDS": "0.2"} | variables
-    env = clean(MODELS=str(folder), PORT=str(port), **chosen)
-    env.setdefault("PREDICTION_LOG", str(folder / "log"))
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], cwd=folder, env=env, stderr=subprocess.PIPE, text=True
-    )
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
-            wait_for(lambda: process.poll() is not None or answers(client, "/health/live"))
-            assert process.poll() is None, process.communicate()[1]
-            yield client, process
-    finally:
-        process.kill()
-        process.wait()
 
 
 @pytest.mark.parametrize("mode", ["off", "shadow", "ab"])
@@ -394,19 +367,6 @@ def test_rows_that_can_not_be_scored_do_not_make_a_challenger_slow(
     )
     challenger.breaker.asked_from = 0.0  # it rests, as it failed
     assert all(predictor.predict(ids, [ROW | {"customer": "c"}] * 200)) and challenger.slow > 0
-
-
-def test_without_an_entity_each_row_is_routed_by_its_own_id(models: Models) -> None:  # noqa: F811
-    """Not by its trace, which all rows of a batch share, and which a client may send with each request."""
-    schema = SCHEMA.model_copy(update={"entity": None})
-    folder = models("champion", "challenger", schema_=schema)
-    row = {name: value for name, value in ROW.items() if name != "customer"}
-    trace = {"traceparent": f"00-{'1' * 32}-{'2' * 16}-00"}
-    with service(folder, CHALLENGER_MODE="ab", CHALLENGER_SHARE="0.5") as (client, _):
-        batch = client.post("/predict/batch", json=[row] * 100, headers=trace).raise_for_status().json()
-        assert 20 < sum(answer["variant"] == "challenger" for answer in batch) < 80
-        single = [client.post("/predict", json=row, headers=trace).json()["variant"] for _ in range(40)]
-        assert 5 < single.count("challenger") < 35
 
 
 def test_a_breaker_says_one_line_however_often_it_opens(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,10 +1,5 @@
 """Tables that commands print: Markdown for a page, aligned columns for a terminal."""
 
-import os
-import pty
-import subprocess
-import sys
-
 from tabloop.terminal import plain
 
 TABLE = """**Worse.** AUC 0.7
@@ -43,15 +38,3 @@ def test_the_last_column_is_wrapped_for_80_columns() -> None:
 def test_a_text_without_a_table_and_an_empty_head_stay() -> None:
     assert plain("") == "" and plain("| no table |") == "| no table |"
     assert plain("| | a |\n|---|---|\n| x | 1 |") == "   a\nx  1"
-
-
-def test_a_pipe_gets_markdown_and_a_terminal_the_table() -> None:
-    """The workflow `promote` takes the text for its pull request from a pipe."""
-    text = "**Drift**\n\n| a | b |\n|---|---|\n| 1 | 2 |"
-    command = [sys.executable, "-c", f"from tabloop.terminal import print_markdown; print_markdown({text!r})"]
-    assert subprocess.run(command, capture_output=True, text=True).stdout == f"{text}\n"
-    ours, theirs = pty.openpty()
-    subprocess.run(command, stdout=theirs, check=True)
-    assert os.read(ours, 1000).decode().split() == ["Drift", "a", "b", "1", "2"]
-    os.close(ours)
-    os.close(theirs)

@@ -19,7 +19,7 @@ from tabloop.reading.result import Overrides
 from tabloop.reading.settings import Reading
 
 from . import monitored
-from .conftest import PARAMS, Project, Tabloop, orders
+from .conftest import PARAMS, Project, orders
 
 ZONES = ["UTC", "America/New_York", "Asia/Tokyo"]
 
@@ -69,25 +69,6 @@ def test_the_machines_zone_changes_no_byte(project: Project, monkeypatch: pytest
     train = pd.read_parquet(folder / "data/features/train.parquet")
     pd.testing.assert_series_equal(train.ordered_at, orders().ordered_at[: len(train)], check_dtype=False)
     assert train.age.tolist() == orders().age[: len(train)].tolist() and 250 < len(train) < 300
-
-
-def test_every_command_works_in_utc(project: Project, tabloop: Tabloop) -> None:
-    """So do the owner's own files, such as the simulator, whose times may know their zone."""
-    folder = project(data={"source": "simulator", "simulator": {}})
-    package = folder / "src/kit"
-    package.mkdir(parents=True)
-    for name in ("__init__", "model"):
-        (package / f"{name}.py").touch()
-    (package / "simulator.py").write_text(
-        "import datetime, pandas as pd\n"
-        "def simulate(arguments):\n"
-        "    local = datetime.datetime.fromtimestamp(0)\n"
-        "    zoned = pd.to_datetime(['2026-01-01T09:00+09:00'])\n"
-        "    return {'events': pd.DataFrame({'local': [local], 'zoned': zoned})}\n"
-    )
-    tabloop(folder, "ingest", TZ="Asia/Tokyo")
-    written = pd.read_parquet(folder / "data/raw/events.parquet").iloc[0]
-    assert written.to_dict() == {"local": pd.Timestamp("1970-01-01"), "zoned": pd.Timestamp("2026-01-01")}
 
 
 def times(folder: Path, texts: list[Any], zone: str | None, **column: Any) -> list[str]:

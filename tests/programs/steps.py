@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from kit.conftest import PARAMS, begin_history, clean, commit
+from kit.conftest import PARAMS, clean
 from kit.test_card import CARD, METRICS
 from onnx import TensorProto, helper
 from tabloop import (
@@ -25,6 +25,8 @@ from tabloop import (
     tracking,
 )
 from tabloop.cli import UserError
+
+from .conftest import begin_history, commit
 
 PROJECT = params.Params.model_validate(PARAMS)
 Step = Callable[[], str]

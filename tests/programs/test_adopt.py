@@ -14,12 +14,14 @@ import pandas as pd
 import pytest
 import tabloop.adopt as adopt
 import yaml
-from kit.conftest import PARAMS, TEMPLATE, Project, begin_history, clean, commit, orders
+from kit.conftest import PARAMS, TEMPLATE, Project, clean, orders
 from tabloop import files, ingest, own_params, place, predictions, release, roles
 from tabloop.main import tabloop as command
 from tabloop.params import Schema, load
 from tabloop.reading.read import read
 from tabloop.reading.source import save
+
+from .conftest import begin_history, commit
 
 EXAMPLE = ["src/kit/simulator.py", "tests/test_example.py", "feature_repo/customer_features.sql"]
 RESULTS = [

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 from conftest import git
-from kit.conftest import Tabloop, clean
-from kit.test_release import FIRST
+from kit.conftest import clean
+
+from .conftest import Tabloop
+from .test_release import FIRST
 
 
 @pytest.fixture

@@ -15,8 +15,7 @@ import fsspec
 import pandas as pd
 import pytest
 from forks import Forks
-from kit.conftest import Tabloop, orders, project, tabloop
-from kit.test_scale import on_a_terminal
+from kit.conftest import orders, project
 from redis import Redis
 from redis_server import redis_server
 from s3_server import s3_server
@@ -25,6 +24,9 @@ from tabloop.cli import UserError
 from tabloop.compaction import compact
 from tabloop.serving.log_writer import Table
 from tabloop.serving.online_store import entity_key
+
+from .conftest import Tabloop, tabloop
+from .test_scale import on_a_terminal
 
 __all__ = ["project", "tabloop"]  # fixtures
 NOW = datetime.now(UTC)

@@ -15,7 +15,8 @@ import httpx
 import pytest
 from conftest import git as run_git
 from github_api import BOT, GitHub, Token
-from kit.conftest import Tabloop
+
+from .conftest import Tabloop
 
 HOME, TOKEN = "acme/fraud", "of-the-test"
 MARK = "<!-- tabloop -->"

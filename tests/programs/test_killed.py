@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pandas as pd
 from kit import test_batch
-from kit.conftest import Project, Tabloop, clean, orders
+from kit.conftest import Project, clean, orders
 from kit.test_batch import here, read, scored  # noqa: F401
-from kit.test_featurize import features
 from tabloop import batch
+
+from .conftest import Tabloop
+from .test_stages import features
 
 
 def test_killed_in_the_middle_the_old_outputs_are_whole_and_the_next_run_works(

@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from conftest import free_port
-from kit.conftest import PARAMS, Project, Tabloop, clean, orders
+from kit.conftest import PARAMS, Project, clean, orders
 from kit.test_card import CARD
 from prometheus_client import REGISTRY
 from redis import Redis, RedisError
@@ -28,6 +28,8 @@ from tabloop.serving import online_store
 from tabloop.serving.online_store import OnlineStore, entity_key, open_store
 from tabloop.serving.settings import STORE as DEFAULT
 from tabloop.serving.settings import Settings, load_settings
+
+from .conftest import Tabloop
 
 STORE = "data/online/store.db"
 VIEWS = {

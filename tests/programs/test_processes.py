@@ -8,6 +8,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -16,7 +18,7 @@ import httpx
 import pytest
 from conftest import answers, free_port, wait_for
 from kit.conftest import clean
-from kit.test_predictor import rows, service
+from kit.test_predictor import SCHEMA, rows
 from kit.test_serving import ROW, Models, models  # noqa: F401
 from kit.test_trace import GIVEN, ID
 from tabloop import predictions
@@ -226,3 +228,37 @@ def test_the_access_log_never_stops_the_service(models: Models, stdout: str) -> 
         found = line["method"], line["status"], line["trace_id"], line["rows"]
         assert found == ("POST", 200, ID, 1) and 0 < line["seconds"] < 10
         assert abs(datetime.fromisoformat(line["time"]).timestamp() - time.time()) < 60
+
+
+@contextmanager
+def service(folder: Path, **variables: str) -> Iterator[tuple[httpx.Client, "subprocess.Popen[str]"]]:
+    """The service as a process of its own, asked over sockets."""
+    code = "from tabloop.serving import create_app, serve; serve(lambda chosen: create_app('kit', chosen))"
+    port = free_port()
+    chosen = {"PREDICTION_LOG_SECONDS": "0.2"} | variables
+    env = clean(MODELS=str(folder), PORT=str(port), **chosen)
+    env.setdefault("PREDICTION_LOG", str(folder / "log"))
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=folder, env=env, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+            wait_for(lambda: process.poll() is not None or answers(client, "/health/live"))
+            assert process.poll() is None, process.communicate()[1]
+            yield client, process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_without_an_entity_each_row_is_routed_by_its_own_id(models: Models) -> None:  # noqa: F811
+    """Not by its trace, which all rows of a batch share, and which a client may send with each request."""
+    schema = SCHEMA.model_copy(update={"entity": None})
+    folder = models("champion", "challenger", schema_=schema)
+    row = {name: value for name, value in ROW.items() if name != "customer"}
+    trace = {"traceparent": f"00-{'1' * 32}-{'2' * 16}-00"}
+    with service(folder, CHALLENGER_MODE="ab", CHALLENGER_SHARE="0.5") as (client, _):
+        batch = client.post("/predict/batch", json=[row] * 100, headers=trace).raise_for_status().json()
+        assert 20 < sum(answer["variant"] == "challenger" for answer in batch) < 80
+        single = [client.post("/predict", json=row, headers=trace).json()["variant"] for _ in range(40)]
+        assert 5 < single.count("challenger") < 35

@@ -6,8 +6,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from kit.conftest import Tabloop, begin_history, clean, commit
+from kit.conftest import clean
 from kit.test_card import CARD
+
+from .conftest import Tabloop, begin_history, commit
 
 # A stage that shows how often it ran.
 PIPELINE = """stages:

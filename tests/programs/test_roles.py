@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 import yaml
-from kit.conftest import PARAMS, Tabloop, begin_history, clean
+from kit.conftest import PARAMS, clean
 from kit.test_card import CARD, METRICS
 from tabloop import roles
 from tabloop.cli import UserError
 from tabloop.params import Params
+
+from .conftest import Tabloop, begin_history
 
 
 @pytest.fixture

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kit.conftest import clean, commit
+from kit.conftest import clean
 from tabloop import rollout
 
+from .conftest import commit
 from .steps import (
     BEFORE,
     PROJECT,

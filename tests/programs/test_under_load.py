@@ -11,9 +11,11 @@ import httpx
 import numpy as np
 import onnxruntime
 import pytest
-from kit.test_predictor import DETAIL, SCHEMA, rows, service
+from kit.test_predictor import DETAIL, SCHEMA, rows
 from kit.test_serving import LOOKED_UP, ROW, Models, graph, models, store  # noqa: F401
 from tabloop.serving.explanation import MAX_WAITING
+
+from .test_processes import service
 
 
 def test_while_explanations_are_computed_predictions_are_answered_and_few_wait(models: Models) -> None:  # noqa: F811

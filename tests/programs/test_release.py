@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 from conftest import git
+from kit.conftest import clean
 from tabloop import release
 from tabloop.cli import UserError
 
-from .conftest import Tabloop, clean
+from .conftest import Tabloop
 
 FIRST = """# What this environment runs.
 IMAGE=registry/kit:dev

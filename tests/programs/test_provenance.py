@@ -4,10 +4,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from kit.conftest import clean
 from tabloop import provenance
 from tabloop.provenance import Origin, inputs, origin
-
-from .conftest import clean
 
 
 def git(folder: Path, *arguments: str) -> str:

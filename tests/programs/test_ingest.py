@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from kit.conftest import LOG_COLUMNS, PARAMS, Project, orders
 from tabloop import predictions
 from tabloop.params import Params
 
-from .conftest import LOG_COLUMNS, PARAMS, Project, Tabloop, orders
+from .conftest import Tabloop
 
 REQUEST = {name: {"type": "number"} for name in LOG_COLUMNS}
 SCHEMA = {"key": ["order_id"], "timestamp": "at", "views": {}, "request": REQUEST}
@@ -132,3 +133,22 @@ def test_a_feature_newer_than_the_log_is_missing_in_its_rows(project: Project, t
 def test_a_source_that_is_not_there_is_one_line(project: Project, tabloop: Tabloop, source: str) -> None:
     failed = tabloop(project(data={"source": source}), "ingest", code=1)
     assert len(failed.stderr.splitlines()) == 1 and failed.stderr.startswith(f"ingest: {source}")
+
+
+def test_every_command_works_in_utc(project: Project, tabloop: Tabloop) -> None:
+    """So do the owner's own files, such as the simulator, whose times may know their zone."""
+    folder = project(data={"source": "simulator", "simulator": {}})
+    package = folder / "src/kit"
+    package.mkdir(parents=True)
+    for name in ("__init__", "model"):
+        (package / f"{name}.py").touch()
+    (package / "simulator.py").write_text(
+        "import datetime, pandas as pd\n"
+        "def simulate(arguments):\n"
+        "    local = datetime.datetime.fromtimestamp(0)\n"
+        "    zoned = pd.to_datetime(['2026-01-01T09:00+09:00'])\n"
+        "    return {'events': pd.DataFrame({'local': [local], 'zoned': zoned})}\n"
+    )
+    tabloop(folder, "ingest", TZ="Asia/Tokyo")
+    written = pd.read_parquet(folder / "data/raw/events.parquet").iloc[0]
+    assert written.to_dict() == {"local": pd.Timestamp("1970-01-01"), "zoned": pd.Timestamp("2026-01-01")}

@@ -17,11 +17,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import scale
+from kit.conftest import TEMPLATE, Project, clean, orders
 from tabloop import database
 from tabloop.cli import UserError, command
 from tabloop.views import refused
 
-from .conftest import TEMPLATE, Project, Tabloop, clean, orders
+from .conftest import Tabloop
 
 MADE = """
 import pandas as pd
@@ -199,3 +200,15 @@ def test_ingest_says_on_a_terminal_how_many_transactions_are_made(project: Proje
 def test_an_error_of_a_view_says_what_to_do_about_the_disk() -> None:
     with pytest.raises(UserError, match=r"^spend\.sql: the disk is full: make room"), refused("spend.sql"):
         spill()
+
+
+def test_a_pipe_gets_markdown_and_a_terminal_the_table() -> None:
+    """The workflow `promote` takes the text for its pull request from a pipe."""
+    text = "**Drift**\n\n| a | b |\n|---|---|\n| 1 | 2 |"
+    command = [sys.executable, "-c", f"from tabloop.terminal import print_markdown; print_markdown({text!r})"]
+    assert subprocess.run(command, capture_output=True, text=True).stdout == f"{text}\n"
+    ours, theirs = pty.openpty()
+    subprocess.run(command, stdout=theirs, check=True)
+    assert os.read(ours, 1000).decode().split() == ["Drift", "a", "b", "1", "2"]
+    os.close(ours)
+    os.close(theirs)

@@ -16,10 +16,11 @@ import click
 import duckdb
 import pytest
 from forks import Forks
+from kit.conftest import PARAMS, TEMPLATE, Project, clean, orders
 from tabloop.cli import correction, then_push
 from tabloop.main import tabloop as program
 
-from kit.conftest import PARAMS, TEMPLATE, Project, Tabloop, begin_history, clean, orders
+from .conftest import Tabloop, begin_history
 
 
 def commands(group: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -317,3 +318,10 @@ def test_a_machine_whose_code_page_is_not_utf_8_reads_and_prints_all_the_same(
     params = folder / "params.yaml"
     params.write_text(params.read_text("utf-8").replace("gates:", "不正: 1\ngates:"), "utf-8")
     assert tabloop("validate", code=1).stderr.startswith("validate: params.yaml: ??: ")
+
+
+def test_the_root_is_the_nearest_folder_with_params(tmp_path: Path, tabloop: Tabloop) -> None:
+    (tmp_path / "params.yaml").write_text("x: 1\n")
+    (tmp_path / "a/b").mkdir(parents=True)
+    assert "params.yaml: x: " in tabloop(tmp_path / "a/b", "ingest", code=1).stderr
+    assert "is missing" in tabloop(tmp_path, "ingest", code=1, PROJECT_ROOT=str(tmp_path / "a")).stderr

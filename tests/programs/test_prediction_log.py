@@ -24,15 +24,14 @@ import httpx
 import pandas as pd
 import pytest
 from conftest import answers, free_port, wait_for
+from kit.conftest import TEMPLATE, clean
+from kit.test_serving import ROW, Models, models  # noqa: F401
 from prometheus_client import REGISTRY
 from tabloop import predictions
 from tabloop.params import Column
 from tabloop.serving import prediction_log
 from tabloop.serving.log_writer import MAX_BYTES, Table
 from tabloop.serving.prediction_log import PredictionLog
-
-from .conftest import TEMPLATE, clean
-from .test_serving import ROW, Models, models  # noqa: F401
 
 pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
 
