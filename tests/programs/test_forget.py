@@ -142,6 +142,25 @@ def test_a_person_is_removed_and_nobody_else(here: Path, tabloop: Tabloop) -> No
     assert line.startswith("forget: there is nothing of customer_id 'c003' in the log, data/raw, ")
 
 
+@pytest.mark.parametrize(
+    ("entity", "given"), [("", ""), ("a\0b", r"a\x00b"), ("it's \\ 'x' 日", "it's \\ 'x' 日")]
+)
+def test_each_key_that_the_service_takes_can_be_forgotten(
+    here: Path, tabloop: Tabloop, entity: str, given: str
+) -> None:
+    """An empty one, too, and one with a NUL, which no argument of a command can have."""
+    log, at = str(here / "data/log"), NOW - timedelta(hours=1)
+    row = {"prediction_id": "odd", "entity": entity, "predicted_at": int(at.timestamp() * 1e6)}
+    write(log, "predictions", at, [row])
+    write(log, "feedback", at, [{"prediction_id": "odd", "label": 1, "received_at": 0}])
+    raw_ = pd.read_parquet(here / "data/raw/events.parquet")
+    raw_.loc[raw_["customer_id"] == PERSON, "customer_id"] = entity
+    raw_.to_parquet(here / "data/raw/events.parquet")
+    tabloop(here, "forget", given, "--yes", PREDICTION_LOG=log)
+    assert who(log) == [(PERSON, 4, 4), (OTHER, 4, 4)]
+    assert entity not in set(pd.read_parquet(here / "data/raw/events.parquet")["customer_id"])
+
+
 def test_a_log_in_s3(here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with s3_server(tmp_path / "requests"):
         monkeypatch.setenv("PREDICTION_LOG", log := "s3://bucket/forget")
@@ -242,7 +261,7 @@ def test_two_at_once_and_what_was_not_agreed(here: Path) -> None:
             forget.forget(settings(here), PERSON, YES)
     with pytest.raises(UserError, match="nothing was removed"):
         forget.forget(settings(here), PERSON, NO)
-    with pytest.raises(UserError, match="give the key of an entity"):
+    with pytest.raises(UserError, match="there is nothing of customer_id"):
         forget.forget(settings(here), " ", YES)
     assert who(str(here / "data/log"))[0] == (PERSON, 4, 4)
 

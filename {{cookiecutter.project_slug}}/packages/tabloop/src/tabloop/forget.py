@@ -33,14 +33,15 @@ def forget(params: Params, entity: str, agreed: Callable[[str], bool]) -> tuple[
     """Remove an entity; what was done, and whether it came again meanwhile.
 
     Args:
+        entity: its key; of a NUL, which a command's argument can't have, \\x00.
         agreed: asks whether to remove what it is shown.
 
     Raises:
         UserError: there is nothing of this entity; it was not agreed; another one is at work; a store can't be read or written.
     """
-    name, entity = params.schema_.entity, entity.strip()
-    if not name or not entity:
-        raise UserError("give the key of an entity" if name else "params.yaml: the schema has no entity")
+    name, entity = params.schema_.entity, entity.replace(r"\x00", "\0").strip()
+    if not name:
+        raise UserError("params.yaml: the schema has no entity")
     with locks.alone(ROOT / "params.yaml", "another forget is running: try again when it has ended"):
         if not (places := found(params, name, entity)):
             everywhere = "the log, data/raw, data/features and the store"
