@@ -55,8 +55,7 @@ def locate(source: str, root: Path) -> Source:
     else:
         paths, folder = [path] if path.is_file() else [], None
     if not paths:
-        what = "the folder has no file" if folder == path else "no such file"
-        raise UserError(f"{source}: {what}")
+        raise UserError(f"{source}: {'the folder has no file' if folder == path else 'no such file'}")
     if not any(p.stat().st_size for p in paths):
         raise UserError(f"{source} is empty")
     files = [unpacked(p) for p in paths if p.stat().st_size]
