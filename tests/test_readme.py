@@ -44,7 +44,7 @@ ELSEWHERE = {
     "uv run python -m fraud_detection.app": "test_serving.py",
     "uv run tabloop rollout": "test_monitoring.py",
     "uv run tabloop forget": "programs/test_forget.py",
-    "uv run tabloop release set": "kit/test_release.py",
+    "uv run tabloop release set": "programs/test_release.py",
     "uv run tabloop --help": "test_docs.py",
     "uv run python notebooks/explore.py": "test_pipeline.py",
     "git checkout": "test_pipeline.py",
