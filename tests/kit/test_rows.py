@@ -140,7 +140,7 @@ def test_columns_are_taken_and_refused_as_rows_are(predictor: Predictor) -> None
                     assert column.dtype == expected[name].dtype and column.shape == (len(rows), 1)
         if "customer" in batch.schema.names and not checked.refused.any():
             keys = checker.keys(pa_column(batch, "customer"))
-            assert keys.tolist() == [by_row(predictor, validate, row)[0]["customer"] for row in rows]
+            assert list(keys.to_pylist()) == [by_row(predictor, validate, row)[0]["customer"] for row in rows]
 
     check()
 

@@ -98,6 +98,12 @@ def encode(columns: dict[str, Array]) -> bytes:
     return content.getvalue()
 
 
+def texts(data: bytes, width: int) -> Array:
+    """Texts of so many bytes each, which stand one after the other."""
+    ends = np.arange(0, len(data) + 1, width, dtype="<i4")
+    return _made(na.string(), len(ends) - 1, None, ends, data)
+
+
 def _messages(body: bytes) -> Iterator[tuple[int, Flat, memoryview]]:
     """Of each message its kind, its header and the bytes of its buffers."""
     at = 0

@@ -33,15 +33,13 @@ async def as_json(
     return b"[%s]" % b",".join(answers)
 
 
-def as_stream(
-    models: Sequence[ServedModel], ids: list[str], scores: np.ndarray, challenged: np.ndarray
-) -> bytes:
+def as_stream(models: Sequence[ServedModel], ids: Array, scores: np.ndarray, challenged: np.ndarray) -> bytes:
     """The fields of a JSON answer as columns; those of a row that could not be scored are null, but for `detail`."""
     failed, text = np.isnan(scores), DataType.utf8()
     thresholds = np.array([model.threshold for model in models])[challenged.astype(int)]
     which, own = _places(challenged, failed), _places(np.arange(len(ids)), failed)
     columns = {
-        "prediction_id": Array(ids, text),
+        "prediction_id": ids,
         "probability": Array.from_numpy(scores),
         "prediction": Array.from_numpy((scores >= thresholds).astype(np.int8)),
     }

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -27,13 +28,14 @@ class Batch:
     """Completed rows.
 
     Attributes:
-        keys: the entities, (n,) of str or None.
+        ids: (n,).
+        keys: the entities, (n,).
         inputs: of each column (n, 1) of float32 or str, as graphs take it.
         logged: of each column the values as the log has them.
     """
 
-    ids: list[str]
-    keys: list[str | None]
+    ids: Array
+    keys: Array
     inputs: dict[str, np.ndarray]
     logged: dict[str, Array]
 
@@ -46,8 +48,8 @@ class Batch:
         """The rows at these places."""
         at = Array.from_numpy(places.astype(np.uint32))
         return Batch(
-            [self.ids[place] for place in places],
-            [self.keys[place] for place in places],
+            self.ids.take(at),
+            self.keys.take(at),
             {name: values[places] for name, values in self.inputs.items()},
             {name: column.take(at) for name, column in self.logged.items()},
         )
@@ -84,7 +86,7 @@ class Batches:
         keys: list[Any] = columns[predictor.entity] if predictor.entity else [None] * n
         absent = [name for name in predictor.looked_up if any(name not in own for own in valid)]
         await self._look_up(sorted(absent), columns, keys)
-        batch = Batch(predictor.ids.draw_together(n), keys, {}, {})
+        batch = Batch(predictor.ids.draw_together(n), Array(keys, DataType.utf8()), {}, {})
         for name, column in predictor.columns.items():
             batch.add(name, column, columns[name])
             await give_way(PART_SECONDS)
@@ -126,8 +128,8 @@ class Batches:
         predictor, n = self.predictor, rows.num_rows
         given = {name: rows.column(at) for at, name in enumerate(rows.column_names)}
         entity, absent = predictor.entity, predictor.looked_up - given.keys()
-        keys: list[Any] = self.checker.keys(given[entity]).tolist() if entity in given else [None] * n
-        stored = await predictor.online.read(keys) if absent else []
+        keys = self.checker.keys(given[entity]) if entity in given else Array([None] * n, DataType.utf8())
+        stored = await predictor.online.read(list(keys.to_pylist())) if absent else []
         batch = Batch(predictor.ids.draw_together(n), keys, dict(checked.inputs), {})
         for name, column in predictor.columns.items():
             kind = getattr(DataType, column.kind.arrow)()
@@ -149,7 +151,7 @@ class Batches:
         models = [predictor.champion, predictor.challenger or predictor.champion]
         if wanted:
             return as_stream(models, batch.ids, scores, challenged)
-        return await as_json(models, batch.ids, scores, challenged)
+        return await as_json(models, list(batch.ids.to_pylist()), scores, challenged)
 
     async def _score(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
         """The scores of rows, (n,), NaN where there is none, and which of them are the challenger's."""
@@ -157,10 +159,9 @@ class Batches:
         scores, challenged = np.full(n, np.nan), np.zeros(n, bool)
         challenger = predictor.challenger
         if challenger and predictor.mode == "ab" and not challenger.breaker.resting:
-            share = list[bool]()
-            for at in range(0, n, PART_ROWS):
-                pairs = zip(batch.keys[at : at + PART_ROWS], batch.ids[at : at + PART_ROWS], strict=True)
-                share += [predictor.challenged(key or id) for key, id in pairs]
+            share, pairs = list[bool](), zip(batch.keys.to_pylist(), batch.ids.to_pylist(), strict=True)
+            while part := list(islice(pairs, PART_ROWS)):
+                share += [predictor.challenged(key or id) for key, id in part]
                 await give_way(PART_SECONDS)
             await self._score_by(challenger, batch, np.array(share).nonzero()[0], scores)
             challenged = ~np.isnan(scores)
@@ -168,9 +169,9 @@ class Batches:
         self._keep(batch, scores, challenged)
         if predictor.shadow:
             columns: dict[str, Any] = {name: column.to_pylist() for name, column in batch.logged.items()}
-            columns |= {predictor.entity: batch.keys} if predictor.entity else {}
+            columns |= {predictor.entity: list(batch.keys.to_pylist())} if predictor.entity else {}
             columns[prediction_log.TRACE] = [trace.trace_id(trace.REQUEST.get())] * n
-            predictor.shadow.add(batch.ids, columns)
+            predictor.shadow.add(list(batch.ids.to_pylist()), columns)
         return scores, challenged
 
     async def _score_by(

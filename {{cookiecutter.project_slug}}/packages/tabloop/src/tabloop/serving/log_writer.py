@@ -40,7 +40,7 @@ MAX_ROWS, MAX_BYTES = 50_000, 24 << 20
 FILE_ROWS, FILE_BYTES = 10_000, 4 << 20
 # Columns whose values differ in each row need no dictionary, and the ids of a batch begin alike: smaller, and faster to write.
 PARQUET: Any = {
-    "compression": "zstd(1)",
+    "compression": "snappy",
     "column_dictionary_enabled": dict.fromkeys(("prediction_id", "entity", "probability"), False),
     "column_encoding": {"prediction_id": "delta_byte_array"},
 }

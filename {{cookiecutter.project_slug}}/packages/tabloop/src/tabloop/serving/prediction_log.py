@@ -150,8 +150,8 @@ class PredictionLog:
         self,
         models: Sequence[ServedModel],
         which: np.ndarray,
-        ids: list[str],
-        keys: list[str | None],
+        ids: Array,
+        keys: Array,
         columns: Mapping[str, Array],
         scores: np.ndarray,
     ) -> None:
@@ -164,8 +164,7 @@ class PredictionLog:
         if not self.target:
             return
         made = {column: columns[name] for name, column in self.names.items()}
-        made |= {"prediction_id": Array(ids, DataType.utf8()), "entity": Array(keys, DataType.utf8())}
-        made["probability"] = Array.from_numpy(scores)
+        made |= {"prediction_id": ids, "entity": keys, "probability": Array.from_numpy(scores)}
         common, *others = [self._common(model) for model in models]
         common["trace_id"] = trace_id(REQUEST.get())
         for other in others:  # what differs is a column

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import inf
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -77,7 +78,12 @@ class RowChecker:
         if {*map(type, rows)} != {dict} or {*map(len, rows)} != {len(rows[0]) or 1}:
             return None
         try:
-            part = Part((n, self.types[n].validate_python([row[n] for row in rows])) for n in rows[0])
+            # The first name twice: of one name alone, itemgetter gives no tuple.
+            columns = zip(*map(itemgetter(*rows[0], next(iter(rows[0]))), rows), strict=True)
+            part = Part(
+                (n, self.types[n].validate_python(values))
+                for n, values in zip(rows[0], columns, strict=False)
+            )
         except (KeyError, ValidationError):
             return None
         return part if self.required <= part.keys() else None
@@ -108,14 +114,13 @@ class RowChecker:
                 refuse(Refusal(keyless, self.entity, error["msg"], error["type"]))
         return checked
 
-    def keys(self, array: Array) -> np.ndarray:
-        """The entities' keys, (n,) of str or None, of a column that was checked."""
-        if DataType.is_string(array.type):
-            texts = list(array.to_pylist())
-            if all(text == text.strip() for text in texts if text):  # as most are: they need no conversion
-                return _objects(texts)
+    def keys(self, array: Array) -> Array:
+        """The entities' keys, (n,), of a column that was checked."""
+        if DataType.is_string(array.type) and not _padded(array):  # as most are: they need no conversion
+            return array
         levels, codes = _levels(array) or ([], np.zeros(len(array), int))
-        return _objects([*self._validated(self.entity, levels)[0], None])[codes]
+        keys = _objects([*self._validated(self.entity, levels)[0], None])[codes]
+        return Array(keys.tolist(), DataType.utf8())
 
     def _refuse(self, checked: Checked, name: str, array: Array, rows: np.ndarray) -> None:
         """Refuse these rows, with the error that a JSON request with the first of their values would get."""
@@ -133,11 +138,8 @@ class RowChecker:
         raise AssertionError(f"{name}: {values[0]!r} is refused in a column and taken in a row")
 
     def _check_key(self, checked: Checked, array: Array) -> None:
-        if DataType.is_string(array.type) and len(array):
-            view = c_array(array).view()
-            ends = np.asarray(view.buffer(1))[view.offset :][: len(array) + 1]
-            if np.diff(ends).max() <= MAX_TEXT:  # bytes: nothing can be wrong
-                return
+        if DataType.is_string(array.type) and len(array) and np.diff(_ends(array)).max() <= MAX_TEXT:
+            return  # bytes: nothing can be wrong
         self._check_texts(checked, self.entity, array)
 
     def _check_texts(self, checked: Checked, name: str, array: Array) -> np.ndarray:
@@ -216,6 +218,22 @@ def _buffer(array: Array) -> np.ndarray:
     """The values, (n,), anything where there is none."""
     view = c_array(array).view()
     return np.asarray(view.buffer(1))[view.offset :][: len(array)]
+
+
+def _ends(array: Array) -> np.ndarray:
+    """Where each text begins, and where the last one ends, (n + 1,)."""
+    view = c_array(array).view()
+    return np.asarray(view.buffer(1))[view.offset :][: len(array) + 1]
+
+
+def _padded(array: Array) -> bool:
+    """Whether a text begins or ends with white space, or with what may be some: a character that is not ASCII."""
+    ends = _ends(array)
+    first, last = ends[:-1], ends[1:] - 1
+    filled = first <= last
+    data = np.asarray(c_array(array).view().buffer(2)).view(np.uint8)
+    outer = data[np.concatenate([first[filled], last[filled]])]
+    return bool(((outer <= ord(" ")) | (outer >= 0x80)).any())
 
 
 def _bits(array: Array, buffer: int) -> np.ndarray:
