@@ -138,7 +138,7 @@ class RowChecker:
         raise AssertionError(f"{name}: {values[0]!r} is refused in a column and taken in a row")
 
     def _check_key(self, checked: Checked, array: Array) -> None:
-        if DataType.is_string(array.type) and len(array) and np.diff(_ends(array)).max() <= MAX_TEXT:
+        if DataType.is_string(array.type) and len(array) and np.diff(_buffer(array, 1)).max() <= MAX_TEXT:
             return  # bytes: nothing can be wrong
         self._check_texts(checked, self.entity, array)
 
@@ -214,25 +214,18 @@ def _plain(array: Array) -> Array:
     return array.cast(inner) if inner is not None and DataType.is_dictionary(array.type) else array
 
 
-def _buffer(array: Array) -> np.ndarray:
-    """The values, (n,), anything where there is none."""
+def _buffer(array: Array, more: int = 0) -> np.ndarray:
+    """The values, (n,), anything where there is none. Of texts, with one more: where each begins, and where the last ends."""
     view = c_array(array).view()
-    return np.asarray(view.buffer(1))[view.offset :][: len(array)]
-
-
-def _ends(array: Array) -> np.ndarray:
-    """Where each text begins, and where the last one ends, (n + 1,)."""
-    view = c_array(array).view()
-    return np.asarray(view.buffer(1))[view.offset :][: len(array) + 1]
+    return np.asarray(view.buffer(1))[view.offset :][: len(array) + more]
 
 
 def _padded(array: Array) -> bool:
     """Whether a text begins or ends with white space, or with what may be some: a character that is not ASCII."""
-    ends = _ends(array)
+    ends = _buffer(array, 1)
     first, last = ends[:-1], ends[1:] - 1
-    filled = first <= last
     data = np.asarray(c_array(array).view().buffer(2)).view(np.uint8)
-    outer = data[np.concatenate([first[filled], last[filled]])]
+    outer = data[np.concatenate([first, last])[np.tile(first <= last, 2)]]
     return bool(((outer <= ord(" ")) | (outer >= 0x80)).any())
 
 
