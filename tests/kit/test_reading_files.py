@@ -1,6 +1,7 @@
 """Where cells come from: encodings, containers, headers, rows that are none, files with types of their own."""
 
 import bz2
+import csv
 import datetime
 import gzip
 import http.server
@@ -16,7 +17,7 @@ import time
 import zipfile
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import duckdb
 import numpy as np
@@ -420,6 +421,37 @@ def test_quotes_and_backslashes(tmp_path: Path, content: str, rows: list[str]) -
         n for n in found.notes if n.column is None
     ]
     assert read("t.csv", tmp_path, found.reading).relation.fetchall() == found.relation.fetchall()
+
+
+# Cells with signs that delimit in other files. CleverCSV tells them from the delimiter by what the cells between are.
+SIGNS = {
+    "names": ["O'Brien, Ann", "Smith, Bob", "Doe, Eve"],
+    "links": ["https://x.org/?a=1&b=2;c", "https://x.org/?a=3&b=7;c", "https://y.org/;d"],
+    "objects": ['{"a": 1, "b": [1, 2]}', '{"a": 2, "b": [3, 4]}', '{"a": 3, "b": []}'],
+    "words": ['he said "no; never" twice', "a | b", "yes, or no"],
+    "decimals": ["12,50", "7,25", "1,75"],
+}
+
+
+@pytest.mark.parametrize("how", ["minimal", "all", "backslash"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|", "^", "~"])
+def test_signs_of_other_files_in_cells_do_not_delimit(tmp_path: Path, delimiter: str, how: str) -> None:
+    rows = [[f"2026-01-{i:02}", str(i), *(cells[i % 3] for cells in SIGNS.values())] for i in range(1, 29)]
+    with (tmp_path / "t.csv").open("w", newline="") as file:
+        quoting: Literal[0, 1] = csv.QUOTE_MINIMAL if how == "minimal" else csv.QUOTE_ALL
+        back: dict[str, Any] = {"doublequote": False, "escapechar": "\\"} if how == "backslash" else {}
+        writer = csv.writer(file, delimiter=delimiter, quoting=quoting, **back)
+        writer.writerows([["day", "number", *SIGNS], *rows])
+    found = read(
+        "t.csv", tmp_path, overrides=Overrides(types=dict.fromkeys([*SIGNS, "day", "number"], "text"))
+    )
+    assert found.relation.columns == ["day", "number", *SIGNS]
+    assert [list(row) for row in found.relation.fetchall()] == rows
+
+
+def test_a_table_whose_lines_two_delimiters_fit_is_read_by_the_usual_one(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("a,b;c,d\n" + "red,blue;red,blue\n" * 20)
+    assert read("t.csv", tmp_path).relation.columns == ["a", "b;c", "d"]
 
 
 def test_a_cell_may_be_longer_than_the_csv_module_expects(tmp_path: Path) -> None:
