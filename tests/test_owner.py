@@ -17,7 +17,9 @@ from conftest import ROOT, STAGES, UV, Project, Run, Serve, clean, edit, locked,
 MODELS, RECIPES = ROOT / "tests/models", ROOT / "docs/recipes"
 RECIPE = (RECIPES / "README.md").read_text()
 # What each recipe needs besides scikit-learn, as its page says it.
-PACKAGES = {name: names.split() for name, names in re.findall(r"\[(\w+)\.py\]\S+ \| `(.+?)` \|", RECIPE)}
+PACKAGES = {
+    name: re.findall("`(.+?)`", names) for name, names in re.findall(r"\[(\w+)\.py\]\S+ \| (.+?) \|", RECIPE)
+}
 KEY = {"user_id": "u000001", "amount": 12.5, "merchant_category": "fuel", "channel": "online"}
 
 
