@@ -142,7 +142,7 @@ def test_the_jackknife_of_any_metric_is_about_the_closed_form() -> None:
 
 
 def test_no_metric_is_computed_again_for_rows_or_resamples() -> None:
-    """Each takes the same few calls of numpy's, however many rows there are."""
+    """Each takes the same few calls of numpy's and pandas', however many rows there are."""
     calls = []
     for rows in (1000, 100_000):
         target, model, other = sample(rows, np.random.default_rng(6))
@@ -150,4 +150,4 @@ def test_no_metric_is_computed_again_for_rows_or_resamples() -> None:
             given = metric, target, model, beside, COST, 0.95
             calls.append(calls_of(functools.partial(estimate, *given)))
     half = len(calls) // 2
-    assert calls[:half] == calls[half:] and max(calls) < 1000
+    assert calls[:half] == calls[half:] and max(calls) < 2000

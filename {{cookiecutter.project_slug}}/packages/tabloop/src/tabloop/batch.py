@@ -12,9 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from tabloop import files, ray_engine
 from tabloop.batch_score import Scorer
@@ -26,14 +28,11 @@ from tabloop.roles import MODELS, pin, required
 from tabloop.serving.served_model import ServedModel
 from tabloop.serving.settings import cores
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
 BLOCK = 1 << 15  # rows that a thread scores at once
 PART = 1 << 20  # rows of a part, the most that an interrupted run loses
 
 Role = Literal["champion", "challenger", "candidate"]
-Scored = tuple["pa.Table", "pa.Table"]  # rows that were scored, and that were refused
+Scored = tuple[pa.Table, pa.Table]  # rows that were scored, and that were refused
 
 
 def batch(source: str, output: str, role: Role) -> tuple[str, int]:
@@ -151,7 +150,7 @@ def workers(scorer: Scorer) -> Iterator[tuple[Callable[..., Any], int]]:
             yield lambda *block: pool.submit(scorer, *block), cores()
 
 
-def cut(blocks: Iterable["pa.RecordBatch"], first: int) -> Iterator[tuple[int, "pa.RecordBatch"]]:
+def cut(blocks: Iterable[pa.RecordBatch], first: int) -> Iterator[tuple[int, pa.RecordBatch]]:
     """The blocks with the number of their first row, none of them in two parts."""
     for block in blocks:
         while block.num_rows:
@@ -173,8 +172,6 @@ def ahead(submit: Callable[[Any], Any], items: Iterable[Any], most: int) -> Iter
 
 def write_part(folder: Path, part: int, blocks: Iterable[Scored], written: Callable[[int], Any]) -> None:
     """Write both files of a part; the second says that it is complete."""
-    import pyarrow as pa
-
     names = [folder / f"{part:05}.{what}" for what in ("scored", "refused")]
     options = pa.ipc.IpcWriteOptions(compression="lz4")
     writers = list[pa.ipc.RecordBatchFileWriter]()
@@ -222,10 +219,8 @@ def rows_of(part: Path) -> int:
     return sum(batch.num_rows for batch in batches(part))
 
 
-def batches(part: Path) -> Iterator["pa.RecordBatch"]:
+def batches(part: Path) -> Iterator[pa.RecordBatch]:
     """The rows of a file that `write_part` wrote."""
-    import pyarrow as pa
-
     with pa.memory_map(str(part)) as file, pa.ipc.open_file(file) as reader:
         for number in range(reader.num_record_batches):
             yield reader.get_batch(number)
@@ -233,9 +228,6 @@ def batches(part: Path) -> Iterator["pa.RecordBatch"]:
 
 def together(parts: list[Path], made: Path) -> Path:
     """One Parquet file of all parts, in order."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     with pa.memory_map(str(parts[0])) as file:
         schema = pa.ipc.open_file(file).schema
     with pq.ParquetWriter(made, schema) as writer:

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from tabloop.params import Column
 from tabloop.reading.typed import misfit
@@ -13,9 +14,6 @@ from tabloop.roles import MODELS
 from tabloop.serving.predictor import UNSCORABLE
 from tabloop.serving.rows import Checked, Refusal, RowChecker
 from tabloop.serving.served_model import ServedModel
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 NO_TIME = "Input should be a time"
 
@@ -41,15 +39,13 @@ class Scorer:
         }
         return restored, (self.model.role, files, self.keys, self.looked_up)
 
-    def __call__(self, block: "pa.RecordBatch", first: int) -> tuple["pa.Table", "pa.Table"]:
+    def __call__(self, block: pa.RecordBatch, first: int) -> tuple[pa.Table, pa.Table]:
         """The rows with probability, prediction and model_version; and the refused ones, with the reasons.
 
         Args:
             block: the columns of `keys`, the entity and the features, as far as they are there, and those of `misfit`.
             first: the number of the block's first row.
         """
-        import pyarrow as pa
-
         inputs, checked = self._inputs(block)
         scores, refused, refusals = np.full(block.num_rows, np.nan), checked.refused, checked.refusals
         if not refused.all():
@@ -72,7 +68,7 @@ class Scorer:
         why = ["; ".join(_reason(r) for r in refusals if r.rows[at]) for at in np.flatnonzero(~good)]
         return scored, left.append_column("reasons", pa.array(why, pa.string()))
 
-    def _inputs(self, block: "pa.RecordBatch") -> tuple[dict[str, np.ndarray], Checked]:
+    def _inputs(self, block: pa.RecordBatch) -> tuple[dict[str, np.ndarray], Checked]:
         """The graph's inputs, and what the service would refuse."""
         names, schema = block.schema.names, self.model.schema
         stored = [name for name in names if name in self.stored.columns]

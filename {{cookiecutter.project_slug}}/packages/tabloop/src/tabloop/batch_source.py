@@ -4,7 +4,9 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import duckdb
+import pyarrow as pa
 
 from tabloop import asof, database
 from tabloop.cli import UserError
@@ -14,10 +16,6 @@ from tabloop.params import ROOT, Column, Schema, load
 from tabloop.reading.settings import Reading
 from tabloop.reading.typed import misfit
 from tabloop.views import require_files
-
-if TYPE_CHECKING:
-    import duckdb
-    import pyarrow as pa
 
 FEATURES = ROOT / "data/features"
 
@@ -35,15 +33,15 @@ class BatchTable:
         reading: how they are read.
     """
 
-    db: "duckdb.DuckDBPyConnection"
-    relation: "duckdb.DuckDBPyRelation"
+    db: duckdb.DuckDBPyConnection
+    relation: duckdb.DuckDBPyRelation
     keys: list[str]
     looked_up: dict[str, Column]
     views: list[str]
     files: list[Path]
     reading: Reading
 
-    def blocks(self, first: int, rows: int) -> Iterator["pa.RecordBatch"]:
+    def blocks(self, first: int, rows: int) -> Iterator[pa.RecordBatch]:
         """The rows from `first` on, counted from 0, in order, at most so many at once."""
         left = self.relation.limit(1 << 62, first) if first else self.relation
         yield from left.to_arrow_reader(rows)

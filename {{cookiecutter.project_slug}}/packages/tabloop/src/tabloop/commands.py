@@ -1,6 +1,7 @@
 """The commands that people call when they need them: their own table, the search, the loop, what the log keeps."""
 
 import sys
+from importlib.util import find_spec
 from typing import Any
 
 import click
@@ -74,6 +75,8 @@ def pair(text: str) -> tuple[str, str]:
 @click.option("--write/--no-write", default=None, help="Write the best always; or never.")
 def tune(trials: int, timeout: int | None, metric: str, write: bool | None) -> None:
     """Search better arguments for `train`. A significant gain goes into params.yaml, which has the ranges."""
+    if not find_spec("optuna"):
+        raise UserError("Optuna is not installed: run `make tune`, or `uv sync --group tune` first")
     from tabloop.tune import tune
 
     click.echo(f"tune: {tune(trials, timeout or float('inf'), metric, write)}")

@@ -1,9 +1,10 @@
-"""Statistics of a binary classifier, in numpy alone: importing more would take longer than computing them."""
+"""Statistics of a binary classifier, without SciPy: importing it would take longer than computing them."""
 
 from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
+import pandas as pd
 
 from tabloop.params import Cost
 
@@ -13,13 +14,7 @@ MIN_CLASS = 20  # rows of each class below which DeLong's normal approximation s
 
 def midranks(values: np.ndarray) -> np.ndarray:
     """The rank of each of (n,) values from 1, ties sharing their mean rank."""
-    order = np.argsort(values, kind="stable")
-    ranked = values[order]
-    first = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])
-    last = np.r_[first[1:], len(values)]
-    ranks = np.empty(len(values))
-    ranks[order] = np.repeat((first + last + 1) / 2, last - first)
-    return ranks
+    return pd.Series(values).rank().to_numpy()
 
 
 def delong(target: np.ndarray, score: np.ndarray) -> tuple[float, np.ndarray]:

@@ -1,7 +1,9 @@
 """The candidate beside the champion on production's rows: as they were served, with the labels that arrived since."""
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from tabloop import files, predictions, report, roles, verdicts
 from tabloop.card import ModelCard
@@ -10,9 +12,6 @@ from tabloop.intervals import Scored, estimate
 from tabloop.metrics import MIN_CLASS, enough
 from tabloop.onnx_model import FILE, OnnxModel
 from tabloop.params import ROOT, Params
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 REPORT = ROOT / "reports/replay.json"
 ROWS = 20_000  # the newest labelled ones; they bound memory and time
@@ -71,7 +70,7 @@ def margin(params: Params) -> float:
     return next((gate.margin for gate in gates if gate.margin is not None), 0.0)
 
 
-def served(candidate: ModelCard, champion: ModelCard) -> "pd.DataFrame":
+def served(candidate: ModelCard, champion: ModelCard) -> pd.DataFrame:
     """The newest labelled rows of the champion's table: features of both models, ID, AT and LABEL.
 
     Raises:

@@ -14,14 +14,15 @@ import warnings
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import optuna
+from optuna import Study, Trial
+from optuna.samplers import TPESampler
+from optuna.trial import FrozenTrial, TrialState
 
 from tabloop.locks import fcntl
 from tabloop.params import ROOT, Params
-
-if TYPE_CHECKING:
-    from optuna import Study, Trial
-    from optuna.trial import FrozenTrial
 
 DATABASE = "data/tune.db"
 ERROR, PROCESS, BEGUN = "error", "process", "begun"  # why a trial failed, whose it is; when the study began
@@ -54,10 +55,8 @@ def locked() -> Iterator[None]:
         yield
 
 
-def open_study(name: str) -> "Study":
+def open_study(name: str) -> Study:
     """The study of that name, as it was left, or a new one."""
-    import optuna
-
     optuna.logging.set_verbosity(logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     pruner, timeout = optuna.pruners.MedianPruner(), {"connect_args": {"timeout": 60}}
@@ -73,22 +72,19 @@ def open_study(name: str) -> "Study":
     return study
 
 
-def counted(study: "Study") -> "list[FrozenTrial]":
+def counted(study: Study) -> list[FrozenTrial]:
     """The trials that run or came to their end; not those that wait, or whose process was killed."""
     found = study.get_trials(deepcopy=False)
     killed = [t for t in found if t.state.name == "FAIL" and ERROR not in t.user_attrs]
     return [trial for trial in found if trial.state.name != "WAITING" and trial not in killed]
 
 
-def ask(study: "Study", space: dict[str, Any], trials: int, mine: Collection[int] = ()) -> "Trial | None":
+def ask(study: Study, space: dict[str, Any], trials: int, mine: Collection[int] = ()) -> Trial | None:
     """The next trial, drawn from Optuna's distributions; None where the study has as many as it shall have.
 
     Args:
         mine: the numbers of the trials that this process has now.
     """
-    from optuna.samplers import TPESampler
-    from optuna.trial import TrialState
-
     with locked():
         for left in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if left.number not in mine and not elsewhere(left):
@@ -104,7 +100,7 @@ def ask(study: "Study", space: dict[str, Any], trials: int, mine: Collection[int
         return trial
 
 
-def elsewhere(trial: "FrozenTrial") -> bool:
+def elsewhere(trial: FrozenTrial) -> bool:
     """Whether another process, which is alive, has the trial."""
     pid, when = trial.user_attrs.get(PROCESS, (0, 0))
     # The system's idea of when a process started moves with its clock.

@@ -13,11 +13,12 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from optuna import Study, Trial
+from optuna.trial import FrozenTrial, TrialState
 
 from tabloop import candidate, files, onnx_model, owner, params_file, ray_engine, split
 from tabloop.cli import UserError, one_line
@@ -29,13 +30,9 @@ from tabloop.space import arguments
 from tabloop.study import ERROR, ask, counted, elsewhere, name_of, open_study
 from tabloop.tune_reports import PAGE, Runs, draw
 
-if TYPE_CHECKING:
-    from optuna import Study, Trial
-    from optuna.trial import FrozenTrial
-
 PARTS = 6
 FOLDS, NEWEST = (2, 3, 4), 5
-Going = tuple["Trial", list[float]]  # a trial and its scores so far
+Going = tuple[Trial, list[float]]  # a trial and its scores so far
 
 
 @dataclass(frozen=True)
@@ -119,7 +116,7 @@ def workers(fit: Callable[..., Any], rows: Rows) -> contextlib.AbstractContextMa
 class Search:
     """A study of the owner's `fit`."""
 
-    study: "Study"
+    study: Study
     fit: Callable[..., Any]
     params: Params
     rows: Rows
@@ -161,10 +158,8 @@ class Search:
                     bar.write(f"{said} is the best so far: {self.metric} {done.value:.4f}")
                 bar.update(len(counted(self.study)) - bar.n)
 
-    def has_next(self, trial: "Trial", values: list[float], job: Any) -> bool:
+    def has_next(self, trial: Trial, values: list[float], job: Any) -> bool:
         """Score a trial on its next part; whether it goes on. It ends below the median of the others, or after the last."""
-        from optuna.trial import TrialState
-
         part = FOLDS[len(values)]
         try:
             scored = Scored(job.result(), 0.5)
@@ -185,7 +180,7 @@ class Search:
         return False
 
     @property
-    def best(self) -> "FrozenTrial | None":
+    def best(self) -> FrozenTrial | None:
         """The trial with the largest mean over all parts, if one came to its end."""
         done = [trial for trial in self.study.get_trials(deepcopy=False) if trial.state.name == "COMPLETE"]
         return max(done, key=lambda trial: (trial.value, -trial.number), default=None)
@@ -240,8 +235,6 @@ def tune(trials: int, timeout: float, metric: str, write: bool | None) -> str:
     Raises:
         UserError: there is nothing to search or to search on, MLflow does not answer, or no trial came to its end.
     """
-    if not find_spec("optuna"):
-        raise UserError("Optuna is not installed: run `make tune`, or `uv sync --group tune` first")
     if not (params := load()).tune:
         raise UserError("params.yaml has no `tune`: give arguments of `train` their ranges there")
     rows, fit = read_rows(params), owner.module("model").fit

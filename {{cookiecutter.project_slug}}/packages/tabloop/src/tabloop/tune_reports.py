@@ -1,24 +1,22 @@
 """What is seen of a search: reports/tune.html, whose pictures need no internet, and MLflow's runs."""
 
 import io
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from optuna import Study
+from optuna.trial import FrozenTrial
 
 from tabloop import files, registry, report, space
 from tabloop.cli import one_line
 from tabloop.params import ROOT, Params
 from tabloop.study import BEGUN, ERROR, elsewhere
 
-if TYPE_CHECKING:
-    from optuna import Study
-    from optuna.trial import FrozenTrial
-
 PAGE = "reports/tune.html"
 STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
 
 
-def draw(study: "Study") -> None:
+def draw(study: Study) -> None:
     """Draw which arguments matter, each trial's metric, and the metric by each argument."""
     import matplotlib as mpl
 
@@ -44,7 +42,7 @@ def draw(study: "Study") -> None:
 class Runs:
     """The runs of a study. If MLflow stops answering, a line says so once, and the next search logs the rest."""
 
-    def __init__(self, params: Params, study: "Study", metric: str) -> None:
+    def __init__(self, params: Params, study: Study, metric: str) -> None:
         """Find the study's run, or make it; log the trials of processes that are gone if they have none."""
         self.params, self.metric, self.lost = params, metric, False
         self.client = registry.connect(params)
@@ -63,7 +61,7 @@ class Runs:
             if trial.state.is_finished() and str(trial.number) not in known and not elsewhere(trial):
                 self.log(trial)
 
-    def log(self, trial: "FrozenTrial") -> None:
+    def log(self, trial: FrozenTrial) -> None:
         """Log a trial that came to its end, the mean after each fold as a step."""
         from mlflow.entities import Metric, Param
         from mlflow.exceptions import MlflowException
