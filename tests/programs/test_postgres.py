@@ -100,7 +100,6 @@ def test_two_registers_at_once_make_one_version(
 
     register(folder, "a")
     monkeypatch.setattr(mlflow, "register_model", together)
-    monkeypatch.setattr(registry, "track", lambda *_: None)
     registry.connect(PROJECT)
     run: str = mlflow.search_runs(search_all_experiments=True).run_id[0]
     with monkeypatch.context() as patch:

@@ -177,27 +177,26 @@ def distance(reference: np.ndarray, current: np.ndarray) -> float:
     The square root of the divergence in bits (Lin, IEEE Transactions on Information Theory 37, 1991), which is a metric
     (Endres and Schindelin, same journal 49, 2003).
     """
+    from scipy.spatial.distance import jensenshannon
+
     if not reference.sum() or not current.sum():
         return float(reference.sum() != current.sum())
-    p, q = reference / reference.sum(), current / current.sum()
-    middle = (p + q) / 2
-    divergence = sum(float(np.sum(s[s > 0] * np.log2(s[s > 0] / middle[s > 0]))) / 2 for s in (p, q))
-    return float(np.sqrt(max(divergence, 0.0)))
+    return float(jensenshannon(reference, current, 2))
 
 
 def distance_by_chance(reference: np.ndarray, current: np.ndarray, error: float) -> float:
     """The distance that two samples of one distribution, as large as these, reach with the probability `error`.
 
     Of k bins that are not empty, 8 ln 2 nm/(n + m) times the divergence is about chi-square with k - 1 degrees of
-    freedom (Grosse et al., Physical Review E 65, 041905, 2002); its quantile is Wilson's and Hilferty's.
+    freedom (Grosse et al., Physical Review E 65, 041905, 2002).
     """
+    from scipy.stats import chi2
+
     n, m = float(reference.sum()), float(current.sum())
     freedom = np.count_nonzero(reference + current) - 1
     if freedom < 1 or not n or not m:
         return 0.0
-    part = 2 / (9 * freedom)
-    quantile = freedom * (1 - part + NormalDist().inv_cdf(1 - error) * part**0.5) ** 3
-    return float(np.sqrt(quantile * (1 / n + 1 / m) / (8 * np.log(2))))
+    return float(np.sqrt(chi2.isf(error, freedom) * (1 / n + 1 / m) / (8 * np.log(2))))
 
 
 def mean_by_chance(variance: float, n: int, m: int, error: float) -> float:

@@ -113,8 +113,8 @@ def run_of(client: "MlflowClient", params: Params, version: str) -> str | None:
     return str(runs[0].info.run_id) if runs else None
 
 
-def log(params: Params, card: ModelCard, evaluation: dict[str, Any], folder: Path) -> None:
-    """Give this model a run, if this MLflow has none, and the run its evaluation.
+def log(params: Params, card: ModelCard, evaluation: dict[str, Any], folder: Path) -> str:
+    """The run of this model, the one that this MLflow has or a new one; it gets the evaluation.
 
     Args:
         evaluation: metrics/evaluation.json, whose numbers become the run's metrics.
@@ -122,27 +122,19 @@ def log(params: Params, card: ModelCard, evaluation: dict[str, Any], folder: Pat
     """
     client = connect(params)
     with answering():
-        _run(client, params, card, evaluation, folder)
+        run_id = run_of(client, params, card.version)
+        if not run_id:
+            tracking.log_training(params, card, folder)
+            run_id = str(run_of(client, params, card.version))
+        tracking.log_evaluation(client, run_id, evaluation)
+        return run_id
 
 
 def register(params: Params, card: ModelCard, evaluation: dict[str, Any], folder: Path) -> int:
-    """The registry's version of this model: the one that exists, or a new one; of the run that `log` would give it."""
-    client = connect(params)
+    """The registry's version of this model: the one that exists, or a new one; of the run that `log` gives it."""
+    run_id, client = log(params, card, evaluation, folder), connect(params)
     with answering():
-        run_id = _run(client, params, card, evaluation, folder)
         return entry_of(client, params, card.version) or _new_entry(client, params, card, evaluation, run_id)
-
-
-def _run(
-    client: "MlflowClient", params: Params, card: ModelCard, evaluation: dict[str, Any], folder: Path
-) -> str:
-    """The run of this model, the one that exists or a new one, with its evaluation."""
-    run_id = run_of(client, params, card.version)
-    if not run_id:
-        tracking.log_training(params, card, folder)
-        run_id = str(run_of(client, params, card.version))
-    tracking.log_evaluation(client, run_id, evaluation)
-    return run_id
 
 
 def _new_entry(
