@@ -29,8 +29,8 @@ def draw(name: str, candidate: Points, champion: Points | None, threshold: float
     style: Any = {"svg.fonttype": "none", "svg.hashsalt": name, "font.family": "sans-serif", "font.size": 10}
     title, x, y = CURVES[name]
     with mpl.rc_context(style):
-        figure = Figure(figsize=(5, 3.6), layout="constrained")
-        axes = figure.subplots()
+        figure = Figure(figsize=(5, 3.6))
+        axes = figure.subplots(gridspec_kw={"left": 0.17, "right": 0.98, "bottom": 0.15, "top": 0.97})
         predicted = [point["predicted"] for point in candidate[name]] if name == "calibration" else [1.0]
         log = 0 < min(predicted) * WIDE < max(predicted)  # at low rates all points but one are near 0
         marker = "o" if name == "calibration" else None
