@@ -10,11 +10,11 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs/workflows.md"
 HEAD = """# Reusable workflows
 
-What can you give to a workflow, what does it return, and when is it red? A project calls each as
-`<template>/.github/workflows/<name>.yml@v1`. `uv run docs/workflows.py` writes this page from `.github/workflows`.
+A project calls each as `<template>/.github/workflows/<name>.yml@v1`. `uv run docs/workflows.py` writes this page.
 """
 INPUTS = "| input | default | |"
 SECRETS = "| secret | |"
+EACH = ("`runs-on`", "`timeout-minutes`")
 CLOUD = ("`aws-", "`google-", "`azure-")
 Row = tuple[str, ...]
 
@@ -58,12 +58,15 @@ def described(path: Path, kind: str) -> list[Row]:
 
 
 def also(rows: list[Row], shared: list[Row]) -> str:
-    """The names of the rows that stand at the top of the page; a default that is another one here."""
+    """The names of the rows that stand at the top of the page; a default that is another one here.
+
+    Left out is what each workflow has, with its usual default.
+    """
     known = {bare(row): row for row in shared}
     names = [
         row[0] if row in shared else f"{row[0]} (default {row[1]})"
         for row in rows
-        if bare(row) in known and not row[0].startswith(CLOUD)
+        if bare(row) in known and not row[0].startswith(CLOUD) and not (row in shared and row[0] in EACH)
     ]
     cloud = ["[a cloud's](#inputs-for-a-cloud)"] if any(row[0].startswith(CLOUD) for row in rows) else []
     return ", ".join(names + cloud)
@@ -82,10 +85,10 @@ def section(path: Path, shared: list[Row]) -> list[str]:
         lines += [f"Shared secrets: {names}.", ""]
     lines += table("| output | |", described(path, "outputs"))
     permissions = [
-        f"`{name}` has {', '.join(f'{scope}: {level}' for scope, level in job['permissions'].items()) or 'none'}"
-        for name, job in read(path)["jobs"].items()
+        ", ".join(f"{scope}: {level}" for scope, level in job["permissions"].items())
+        for job in read(path)["jobs"].values()
     ]
-    return [*lines, f"Permissions: {'; '.join(permissions)}.", ""]
+    return [*lines, f"Permissions: {'; '.join(filter(None, permissions))}.", ""]
 
 
 def several(rows: list[Row]) -> list[Row]:
@@ -103,7 +106,8 @@ def page() -> str:
     inputs = several([row for path in reusable for row in inputs_of(path)])
     secrets = several([row for path in reusable for row in described(path, "secrets")])
     cloud = [row for row in inputs if row[0].startswith(CLOUD)]
-    lines = ["## Shared inputs", "", *table(INPUTS, [row for row in inputs if row not in cloud])]
+    lines = ["## Shared inputs", "", f"Each workflow has {' and '.join(EACH)}.", ""]
+    lines += [*table(INPUTS, [row for row in inputs if row not in cloud])]
     lines += ["## Inputs for a cloud", "", "[Credentials](credentials.md) says how to set them.", ""]
     lines += [*table(INPUTS, cloud), "## Shared secrets", "", *table(SECRETS, secrets)]
     return "\n".join([HEAD, *lines, *(line for path in reusable for line in section(path, inputs + secrets))])

@@ -79,7 +79,7 @@ def test_an_environment_is_a_namespace_with_all_that_it_needs(
         space
     }
     assert {"HorizontalPodAutoscaler", "PodDisruptionBudget", "NetworkPolicy", "Service"} <= things.keys()
-    # Without these a server-side apply is refused, and each other one finds a difference: see docs/kubernetes.md.
+    # Without these a server-side apply is refused, and each other one finds a difference: as was seen by hand (docs/kubernetes.md).
     policy = things["NetworkPolicy"]["spec"]
     rules = [things["Service"]["spec"], *policy["ingress"], *policy["egress"]]
     assert all(port["protocol"] for rule in rules for port in rule["ports"])

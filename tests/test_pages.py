@@ -120,7 +120,6 @@ PARSED = (
     "mypy",
     "pre-commit",
     "playwright",
-    "dvc remove",
     "dvc queue",
     "uv run",
     "uv pip",
