@@ -1,5 +1,6 @@
 """What is decided about each column of a table, and what its owner is told."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from tabloop.cli import UserError
 from tabloop.facts import Choices, constant_within
 from tabloop.infer import Inferred, infer
 from tabloop.params import Target
+from tabloop.reading.read import read
 from tabloop.reading.result import Table
 from tabloop.reading.settings import Reading
 
@@ -446,13 +448,34 @@ def test_a_column_with_a_role_is_neither_dropped_nor_given_a_type(said: dict[str
         one(range(N), entity="x", **said)
 
 
+@pytest.mark.parametrize(
+    ("role", "column", "value", "why"),
+    [
+        ("entity", "customer_id", "NA", "2 rows lack it (2 cells of text count as missing: 'NA'); fill"),
+        (
+            "timestamp",
+            "ordered_at",
+            "9999-12-31",
+            "2 rows lack it (2 dates before 1678 or after 2261, or of zeros only,",
+        ),
+    ],
+)
+def test_why_values_that_stand_there_are_missing_is_said(
+    role: str, column: str, value: str, why: str, tmp_path: Path
+) -> None:
+    """A country's code, or a date that means never."""
+    frame = orders().astype({column: str})
+    frame.loc[[5, 9], column] = value
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    with pytest.raises(UserError, match=re.escape(f"{role.upper()}={column}: {why}")):
+        infer(read("t.csv", tmp_path), Choices("returned", **{role: column}), HOLDOUT)
+
+
 def test_long_texts_and_rows_without_a_time_are_no_feature_and_no_timestamp() -> None:
     texts = RANDOM.choice(["a" * 20_000, "b" * 20_000], N)
     assert one(texts)[:2] == ("left out", "text of up to 20,000 characters")
     times = pd.Series(pd.date_range("2026-01-01", periods=N, freq="h")).where(pd.Series(range(N)) != 7)
-    with pytest.raises(
-        UserError, match=r"^TIMESTAMP=x: 1 rows lack it, or have a year before 1678 or after 2261"
-    ):
+    with pytest.raises(UserError, match=r"^TIMESTAMP=x: 1 rows lack it; fill"):
         one(times, timestamp="x")
 
 

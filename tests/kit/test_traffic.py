@@ -178,6 +178,14 @@ def test_a_service_that_refuses_or_is_another_is_named(
     )
 
 
+def test_a_holdout_of_another_schema_is_named(holdout: pd.DataFrame, service: Service) -> None:
+    """The schema was changed, and not trained since; it was a KeyError of pandas'."""
+    holdout.drop(columns="country").to_parquet(traffic.HOLDOUT)
+    with pytest.raises(UserError, match=r"lacks country, which params\.yaml has: run `make train`$"):
+        run(service)
+    assert not service.posted
+
+
 def test_without_a_holdout_training_is_named(
     service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -329,6 +329,15 @@ def test_the_log_that_training_reads_is_another_place(here: Path) -> None:
     assert not again and raw(str(here / "old"), "predictions", "entity") == {OTHER}
 
 
+def test_the_log_that_adopt_moved_aside_is_another_place(here: Path) -> None:
+    (here / "data/log/before-1").mkdir()
+    for table in ("predictions", "feedback"):
+        shutil.copytree(here / "data/log" / table, here / "data/log/before-1" / table)
+    forget.forget(settings(here), PERSON, YES)
+    for log in ("data/log", "data/log/before-1"):
+        assert raw(str(here / log), "predictions", "entity") == {OTHER}
+
+
 def test_a_store_that_is_no_database_is_one_line_and_nothing_is_removed(here: Path) -> None:
     (here / "data/online/store.db").write_text("no database, " * 99)
     with pytest.raises(UserError, match=r"store\.db: file is not a database$"):

@@ -6,8 +6,10 @@ from typing import Any
 
 import duckdb
 
+from tabloop.cli import UserError
 from tabloop.columns import INFERRED, quote
 from tabloop.database import batches
+from tabloop.reading.result import Note
 
 LEVELS = 255  # a text column with more distinct values is no category: trees bin no finer
 # Rows from which distinct values are estimated where no decision depends on their exact number.
@@ -86,6 +88,7 @@ class Survey:
     Attributes:
         label: SQL for 1, 0 or NULL, no label.
         decisions: those that were taken already, by column.
+        notes: what the reader changed.
     """
 
     table: duckdb.DuckDBPyRelation
@@ -94,6 +97,15 @@ class Survey:
     facts: dict[str, Facts]
     label: str
     decisions: dict[str, Decision]
+    notes: list[Note]
+
+    def refuse_gaps(self, role: str, name: str, rows: int) -> None:
+        """Raises: UserError: rows lack the column; the text says which values count as missing."""
+        why = "".join(
+            f" ({note.text})" for note in self.notes if note.column == name and "missing" in note.text
+        )
+        if rows:
+            raise UserError(f"{role}={name}: {rows:,} rows lack it{why}; fill or remove them")
 
 
 def describe(table: duckdb.DuckDBPyRelation) -> tuple[int, dict[str, Facts]]:

@@ -8,7 +8,6 @@ from tabloop.columns import key_of, quote, text_of
 from tabloop.facts import LEVELS, Decision, Facts, Survey
 from tabloop.metrics import MIN_CLASS
 from tabloop.params import EXACT
-from tabloop.reading.dates import FIRST, LAST
 from tabloop.table import snake
 
 UNIQUE_ROWS = 20  # fewer rows can have another value each by chance
@@ -60,8 +59,7 @@ def entity(survey: Survey, name: str) -> Decision:
         f"count(*) FILTER ({trimmed} = ''), count(*) FILTER ({text} <> {trimmed}), count(DISTINCT {trimmed})"
     )
     blank, spaced, after = survey.table.aggregate(counts).fetchall()[0]
-    if lacking := facts.missing + blank:
-        raise UserError(f"ENTITY={name}: {lacking:,} rows lack it; fill or remove them")
+    survey.refuse_gaps("ENTITY", name, facts.missing + blank)
     if after == 1:
         raise UserError(f"ENTITY={name} is the same in all rows: leave it out")
     warnings = [f"{spaced:,} rows have spaces around it, which are removed"] if spaced else []
@@ -81,9 +79,7 @@ def timestamp(survey: Survey, name: str, holdout: float) -> Decision:
         UserError: rows lack it, or it is no date or time, the same in all rows, or in the future.
     """
     table, facts, column = survey.table, survey.facts[name], quote(name)
-    if facts.missing:
-        what = f"rows lack it, or have a year before {FIRST} or after {LAST}"
-        raise UserError(f"TIMESTAMP={name}: {facts.missing:,} {what}; fill or remove them")
+    survey.refuse_gaps("TIMESTAMP", name, facts.missing)
     if not facts.dated:
         values = table.project(column)
         bad = values.filter(f"TRY_CAST({column} AS TIMESTAMP) IS NULL") if facts.kind == "VARCHAR" else values

@@ -48,7 +48,7 @@ def infer(table: Table, said: Choices, holdout: float) -> Inferred:
     target, why, warnings = labels.decide(relation, said, numeric)
     label = labels.label_sql(relation, said.target, Target(name=said.target, **target))
     decisions = {said.target: Decision(said.target, "target", why, warnings)}
-    survey = Survey(relation, said, rows, facts, label, decisions)
+    survey = Survey(relation, said, rows, facts, label, decisions, table.notes)
     if said.entity:
         decisions[said.entity] = identity.entity(survey, said.entity)
     if said.timestamp:

@@ -82,11 +82,14 @@ def draw(params: Params, rows: int, drift: dict[str, float], seed: int) -> pd.Da
     """Rows of the holdout, drawn with replacement, with columns multiplied.
 
     Raises:
-        UserError: there is no holdout.
+        UserError: there is no holdout, or it was made by another schema.
     """
     if not HOLDOUT.exists():
         raise UserError(f"{HOLDOUT} is missing: run `make train`")
-    drawn = pd.read_parquet(HOLDOUT).sample(rows, replace=True, random_state=seed)
+    holdout, schema = pd.read_parquet(HOLDOUT), params.schema_
+    if absent := {*filter(None, [schema.entity]), *schema.features} - {*holdout}:
+        raise UserError(f"{HOLDOUT} lacks {min(absent)}, which params.yaml has: run `make train`")
+    drawn = holdout.sample(rows, replace=True, random_state=seed)
     for name, factor in drift.items():
         whole = params.schema_.features[name].type == "integer"
         drawn[name] = (drawn[name] * factor).round() if whole else drawn[name] * factor
