@@ -108,8 +108,13 @@ def page() -> str:
     cloud = [row for row in inputs if row[0].startswith(CLOUD)]
     lines = ["## Shared inputs", "", f"Each workflow has {' and '.join(EACH)}.", ""]
     lines += [*table(INPUTS, [row for row in inputs if row not in cloud])]
-    lines += ["## Inputs for a cloud", "", "[Credentials](credentials.md) says how to set them.", ""]
-    lines += [*table(INPUTS, cloud), "## Shared secrets", "", *table(SECRETS, secrets)]
+    names = ", ".join(row[0] for row in cloud)
+    lines += [
+        "## Inputs for a cloud",
+        "",
+        f"{names}. Their defaults are the variables of the same names, in capitals:",
+    ]
+    lines += ["([credentials](credentials.md)).", "", "## Shared secrets", "", *table(SECRETS, secrets)]
     return "\n".join([HEAD, *lines, *(line for path in reusable for line in section(path, inputs + secrets))])
 
 
