@@ -112,7 +112,7 @@ def page() -> str:
     lines += [
         "## Inputs for a cloud",
         "",
-        f"{names}. Their defaults are the variables of the same names, in capitals:",
+        f"{names}: the default is the variable of this name, such as `AWS_ROLE`",
     ]
     lines += ["([credentials](credentials.md)).", "", "## Shared secrets", "", *table(SECRETS, secrets)]
     return "\n".join([HEAD, *lines, *(line for path in reusable for line in section(path, inputs + secrets))])
