@@ -76,11 +76,12 @@ def test_no_body_takes_long_or_much(app: ModelApp, path: str) -> None:
     """A wrong body takes the same few calls however long it is, and the time of reading its JSON."""
     guard, limit = app.entry(), app.direct_routes[path].max_bytes
     assert limit < (2 << 20 if "feedback" in path else 16 << 20) and isinstance(guard, Guard)
-    names = b",".join(b'"%x":1' % i for i in range(limit // 40))
+    size = min(limit, 2 << 20)  # what grows with the body has grown by then
+    names = b",".join(b'"%x":1' % i for i in range(size // 40))
     bodies = [b"[{%s}]" % names if "batch" in path else b"{%s}" % names]
     for piece in (b"{},", b"[],", b"1,", b'{"a":1},', b'"",', b"null,", b'"a":1,'):
-        inner = piece * (limit // len(piece) - 2) + piece[:-1]
-        bodies += [(b"[" + inner + b"]")[:limit], (b"[{" + inner + b"}]")[:limit]]
+        inner = piece * (size // len(piece) - 2) + piece[:-1]
+        bodies += [(b"[" + inner + b"]")[:size], (b"[{" + inner + b"}]")[:size]]
 
     def answered(body: bytes, sent: list[Any]) -> None:
         sent += asyncio.run(ask(guard, path, [body]))
