@@ -274,13 +274,7 @@ def runner(environment: Path) -> Run:
         project: Path, *command: str | Path, code: int | None = 0, fork: bool = True, **variables: str
     ) -> "subprocess.CompletedProcess[str]":
         env = within(project, environment) | variables
-        # The others choose a Python, or are what it reads when it starts.
-        own = [
-            name
-            for name in variables
-            if (name.startswith("PYTHON") and name != "PYTHONPATH") or name == "PATH"
-        ]
-        if fork and not own:
+        if fork and "PATH" not in variables:  # who gives one chooses a Python
             env |= {"PATH": f"{COMMANDS}{os.pathsep}{env['PATH']}", "FORKS": forks_of(environment).path}
             if command[:2] in (("python", "-m"), ("python", "-c")):
                 command = (f"python{command[1]}", *command[2:])

@@ -1,8 +1,8 @@
 """Commands as processes of their own, without the seconds that importing pandas, MLflow or DVC takes each time.
 
 This file is a program: it forks for each command, and what one imported of installed libraries it imports itself, so that
-the next fork has it. A fork has its own folder, environment and output, begins without any module of tabloop or of a project, and ends by its exit code or a signal, as `python -m tabloop`
-does. That `tabloop` imports no library that it does not use is tested elsewhere, with new processes
+the next fork has it. A fork has the folder, umask, environment, input and output of the command, begins without any module
+of tabloop or of a project, gets its signals, and ends as it does: tests/programs/test_forks.py. That `tabloop` imports no library that it does not use is tested elsewhere, with new processes
 (tests/test_pipeline.py), and so is what happens to processes that are killed.
 """
 
@@ -22,7 +22,6 @@ import sys
 import sysconfig
 import tempfile
 import threading
-import traceback
 import types
 import zlib
 from collections.abc import Sequence
@@ -108,9 +107,9 @@ def serve(folder: Path, listener: socket.socket) -> None:
         asked, _ = listener.accept()
         size, ends, *_ = socket.recv_fds(asked, 12, 3)
         with asked.makefile("rb") as file:
-            at, count, *words = os.fsdecode(file.read(int(size))).split("\0")
+            at, mask, count, *words = os.fsdecode(file.read(int(size))).split("\0")
         argv, env = words[: int(count)], dict(word.split("=", 1) for word in words[int(count) :])
-        command = {"folder": at, "argv": [Path(argv[0]).name, *argv[1:]], "env": env}
+        command = {"folder": at, "umask": int(mask), "argv": argv, "env": env}
         import_what_was_imported(folder, known)
         assert threading.active_count() == 1  # a fork has none of the others
         if not os.fork():
@@ -144,12 +143,24 @@ def import_what_was_imported(folder: Path, known: set[str]) -> None:
 def watch(
     command: dict[str, Any], ends: list[int], asked: socket.socket, folder: Path, known: set[str]
 ) -> NoReturn:
-    """Fork for the command, and answer with its exit code, or the number of the signal that ended it below zero."""
+    """Fork for the command, and answer with its exit code, or the number of the signal that ended it below zero.
+
+    Who asked for it sends the numbers of the signals that it gets; it is killed if they are killed.
+    """
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     if not (pid := os.fork()):
         asked.close()
         be(command, ends, folder, known)
-    asked.sendall(str(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])).encode())
+    ended = os.pidfd_open(pid)
+    either: list[Any] = [ended, asked]
+    while ended not in select.select(either, [], [])[0]:
+        numbers = asked.recv(16)
+        for number in numbers or [signal.SIGKILL]:
+            os.kill(pid, number)
+        if not numbers:
+            break
+    with contextlib.suppress(OSError):
+        asked.sendall(str(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])).encode())
     os._exit(0)
 
 
@@ -159,38 +170,48 @@ def be(command: dict[str, Any], ends: list[int], folder: Path, known: set[str]) 
         os.dup2(end, at)
         os.close(end)
     # Those of this program remember that a file, where its output went, could be sought.
-    sys.stdin = os.fdopen(0, closefd=False)
-    sys.stdout, sys.stderr = (os.fdopen(at, "w", closefd=False, errors="backslashreplace") for at in (1, 2))
+    sys.stdin = os.fdopen(0, errors=sys.stdin.errors, closefd=False)
+    sys.stdout = os.fdopen(1, "w", errors=sys.stdout.errors, closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False)
     os.environ.clear()
     os.environ.update(command["env"])
     os.chdir(command["folder"])
+    os.umask(command["umask"])
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    sys.argv = command["argv"][command["argv"][0] in ("python-m", "python-c") :]
-    sys.path[:1] = ["", *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    name, *words = command["argv"]
     if path := os.environ.pop("FORKS_PATH", ""):  # of a Python that would have run it: forks_hook.py
-        sys.path[:], sys.executable = ["", *path.split(os.pathsep)], os.environ.pop("FORKS_PYTHON")
+        sys.path[:], sys.executable = path.split(os.pathsep), os.environ.pop("FORKS_PYTHON")
+    else:
+        sys.path[:1] = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    first = {"python-m": str(Path.cwd()), "python-c": ""}.get(name, str(Path(sys.executable).parent))
+    sys.path.insert(0, first)
+    sys.modules["__main__"] = main = types.ModuleType("__main__")
     status = 0
     try:
-        if command["argv"][0] == "python-c":
-            code, sys.argv[0] = sys.argv[0], "-c"
-            sys.modules["__main__"] = main = types.ModuleType("__main__")
-            exec(code, vars(main))
+        if name == "python-c":
+            sys.argv = ["-c", *words[1:]]
+            exec(words[0], vars(main))
         else:
-            runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+            sys.argv = words if name == "python-m" else command["argv"]
+            runpy._run_module_as_main(sys.argv[0])  # type: ignore[attr-defined]  # as `python -m` does
     except SystemExit as end:
-        if isinstance(end.code, str):
+        if not isinstance(end.code, int | None):
             print(end.code, file=sys.stderr)
         status = end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException:
-        traceback.print_exc()
-        status = 1
+    except BaseException as error:
+        inner = error.__traceback__ and error.__traceback__.tb_next  # without this function
+        sys.excepthook(type(error), error.with_traceback(inner), inner)
+        status = -signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
     say_what_is_imported(folder, known)
     with contextlib.suppress(Exception):
         threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
-    os._exit(status)
+    if status == -signal.SIGINT:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+    os._exit(status & 0xFF)
 
 
 def say_what_is_imported(folder: Path, known: set[str]) -> None:

@@ -8,14 +8,17 @@ import os
 import sys
 
 _, *words = sys.orig_argv
-command = words[1:] if words[:1] == ["-m"] else [word.rpartition(os.sep)[2] for word in words[:1]] + words[1:]
+argv = (
+    ["python-m", *words[1:]]
+    if words[:1] == ["-m"]
+    else [word.rpartition(os.sep)[2] for word in words[:1]] + words[1:]
+)
+command = argv[argv[:1] == ["python-m"] :]
 # The loop ends by a signal to its process group; a fork's is that of the program.
 if command[:1] in (["tabloop"], ["dvc"], ["pytest"]) and command[1:2] != ["loop"]:
-    sys.argv = command
-    os.environ |= {"FORKS_PATH": os.pathsep.join(sys.path), "FORKS_PYTHON": sys.executable}
-    with open(f"{os.path.dirname(__file__)}/forked/tabloop") as client:  # noqa: PTH120, PTH123 - pathlib takes time
-        code = client.read()
-    try:
-        exec(code)
-    except SystemExit as end:
-        os._exit(end.code)  # type: ignore[arg-type]
+    client: dict = {"__name__": "forked"}
+    with open(f"{os.path.dirname(__file__)}/forked/tabloop") as file:  # noqa: PTH120, PTH123 - pathlib takes time
+        exec(file.read(), client)
+    own = {"FORKS_PATH": os.pathsep.join(sys.path), "FORKS_PYTHON": sys.executable}
+    if (status := client["run"](argv, os.environ | own)) is not None:
+        client["end"](status)
