@@ -197,6 +197,54 @@ def test_a_version_that_ran_twice_is_two_releases(folder: Path) -> None:
     assert versions == ["v1", "v2", "v1", "none"]
 
 
+def on_a_branch(folder: Path, *versions: str) -> None:
+    """Deploy on a branch `other`, and come back."""
+    git(folder, "switch", "--quiet", "--create", "other")
+    deploy(*versions)
+    git(folder, "switch", "--quiet", "main")
+
+
+@pytest.mark.parametrize(("side", "before"), [("theirs", "v2"), ("ours", "v1"), ("new", "v2")])
+def test_where_a_merge_had_a_conflict_what_ran_on_this_branch_counts(
+    folder: Path, side: str, before: str
+) -> None:
+    """git's history of a file leaves out the side that a merge did not take, although that was running."""
+    deploy("v1")
+    on_a_branch(folder, "v3")
+    deploy("v2")
+    with pytest.raises(AssertionError, match="onflict in deploy"):
+        git(folder, "merge", "--quiet", "other")
+    for asked in (release.read, release.rollback):
+        with pytest.raises(
+            UserError, match=r"^deploy/staging/release\.env has (the conflict of a merge|uncommitted)"
+        ):
+            asked("staging")
+    if side == "new":
+        theirs = git(folder, "show", "other:deploy/staging/release.env")
+        (folder / "deploy/staging/release.env").write_text(theirs.replace("v3", "v4") + "\n")
+    else:
+        git(folder, "checkout", "--quiet", f"--{side}", "deploy/staging/release.env")
+    git(folder, "commit", "--quiet", "--all", "--message", "Merge")
+    release.rollback("staging")
+    assert version() == before
+
+
+def test_deploys_and_rollbacks_that_came_by_pull_requests_count_as_others(folder: Path) -> None:
+    """With a merge commit each, as GitHub's button makes it."""
+    for step in (["v1"], ["v2"], ["v3"], []):
+        git(folder, "switch", "--quiet", "--create", "deploy/staging")
+        deploy(*step) if step else release.rollback("staging")
+        git(folder, "switch", "--quiet", "main")
+        (folder / "notes.txt").write_text(f"{step}")  # main has moved meanwhile
+        git(folder, "add", "notes.txt")
+        git(folder, "commit", "--quiet", "--message", "Notes")
+        git(folder, "merge", "--quiet", "--no-edit", "deploy/staging")
+        git(folder, "branch", "--quiet", "--delete", "deploy/staging")
+    assert version() == "v2"
+    release.rollback("staging")
+    assert version() == "v1"
+
+
 def test_a_commit_that_changed_a_comment_is_no_release(folder: Path) -> None:
     deploy("v1", "v2")
     path = folder / "deploy/staging/release.env"

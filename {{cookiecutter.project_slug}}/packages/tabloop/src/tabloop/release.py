@@ -38,8 +38,17 @@ def parse(text: str) -> dict[str, str]:
 
 
 def read(environment: str) -> dict[str, str]:
-    """What the environment runs by the file as it is."""
-    return parse(path_of(environment).read_text("utf-8"))
+    """What the environment runs by the file as it is.
+
+    Raises:
+        UserError: there is no such environment, or the file has the conflict of a merge.
+    """
+    text = path_of(environment).read_text("utf-8")
+    if "<<<<<<< " in text:
+        raise UserError(
+            f"deploy/{environment}/release.env has the conflict of a merge: correct it, and commit it"
+        )
+    return parse(text)
 
 
 def running() -> str:
@@ -136,11 +145,17 @@ def history(environment: str) -> list[str]:
         raise UserError("this clone has no full history: run `git fetch --unshallow` first")
     form = f"--format=%H %(trailers:key={ROLLED_BACK_TO},valueonly,separator=)"
     path = path_of(environment)
-    # AM: no deletion of the file. git 2.39 finds nothing by `d`.
-    options = ("--reverse", "--no-show-signature", "--diff-filter=AM", form)
-    lines = git("log", *options, "--", path.name, where=path.parent).splitlines()
+
+    def log(*options: str) -> list[str]:
+        return git("log", "--no-show-signature", *options, "--", path.name, where=path.parent).splitlines()
+
+    # Of this branch: a merge's other side did not run. AM: no deletion of the file. git 2.39 finds nothing by `d`.
+    own = "--first-parent", "--diff-filter=AM"
+    lines, merges = log("--reverse", *own, form), log("--merges", *own, "--format=%H")
     releases: list[str] = []
     for commit, _, restored in (line.partition(" ") for line in lines):
+        if commit in merges:  # the commit of the branch that it merged has the trailer
+            commit, _, restored = log("-1", form, commit)[0].partition(" ")
         if restored.strip() in releases:
             del releases[releases.index(restored.strip()) + 1 :]
         else:
