@@ -522,7 +522,7 @@ def test_the_budgets_of_size(bake: Bake) -> None:
                 sum(theirs[path] for path in python if path in theirs),
                 700,
             ),
-            "tabloop's Python lines": (sum(n for path, n in python.items() if path not in theirs), 12061),
+            "tabloop's Python lines": (sum(n for path, n in python.items() if path not in theirs), 12076),
             f"lines of the longest file, {files_[-1][1]}": (files_[-1][0], 201),
             f"lines of the longest function, {functions[1]}": (functions[0], 61),
         }

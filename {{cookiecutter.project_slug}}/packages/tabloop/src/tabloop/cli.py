@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,21 +33,18 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the subcommand."""
         set_credentials()
-        begin()
-        try:
+        with command(lambda: (not ctx.parent and ctx.invoked_subcommand) or str(ctx.info_name)):
             return super().invoke(ctx)
-        except (Exception, KeyboardInterrupt) as error:
-            ctx.exit(failed((not ctx.parent and ctx.invoked_subcommand) or str(ctx.info_name), error))
 
 
 @contextmanager
-def command(name: str) -> Iterator[None]:
+def command(name: str | Callable[[], str]) -> Iterator[None]:
     """Run a command: a UserError ends it with one line on stderr and exit code 1, without a traceback."""
     begin()
     try:
         yield
     except (Exception, KeyboardInterrupt) as error:
-        sys.exit(failed(name, error))
+        sys.exit(failed(name if isinstance(name, str) else name(), error))
 
 
 def failed(name: str, error: BaseException) -> int:
