@@ -3,8 +3,9 @@
 import re
 
 import pytest
+import yaml
 from tabloop import report
-from tabloop.loop import none_is_dear
+from tabloop.loop import none_is_dear, with_labels
 from tabloop.params import Cost
 
 
@@ -45,3 +46,14 @@ def test_where_no_challenger_saves_the_picture_shows_what_they_cost() -> None:
     story = [box | {"saving": -2.0, "low": -4.0, "high": -1.0}]
     page = report.render("loop.html", project="kit", column="amount", story=story, commits=["one"])
     assert 'y1="352.5" y2="390.0"' in page
+
+
+@pytest.mark.parametrize(
+    "feedback", ["null # or data/log", "   # or data/log", "~", "s3://bucket/log", '"old"']
+)
+@pytest.mark.parametrize("in_holdout", ["false # see", "true", "False"])
+def test_the_retraining_has_the_labels_however_params_yaml_is_written(feedback: str, in_holdout: str) -> None:
+    """`dvc exp run --set-param` writes null as nothing, and then the loop trained the champion again."""
+    text = f"data:\n  feedback: {feedback}\nsplit:\n  holdout: 2e-1 # newest\n  feedback_in_holdout: {in_holdout}\n"
+    expected = {"data": {"feedback": "data/log"}, "split": {"holdout": 0.04, "feedback_in_holdout": True}}
+    assert yaml.safe_load(with_labels(text)) == expected

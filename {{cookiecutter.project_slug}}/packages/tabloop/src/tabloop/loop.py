@@ -176,10 +176,7 @@ def retrain_and_promote() -> None:
     """A candidate trained on the labelled predictions, tried in shadow and in an A/B test."""
     print("\n4. Retrain with the labels: the candidate passes the gate and becomes the challenger")
     params = ROOT / "params.yaml"
-    # Of the newest rows only some are held out, those of the last round: train has the others, whose labels came before.
-    text = re.sub(r"(?m)^  holdout: [\d.]+", "  holdout: 0.04", params.read_text("utf-8"))
-    text = text.replace("feedback_in_holdout: false", "feedback_in_holdout: true", 1)
-    params.write_text(text.replace("  feedback: null", "  feedback: data/log", 1), "utf-8")
+    params.write_text(with_labels(params.read_text("utf-8")), "utf-8")
     run("dvc", "repro")
     print("  " + tabloop("summary", "--markdown").splitlines()[2])
     title = tabloop("rollout", "challenge")
@@ -194,6 +191,14 @@ def retrain_and_promote() -> None:
     title = tabloop("rollout", "promote" if until_decided() == "promote" else "withdraw")
     challenger("off")
     commit(title)
+
+
+def with_labels(text: str) -> str:
+    """The text of params.yaml with the log's labels in train and holdout."""
+    # Of the newest rows only some are held out, those of the last round: train has the others, whose labels came before.
+    for name, value in {"feedback": "data/log", "feedback_in_holdout": "true", "holdout": "0.04"}.items():
+        text = re.sub(rf"(?m)^  {name}:.*$", f"  {name}: {value}", text, count=1)
+    return text
 
 
 def withdraw_a_bad_challenger() -> None:
