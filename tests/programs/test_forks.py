@@ -144,11 +144,15 @@ print(os.getpid(), flush=True); time.sleep(60)
 """
 
 
-@pytest.mark.parametrize("handled", [True, False])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+HANDLED = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+SIGNALS = [
+    *((number, True) for number in HANDLED),
+    *((number, False) for number in (*HANDLED, signal.SIGKILL)),
+]
+
+
+@pytest.mark.parametrize(("number", "handled"), SIGNALS)
 def test_a_signal_ends_it_as_it_ends_a_process(own: Forks, number: signal.Signals, handled: bool) -> None:
-    if handled and number == signal.SIGKILL:
-        pytest.skip("no process can")
     ended = []
     for forks in (None, own):
         process = begin(forks, sys.executable, "-c", WAITS, *([str(int(number))] if handled else []))
