@@ -467,8 +467,9 @@ def test_why_values_that_stand_there_are_missing_is_said(
     frame = orders().astype({column: str})
     frame.loc[[5, 9], column] = value
     frame.to_csv(tmp_path / "t.csv", index=False)
+    choices: dict[str, Any] = {role: column}
     with pytest.raises(UserError, match=re.escape(f"{role.upper()}={column}: {why}")):
-        infer(read("t.csv", tmp_path), Choices("returned", **{role: column}), HOLDOUT)
+        infer(read("t.csv", tmp_path), Choices("returned", **choices), HOLDOUT)
 
 
 def test_long_texts_and_rows_without_a_time_are_no_feature_and_no_timestamp() -> None:

@@ -14,7 +14,7 @@ from tabloop.progress import progress
 
 FOLDS = 2  # two fits on half of the rows take as long as one on all
 ROWS = 1_000_000  # of more, a sample
-PERIODS = 30  # of time, whose rows stay together; each fold has every third
+PERIODS = 30  # of time, whose rows stay together; each fold has every second
 
 
 def choose_threshold(fit: Callable[..., Any], rows: pd.DataFrame, params: Params) -> float:
