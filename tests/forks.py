@@ -31,8 +31,8 @@ from typing import Any, NoReturn
 COMMANDS = (
     Path(__file__).parent / "forked"
 )  # a PATH with this folder in front runs `tabloop` and `dvc` as forks
-# Variables that libraries read when they are imported; a command gets its own.
-OWN = ("DVC_", "MLFLOW_", "PROMETHEUS_")
+# Variables that Python reads when it starts, or libraries when they are imported; a command gets its own.
+OWN = ("DVC_", "MLFLOW_", "PROMETHEUS_", "PYTHONPATH")
 # Feast sets a variable when it is imported, which the Prometheus client then reads; MLflow imports it as its plugin.
 # Some libraries ask whether pytest is imported.
 NOT_BEFORE = ("feast", "prometheus_client", "mlflow.tracking.request_header.registry", "pytest", "_pytest")
