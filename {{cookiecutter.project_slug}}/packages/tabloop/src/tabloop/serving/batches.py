@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -159,9 +158,12 @@ class Batches:
         scores, challenged = np.full(n, np.nan), np.zeros(n, bool)
         challenger = predictor.challenger
         if challenger and predictor.mode == "ab" and not challenger.breaker.resting:
-            share, pairs = list[bool](), zip(batch.keys.to_pylist(), batch.ids.to_pylist(), strict=True)
-            while part := list(islice(pairs, PART_ROWS)):
-                share += [predictor.challenged(key or id) for key, id in part]
+            share = list[bool]()
+            for at in range(0, n, PART_ROWS):
+                keys, ids = (
+                    column.slice(at, min(PART_ROWS, n - at)).to_pylist() for column in (batch.keys, batch.ids)
+                )
+                share += [predictor.challenged(key or id) for key, id in zip(keys, ids, strict=True)]
                 await give_way(PART_SECONDS)
             await self._score_by(challenger, batch, np.array(share).nonzero()[0], scores)
             challenged = ~np.isnan(scores)

@@ -7,6 +7,7 @@ numbers in a row, so that BLOCK of them share a hash; another client's ids never
 """
 
 import os
+from binascii import hexlify
 from hashlib import blake2b
 
 import numpy as np
@@ -36,7 +37,7 @@ class PredictionIds:
         ids = np.empty((n, 4), ">u4")
         ids[:, :2], ids[:, 2] = np.frombuffer(random, ">u4"), np.arange(n)
         ids[:, 3] = np.frombuffer(tags, ">u4")[:n]
-        return arrow.texts(ids.tobytes().hex().encode(), 32)
+        return arrow.texts(hexlify(ids.tobytes()), 32)
 
     def given(self, id: str) -> bool:
         """Whether an id was made with this secret."""

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import inf
-from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -78,12 +77,7 @@ class RowChecker:
         if {*map(type, rows)} != {dict} or {*map(len, rows)} != {len(rows[0]) or 1}:
             return None
         try:
-            # The first name twice: of one name alone, itemgetter gives no tuple.
-            columns = zip(*map(itemgetter(*rows[0], next(iter(rows[0]))), rows), strict=True)
-            part = Part(
-                (n, self.types[n].validate_python(values))
-                for n, values in zip(rows[0], columns, strict=False)
-            )
+            part = Part((n, self.types[n].validate_python([row[n] for row in rows])) for n in rows[0])
         except (KeyError, ValidationError):
             return None
         return part if self.required <= part.keys() else None
