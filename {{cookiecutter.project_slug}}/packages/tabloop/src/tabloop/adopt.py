@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from tabloop import files, log_files, own_params, place, report, terminal
+from tabloop import files, log_files, own_params, place, predictions, report, terminal
 from tabloop.cli import UserError, git
 from tabloop.facts import Choices
 from tabloop.infer import Inferred, infer
@@ -76,10 +76,10 @@ def finish() -> dict[str, str]:
 
 
 def log_aside() -> str | None:
-    """Where the old table's log goes; None if there is none. Readers look for LOG/predictions alone."""
+    """Where the old table's log goes; None if there is none."""
     if not any((ROOT / LOG / table).exists() for table in log_files.TABLES):
         return None
-    return f"{LOG}/before-{len(list((ROOT / LOG).glob('before-*'))) + 1}"
+    return f"{LOG}/before-{len(predictions.set_aside()) + 1}"
 
 
 def move_log(aside: Path) -> None:

@@ -101,11 +101,10 @@ class Survey:
 
     def refuse_gaps(self, role: str, name: str, rows: int) -> None:
         """Raises: UserError: rows lack the column; the text says which values count as missing."""
-        why = "".join(
-            f" ({note.text})" for note in self.notes if note.column == name and "missing" in note.text
-        )
-        if rows:
-            raise UserError(f"{role}={name}: {rows:,} rows lack it{why}; fill or remove them")
+        if not rows:
+            return
+        why = [f" ({n.text})" for n in self.notes if n.column == name and "missing" in n.text]
+        raise UserError(f"{role}={name}: {rows:,} rows lack it{''.join(why)}; fill or remove them")
 
 
 def describe(table: duckdb.DuckDBPyRelation) -> tuple[int, dict[str, Facts]]:

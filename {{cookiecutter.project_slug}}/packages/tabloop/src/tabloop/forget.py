@@ -69,7 +69,7 @@ def found(params: Params, name: str, entity: str) -> Places:
     logs = {predictions.location()}
     if params.data.feedback:
         logs.add(predictions.log_of(params.data.feedback))
-    logs |= {str(path) for path in (ROOT / predictions.LOG).glob("before-*")}  # which adopt moved aside
+    logs |= {str(path) for path in predictions.set_aside()}
     for log in sorted(logs):
         places |= in_log(log, entity)
     db = database.connect()

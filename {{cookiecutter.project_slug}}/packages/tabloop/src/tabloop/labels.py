@@ -47,11 +47,10 @@ def decide(table: DuckDBPyRelation, said: Choices, numeric: bool) -> tuple[dict[
     """
     name = said.target
     if said.at_least is not None:
-        if not numeric or not isfinite(said.at_least):
-            which = said.at_least if numeric else f"TARGET={name}"
-            raise UserError(
-                f"--at-least: {which} is not a number{'' if numeric else '; give --positive instead'}"
-            )
+        if not numeric:
+            raise UserError(f"--at-least: TARGET={name} is not a number; give --positive instead")
+        if not isfinite(said.at_least):
+            raise UserError(f"--at-least: {said.at_least} is not a number")
         found: dict[str, Any] = {"at_least": said.at_least}
         words, warnings = (f"at least {said.at_least:g}", "less"), list[str]()
     else:

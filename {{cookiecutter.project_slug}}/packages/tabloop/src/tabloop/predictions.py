@@ -49,6 +49,11 @@ class NothingLogged(UserError):
     """There is no prediction, or none since the given time."""
 
 
+def set_aside() -> list[Path]:
+    """The logs of tables that the project had before, which `adopt` moved aside. Readers look for LOG/predictions alone."""
+    return list((ROOT / LOG).glob("before-*"))
+
+
 def location() -> str:
     """Where the log is: PREDICTION_LOG, a folder or a URL of fsspec's, or LOG."""
     return os.environ.get("PREDICTION_LOG") or str(ROOT / LOG)

@@ -132,7 +132,10 @@ def log(params: Params, card: ModelCard, evaluation: dict[str, Any], folder: Pat
 
 def register(params: Params, card: ModelCard, evaluation: dict[str, Any], folder: Path) -> int:
     """The registry's version of this model: the one that exists, or a new one; of the run that `log` gives it."""
-    run_id, client = log(params, card, evaluation, folder), connect(params)
+    import mlflow
+
+    run_id = log(params, card, evaluation, folder)
+    client = mlflow.MlflowClient()  # of the MLflow to which `log` has connected
     with answering():
         return entry_of(client, params, card.version) or _new_entry(client, params, card, evaluation, run_id)
 
